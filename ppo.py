@@ -52,7 +52,7 @@ class Args:
     total_timesteps: int = 100_000  # environment steps of the whole run, all environments together
     num_envs: int = 4  # environments stepped side by side
     num_steps: int = 128  # steps per environment and iteration; the batch is num_envs * num_steps
-    learning_rate: float = 2.5e-4  # Adam's step size at the start
+    learning_rate: float = 1e-3  # Adam's step size at the start
     anneal_lr: bool = True  # lower the step size linearly to 0 over the run
     gamma: float = 0.99  # discount factor
     gae_lambda: float = 0.95  # GAE's trade of bias (0: one-step TD errors) against variance (1: whole returns)
@@ -74,7 +74,7 @@ class Args:
     eval_episodes: int = 20  # episodes of the final evaluation, with the mode of the policy
     capture_video: bool = False  # record the first three evaluation episodes; needs moviepy
     run_dir: Path | None = None  # where the run goes; default runs/<env_id>__<script>__<seed>__<time>
-    resume: Path | None = None  # run directory to go on from; its flags hold unless given anew
+    resume: Path | None = None  # run directory to go on from, with its flags
 
 
 # ======================================================================================================================
@@ -265,7 +265,7 @@ def train(args: Args, checkpoint: dict | None = None) -> dict:
         losses = dict(zip(parts, torch.stack(stats).mean(0).tolist(), strict=True))  # means over the update
         losses["explained_variance"] = explained_variance(values, returns)
         losses["learning_rate"] = optimizer.param_groups[0]["lr"]
-        run.record_iteration(iteration, losses)
+        run.record_iteration(losses)
 
     envs.close()
     run.save()
@@ -285,14 +285,18 @@ def fail(message: object) -> NoReturn:
 
 
 def parse_args() -> tuple[Args, dict | None]:
-    """The flags and, with --resume, the checkpoint to go on from: its flags hold unless given anew."""
+    """The flags and, with --resume, the checkpoint to go on from. What was learned with one set of hyperparameters is
+    not mixed with another: only the length of the run and how it is run can be given anew."""
     args, checkpoint = tyro.cli(Args, description=__doc__), None
     if args.resume is not None:
         run_dir, checkpoint = args.resume, load_checkpoint(args.resume)
-        if args.run_dir not in (None, run_dir):
-            fail(f"--resume {run_dir} goes on in that directory; leave --run-dir out")
-        args = tyro.cli(Args, default=Args(**checkpoint["args"]))
-        args.run_dir = run_dir
+        if args.run_dir is not None:
+            fail(f"--resume goes on in {run_dir}; leave --run-dir out")
+        args = tyro.cli(Args, default=Args(**checkpoint["args"] | {"run_dir": run_dir, "resume": run_dir}))
+        may_change = "total_timesteps device torch_threads log_interval checkpoint_interval eval_episodes capture_video"
+        for name, value in checkpoint["args"].items():
+            if getattr(args, name) != value and name not in (*may_change.split(), "run_dir", "resume"):
+                fail(f"--{name.replace('_', '-')} is {value} in {run_dir} and cannot change; start a new run")
     elif args.run_dir is None:
         name = f"{args.env_id}__{SCRIPT.stem}__{args.seed}__{time.strftime('%Y%m%d-%H%M%S')}"
         args.run_dir = Path("runs") / name.replace("/", "_").replace(":", "_")
@@ -359,9 +363,8 @@ def evaluate(actor: Actor, args: Args, device: torch.device) -> np.ndarray:
     """Undiscounted returns, (eval_episodes,), of the mode of the policy in an environment with seeds of its own."""
     env = make_env(args, render_mode="rgb_array" if args.capture_video else None)
     if args.capture_video:
-        env = gym.wrappers.RecordVideo(
-            env, str(args.run_dir / "videos"), lambda episode: episode < 3, disable_logger=True
-        )
+        folder, prefix = str(args.run_dir / "videos"), f"after-{args.total_timesteps}-steps"
+        env = gym.wrappers.RecordVideo(env, folder, lambda i: i < 3, name_prefix=prefix, disable_logger=True)
     returns = np.zeros(args.eval_episodes)
     seeds = np.random.SeedSequence(args.seed, spawn_key=(1,)).generate_state(args.eval_episodes)
     for episode, seed in enumerate(seeds.tolist()):
@@ -410,9 +413,11 @@ class Run:
     summary.json   the results; written last, so its presence means success
     """
 
+    COUNTERS = ("iteration", "global_step", "episodes", "seconds")
+
     def __init__(self, args: Args, modules: dict, total_steps: int, device: torch.device, checkpoint: dict | None):
         self.args, self.modules = args, modules
-        self.global_step, self.episodes, self.seconds = 0, 0, 0.0  # seconds: wall-clock time of training
+        self.iteration, self.global_step, self.episodes, self.seconds = 0, 0, 0, 0.0  # seconds: of training
         self.recent_returns: deque[float] = deque(maxlen=100)
         self.returns, self.lengths = np.zeros(args.num_envs), np.zeros(args.num_envs, int)  # of the running episodes
         if checkpoint:
@@ -449,9 +454,8 @@ class Run:
         try:
             for name, module in self.modules.items():
                 module.load_state_dict(checkpoint[name])
-            self.global_step, self.episodes, self.seconds = (
-                checkpoint[k] for k in ("global_step", "episodes", "seconds")
-            )
+            for name in self.COUNTERS:
+                setattr(self, name, checkpoint[name])
             self.recent_returns.extend(checkpoint["recent_returns"])
             torch.set_rng_state(checkpoint["rng_state"])
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
@@ -462,12 +466,10 @@ class Run:
         self.writer.flush()
         self.saved = time.perf_counter()
         self.seconds = self.saved - self.start
-        state = {name: module.state_dict() for name, module in self.modules.items()} | {
+        state = {name: module.state_dict() for name, module in self.modules.items()}
+        state |= {name: getattr(self, name) for name in self.COUNTERS} | {
             "script": SCRIPT.name,
             "args": self.flags(),
-            "global_step": self.global_step,
-            "episodes": self.episodes,
-            "seconds": self.seconds,
             "recent_returns": list(self.recent_returns),
             "rng_state": torch.get_rng_state(),
         }
@@ -487,13 +489,17 @@ class Run:
             self.episodes += 1
             self.returns[i] = self.lengths[i] = 0
 
-    def record_iteration(self, iteration: int, losses: dict[str, float]) -> None:
+    def record_iteration(self, losses: dict[str, float]) -> None:
         """Stop where learning broke down; else log, show and, when it is time, save."""
+        self.iteration += 1
         for name, value in losses.items():
             if not math.isfinite(value):
-                sys.exit(f"error: {name} is {value} in iteration {iteration}; {self.args.run_dir} keeps its checkpoint")
+                kept = self.args.run_dir / "checkpoint.pt"
+                sys.exit(
+                    f"error: {name} is {value} in iteration {self.iteration}; the last checkpoint is intact, {kept}"
+                )
         sps = self.global_step / (time.perf_counter() - self.start)
-        if iteration % self.args.log_interval == 0:
+        if self.iteration % self.args.log_interval == 0:
             self.writer.add_scalar("charts/SPS", sps, self.global_step)
             for name, value in losses.items():
                 self.writer.add_scalar(f"losses/{name}", value, self.global_step)

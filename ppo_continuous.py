@@ -1,0 +1,583 @@
+# /// script
+# requires-python = ">=3.10"
+# dependencies = ["torch>=2.6", "gymnasium>=1.4", "numpy>=2.0", "tyro>=1.0", "tensorboard>=2.21", "tqdm>=4.66"]
+# ///
+"""Proximal Policy Optimization (PPO) with the clipped objective, for continuous (Box) actions.
+
+The algorithm is that of ppo.py. The policy is a diagonal Gaussian, and what continuous control needs beside it is here:
+observations are normalised and rewards scaled by running statistics, for their units differ wildly between tasks.
+
+Paper: Schulman et al. 2017, Proximal Policy Optimization Algorithms, https://arxiv.org/abs/1707.06347
+Run:   python ppo_continuous.py --env-id Pendulum-v1 --seed 1
+
+Compared with ppo.py:
+- a Gaussian whose mean depends on the observation and whose log std does not, in place of a Categorical;
+- actions are stored as they were drawn and clipped to their bounds only inside env.step, so log-probs stay right;
+- observations to mean 0, std 1 and rewards divided by the std of the running return (norm_obs, norm_reward); one set of
+  statistics for all environments, saved with the networks and never updated by the evaluation.
+"""
+
+import hashlib
+import io
+import json
+import math
+import os
+import platform
+import sys
+import time
+from collections import deque
+from dataclasses import asdict, dataclass, fields
+from difflib import get_close_matches
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Literal, NoReturn
+
+import gymnasium as gym
+import numpy as np
+import torch
+import tyro
+from gymnasium.vector import AutoresetMode, SyncVectorEnv
+from torch import Tensor, nn
+from torch.distributions import Distribution, Independent, Normal
+from torch.nn import functional as F
+from torch.utils.tensorboard import SummaryWriter
+from tqdm import tqdm
+
+
+@dataclass
+class Args:
+    env_id: str = "Pendulum-v1"  # Gymnasium environment with Box actions; its observations are flattened
+    total_timesteps: int = 200_000  # environment steps of the whole run, all environments together
+    num_envs: int = 4  # environments stepped side by side
+    num_steps: int = 256  # steps per environment and iteration; the batch is num_envs * num_steps
+    learning_rate: float = 1e-3  # Adam's step size at the start
+    anneal_lr: bool = True  # lower the step size linearly to 0 over the run
+    gamma: float = 0.9  # discount factor
+    gae_lambda: float = 0.95  # GAE's trade of bias (0: one-step TD errors) against variance (1: whole returns)
+    num_minibatches: int = 16  # minibatches per epoch
+    update_epochs: int = 10  # passes over each batch
+    norm_obs: bool = True  # observations to mean 0, std 1, at most 10 in size; not in the paper
+    norm_reward: bool = True  # rewards divided by the std of the running return, at most 10 in size; not in the paper
+    norm_adv: bool = True  # advantages to mean 0, std 1 in each minibatch; not in the paper: steps keep one scale
+    clip_coef: float = 0.2  # epsilon: the ratio stops pulling outside 1 +- clip_coef
+    ent_coef: float = 0.0  # weight of the entropy bonus, which keeps the policy exploring
+    vf_coef: float = 0.5  # weight of the value loss
+    max_grad_norm: float = 0.5  # gradients longer than this are scaled down to it
+    target_kl: float | None = None  # end the update once approx_kl exceeds this; not in the paper; 0.02 is usual
+
+    # The run: the same in every script.
+    seed: int = 1  # fixes the run bit for bit on one machine and one set of versions
+    device: Literal["cpu", "cuda", "mps", "auto"] = "cpu"  # small networks are faster on the CPU
+    torch_threads: int = 1  # more seldom help a small network, and runs side by side would fight for cores
+    log_interval: int = 1  # iterations between two entries of losses/* in the event file
+    checkpoint_interval: float = 10.0  # seconds between two checkpoints; a kill loses no more work than that
+    eval_episodes: int = 20  # episodes of the final evaluation, with the mode of the policy
+    capture_video: bool = False  # record the first three evaluation episodes; needs moviepy
+    run_dir: Path | None = None  # where the run goes; default runs/<env_id>__<script>__<seed>__<time>
+    resume: Path | None = None  # run directory to go on from, with its flags
+
+
+# ======================================================================================================================
+# Networks
+# ======================================================================================================================
+def mlp(in_features: int, out_features: int, out_gain: float) -> nn.Sequential:
+    """Two hidden layers of 64 tanh units. Orthogonal weights; a small `out_gain` starts the output near zero."""
+    layers = [nn.Linear(in_features, 64), nn.Tanh(), nn.Linear(64, 64), nn.Tanh(), nn.Linear(64, out_features)]
+    for layer, gain in zip(layers[::2], (math.sqrt(2), math.sqrt(2), out_gain), strict=True):
+        nn.init.orthogonal_(layer.weight, gain)
+        nn.init.zeros_(layer.bias)
+    return nn.Sequential(*layers)
+
+
+class RunningNorm(nn.Module):
+    """(x - mean) / std, clipped to +-10, with the statistics of all that update() has seen: the same in every
+    environment. They are buffers, so they go where the state_dict goes."""
+
+    def __init__(self, *shape: int):
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(shape))
+        self.register_buffer("var", torch.ones(shape))
+        self.register_buffer("count", torch.zeros(()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return ((x - self.mean) / (self.var + 1e-8).sqrt()).clamp(-10, 10)
+
+    def update(self, batch: Tensor) -> None:
+        """Take in (..., *shape) values. Source: Chan et al. 1979, Updating Formulae for Computing Sample Variances."""
+        batch = batch.reshape(-1, *self.mean.shape)
+        total = self.count + len(batch)
+        delta = batch.mean(0) - self.mean
+        between = delta**2 * self.count * len(batch) / total
+        self.var.copy_((self.var * self.count + batch.var(0, correction=0) * len(batch) + between) / total)
+        self.mean += delta * len(batch) / total
+        self.count.copy_(total)
+
+
+class Actor(nn.Module):
+    """The policy pi(a|s): observations (..., obs_dim) -> diagonal Gaussian over (action_dim,), batch shape (...)."""
+
+    def __init__(self, obs_dim: int, action_dim: int, norm: nn.Module):
+        super().__init__()
+        self.norm = norm
+        self.mean = mlp(obs_dim, action_dim, out_gain=0.01)  # 0.01: all actions are drawn around 0 at first
+        self.log_std = nn.Parameter(torch.zeros(action_dim))
+
+    def forward(self, obs: Tensor) -> Independent:
+        normal = Normal(self.mean(self.norm(obs)), self.log_std.exp(), validate_args=False)
+        return Independent(normal, 1, validate_args=False)  # validation costs as much as sampling
+
+    def sample(self, obs: Tensor) -> Tensor:
+        """Actions (..., action_dim), distributed as forward(obs).sample() but without its overhead."""
+        mean = self.mean(self.norm(obs))
+        return mean + self.log_std.exp() * torch.randn_like(mean)
+
+
+class Critic(nn.Module):
+    """The value function V(s): observations (..., obs_dim) -> values (...)."""
+
+    def __init__(self, obs_dim: int, norm: nn.Module):
+        super().__init__()
+        self.norm = norm
+        self.value = mlp(obs_dim, 1, out_gain=1.0)
+        self.reward_norm = RunningNorm()  # values are in units of scaled rewards, so the scale belongs to them
+
+    def forward(self, obs: Tensor) -> Tensor:
+        return self.value(self.norm(obs)).squeeze(-1)
+
+
+# ======================================================================================================================
+# Mathematics
+# ======================================================================================================================
+def gae(
+    rewards: Tensor, values: Tensor, next_values: Tensor, terminated: Tensor, truncated: Tensor,
+    gamma: float, gae_lambda: float,
+) -> Tensor:  # fmt: skip
+    """Generalized advantage estimates; everything (num_steps, num_envs), terminated and truncated boolean.
+
+        delta_t = r_t + gamma * (1 - terminated_t) * V(next_obs_t) - V(obs_t)
+        A_t     = delta_t + gamma * gae_lambda * (1 - done_t) * A_{t+1}
+
+    A terminated episode is worth nothing afterwards; a truncated one goes on in principle, so it is bootstrapped from
+    the observation it really ended with. Neither passes advantages on to the episode before it in the array.
+    Source: Schulman et al. 2016, High-Dimensional Continuous Control Using GAE, section 3.
+    """
+    deltas = rewards + gamma * next_values.masked_fill(terminated, 0.0) - values
+    decay = gamma * gae_lambda * (~(terminated | truncated)).to(deltas.dtype)
+    advantages = torch.empty_like(deltas)
+    advantage = torch.zeros_like(deltas[0])
+    for t in reversed(range(len(deltas))):
+        advantages[t] = advantage = deltas[t] + decay[t] * advantage
+    return advantages
+
+
+def ppo_loss(
+    dist: Distribution, values: Tensor, actions: Tensor, old_log_probs: Tensor, advantages: Tensor, returns: Tensor,
+    clip_coef: float, vf_coef: float, ent_coef: float,
+) -> tuple[Tensor, dict[str, Tensor]]:  # fmt: skip
+    """The loss to minimise, a scalar, and its parts; all tensors (batch,).
+
+        ratio  = pi(a|s) / pi_old(a|s)
+        policy = -mean min(ratio * A, clip(ratio, 1 - clip_coef, 1 + clip_coef) * A)
+        loss   = policy + vf_coef * mean (V(s) - returns)^2 - ent_coef * mean entropy
+
+    The minimum makes the objective a pessimistic bound: the gradient is zero where the ratio has already moved past the
+    clip in the direction the advantage asks for, and never where it has moved the wrong way.
+    Source: Schulman et al. 2017, sections 3 and 5. KL(pi_old || pi) is estimated by mean (ratio - 1) - log ratio, which
+    is unbiased and never negative (k3 in Schulman 2020, http://joschu.net/blog/kl-approx.html).
+    """
+    log_ratio = dist.log_prob(actions) - old_log_probs
+    ratio = log_ratio.exp()
+    clipped_ratio = ratio.clamp(1 - clip_coef, 1 + clip_coef)
+    policy_loss = -torch.min(ratio * advantages, clipped_ratio * advantages).mean()
+    value_loss = F.mse_loss(values, returns)
+    entropy = dist.entropy().mean()
+    loss = policy_loss + vf_coef * value_loss - ent_coef * entropy
+    with torch.no_grad():
+        approx_kl = ((ratio - 1) - log_ratio).mean()
+        clip_frac = ((ratio - 1).abs() > clip_coef).float().mean()
+    return loss, {
+        "policy_loss": policy_loss.detach(),
+        "value_loss": value_loss.detach(),
+        "entropy": entropy.detach(),
+        "approx_kl": approx_kl,
+        "clip_frac": clip_frac,
+    }
+
+
+def explained_variance(values: Tensor, returns: Tensor) -> float:
+    """1 - Var(returns - values) / Var(returns): 1 for a perfect critic, 0 for one that says the same everywhere."""
+    return (1 - (returns - values).var(correction=0) / returns.var(correction=0).clamp(min=1e-8)).item()
+
+
+# ======================================================================================================================
+# Training
+# ======================================================================================================================
+def train(args: Args, checkpoint: dict | None = None) -> dict:
+    """Train, evaluate, and return what summary.json holds."""
+    batch_size = args.num_envs * args.num_steps
+    minibatch_size = batch_size // args.num_minibatches
+    num_iterations = args.total_timesteps // batch_size
+    if args.total_timesteps < batch_size:
+        fail(f"--total-timesteps {args.total_timesteps} is less than one batch of {batch_size} (num_envs * num_steps)")
+    if batch_size % args.num_minibatches or minibatch_size < 2:
+        fail(f"a batch of {batch_size} cannot be split into {args.num_minibatches} equal minibatches of at least 2")
+    device = check_args(args)
+    torch.set_num_threads(args.torch_threads)
+    torch.manual_seed(args.seed)
+
+    envs = make_envs(args)
+    obs_dim, action_dim = envs.single_observation_space.shape[0], envs.single_action_space.shape[0]
+    norm = RunningNorm(obs_dim) if args.norm_obs else nn.Identity()
+    actor, critic = Actor(obs_dim, action_dim, norm).to(device), Critic(obs_dim, norm).to(device)
+    parameters = [*actor.parameters(), *critic.parameters()]
+    optimizer = torch.optim.Adam(parameters, lr=args.learning_rate, eps=1e-5, fused=True)
+    modules = {"actor": actor, "critic": critic, "optimizer": optimizer}
+    run = Run(args, modules, num_iterations * batch_size, device, checkpoint)
+
+    # One segment, written in place by every rollout. next_obs is what a step really led to.
+    obs = np.zeros((args.num_steps, args.num_envs, obs_dim), np.float32)
+    next_obs = np.zeros_like(obs)
+    actions = np.zeros((args.num_steps, args.num_envs, action_dim), np.float32)
+    rewards = np.zeros((args.num_steps, args.num_envs), np.float32)
+    running_returns = np.zeros_like(rewards)  # discounted sums of the rewards so far in each episode
+    running_return = np.zeros(args.num_envs, np.float32)
+    terminated = np.zeros((args.num_steps, args.num_envs), bool)
+    truncated = np.zeros_like(terminated)
+
+    # The environments' streams differ between seeds, and a resumed run does not replay the episodes it began with.
+    seeds = np.random.SeedSequence([args.seed, run.global_step]).generate_state(args.num_envs)
+    current_obs, _ = envs.reset(seed=seeds.tolist())
+    for iteration in range(run.global_step // batch_size, num_iterations):
+        with torch.no_grad():
+            # ---- ROLLOUT ----
+            for t in range(args.num_steps):
+                obs[t] = current_obs
+                actions[t] = actor.sample(torch.as_tensor(obs[t], device=device)).cpu()
+                current_obs, rewards[t], terminated[t], truncated[t], infos = envs.step(actions[t])
+                done = terminated[t] | truncated[t]
+                next_obs[t] = current_obs
+                for i in np.flatnonzero(done):  # there, current_obs is the next episode's first observation already
+                    next_obs[t, i] = infos["final_obs"][i]
+                running_returns[t] = running_return = rewards[t] + args.gamma * running_return
+                running_return = np.where(done, 0, running_return)
+                run.record_step(rewards[t], done)
+
+            # ---- ADVANTAGE ----
+            b_obs, b_next_obs, b_actions, b_rewards, b_terminated, b_truncated = (
+                torch.as_tensor(array, device=device)
+                for array in (obs, next_obs, actions, rewards, terminated, truncated)
+            )
+            if args.norm_reward:
+                critic.reward_norm.update(torch.as_tensor(running_returns, device=device))
+                b_rewards = (b_rewards / (critic.reward_norm.var + 1e-8).sqrt()).clamp(-10, 10)
+            values, next_values = critic(b_obs), critic(b_next_obs)
+            old_log_probs = actor(b_obs).log_prob(b_actions)
+            advantages = gae(b_rewards, values, next_values, b_terminated, b_truncated, args.gamma, args.gae_lambda)
+            returns = advantages + values
+
+        # ---- UPDATE ----
+        if args.anneal_lr:
+            optimizer.param_groups[0]["lr"] = args.learning_rate * (1 - iteration / num_iterations)
+        batch = [x.flatten(0, 1) for x in (b_obs, b_actions, old_log_probs, advantages, returns)]
+        stats = []
+        for _ in range(args.update_epochs):
+            for indices in torch.randperm(batch_size, device=device).split(minibatch_size):
+                mb_obs, mb_actions, mb_old_log_probs, mb_advantages, mb_returns = (x[indices] for x in batch)
+                if args.norm_adv:
+                    mb_advantages = (mb_advantages - mb_advantages.mean()) / (mb_advantages.std() + 1e-8)
+                loss, parts = ppo_loss(
+                    actor(mb_obs), critic(mb_obs), mb_actions, mb_old_log_probs, mb_advantages, mb_returns,
+                    args.clip_coef, args.vf_coef, args.ent_coef,
+                )  # fmt: skip
+                optimizer.zero_grad()
+                loss.backward()
+                parts["grad_norm"] = nn.utils.clip_grad_norm_(parameters, args.max_grad_norm)
+                optimizer.step()
+                stats.append(torch.stack(list(parts.values())))
+            if args.target_kl is not None and parts["approx_kl"] > args.target_kl:
+                break
+
+        if args.norm_obs:
+            norm.update(b_obs)  # only now: the policy that acted and the one that was updated saw the same numbers
+
+        # ---- LOG ----
+        losses = dict(zip(parts, torch.stack(stats).mean(0).tolist(), strict=True))  # means over the update
+        losses["explained_variance"] = explained_variance(values, returns)
+        losses["learning_rate"] = optimizer.param_groups[0]["lr"]
+        run.record_iteration(losses)
+
+    envs.close()
+    run.save()
+    return run.finish(evaluate(actor, args, device))
+
+
+# ======================================================================================================================
+# Scaffold: argument checks, environments, evaluation, the run directory. The same in every script.
+# ======================================================================================================================
+SCRIPT = Path(__file__)
+
+
+def fail(message: object) -> NoReturn:
+    """End the program as bad input does: one line on standard error, exit status 2."""
+    print("error:", " ".join(str(message).split()), file=sys.stderr)
+    sys.exit(2)
+
+
+def parse_args() -> tuple[Args, dict | None]:
+    """The flags and, with --resume, the checkpoint to go on from. What was learned with one set of hyperparameters is
+    not mixed with another: only the length of the run and how it is run can be given anew."""
+    args, checkpoint = tyro.cli(Args, description=__doc__), None
+    if args.resume is not None:
+        run_dir, checkpoint = args.resume, load_checkpoint(args.resume)
+        if args.run_dir is not None:
+            fail(f"--resume goes on in {run_dir}; leave --run-dir out")
+        args = tyro.cli(Args, default=Args(**checkpoint["args"] | {"run_dir": run_dir, "resume": run_dir}))
+        may_change = "total_timesteps device torch_threads log_interval checkpoint_interval eval_episodes capture_video"
+        for name, value in checkpoint["args"].items():
+            if getattr(args, name) != value and name not in (*may_change.split(), "run_dir", "resume"):
+                fail(f"--{name.replace('_', '-')} is {value} in {run_dir} and cannot change; start a new run")
+    elif args.run_dir is None:
+        name = f"{args.env_id}__{SCRIPT.stem}__{args.seed}__{time.strftime('%Y%m%d-%H%M%S')}"
+        args.run_dir = Path("runs") / name.replace("/", "_").replace(":", "_")
+    return args, checkpoint
+
+
+def check_args(args: Args) -> torch.device:
+    """Refuse flags that cannot work, whatever the algorithm; return the device that --device means."""
+    for field in fields(args):
+        flag, value = "--" + field.name.replace("_", "-"), getattr(args, field.name)
+        if field.type is int and not (field.name != "seed") <= value < 2**63:
+            fail(f"{flag} must be a {'whole' if field.name == 'seed' else 'positive'} number, not {value}")
+        if isinstance(value, float) and not 0 <= value < math.inf:
+            fail(f"{flag} must be a finite number and not negative, not {value}")
+        if field.name in ("gamma", "gae_lambda") and value > 1:
+            fail(f"{flag} must lie between 0 and 1, not at {value}")
+    works = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    name = next(name for name in ("cuda", "mps", "cpu") if works[name]) if args.device == "auto" else args.device
+    if not works[name]:
+        fail(f"--device {name}: PyTorch finds no such device here; --device cpu works everywhere")
+    return torch.device(name)
+
+
+def make_env(args: Args, render_mode: str | None = None) -> gym.Env:
+    """One environment as the networks see it: flat observations, actions of any size, clipped to their bounds."""
+    try:
+        env = gym.make(args.env_id, render_mode=render_mode)
+    except gym.error.UnregisteredEnv:
+        known = {name.lower(): name for name in gym.registry}
+        near = [known[name] for name in get_close_matches(args.env_id.lower(), known)]
+        fail(f"there is no environment {args.env_id}" + (f"; did you mean {' or '.join(near)}?" if near else ""))
+    except (gym.error.Error, ImportError) as error:
+        fail(f"{args.env_id} cannot be made: {error}")
+    if not isinstance(env.action_space, gym.spaces.Box) or len(env.action_space.shape) != 1:
+        hint = "; use ppo.py" if isinstance(env.action_space, gym.spaces.Discrete) else ""
+        fail(f"{args.env_id} has {env.action_space} actions, {SCRIPT.name} takes one-dimensional Box ones{hint}")
+    env = gym.wrappers.ClipAction(env)
+    if not env.observation_space.is_np_flattenable:
+        fail(f"{args.env_id} has {type(env.observation_space).__name__} observations, which cannot be flattened")
+    is_flat = isinstance(env.observation_space, gym.spaces.Box) and len(env.observation_space.shape) == 1
+    return env if is_flat else gym.wrappers.FlattenObservation(env)
+
+
+def make_envs(args: Args) -> SyncVectorEnv:
+    """num_envs environments stepped together. In SAME_STEP mode an ended episode's successor starts within the same
+    step; Gymnasium's default would insert a step that ignores the action, and we would train on it."""
+    if args.capture_video:  # find out now rather than after the training
+        if find_spec("moviepy") is None:
+            fail("--capture-video needs moviepy: pip install moviepy")
+        env = make_env(args, render_mode="rgb_array")
+        try:
+            env.reset()
+            env.render()
+        except gym.error.DependencyNotInstalled as error:
+            fail(f"--capture-video cannot render {args.env_id}: {error}")
+        env.close()
+    return SyncVectorEnv([lambda: make_env(args)] * args.num_envs, autoreset_mode=AutoresetMode.SAME_STEP)
+
+
+@torch.no_grad()
+def evaluate(actor: Actor, args: Args, device: torch.device) -> np.ndarray:
+    """Undiscounted returns, (eval_episodes,), of the mode of the policy in an environment with seeds of its own."""
+    env = make_env(args, render_mode="rgb_array" if args.capture_video else None)
+    if args.capture_video:
+        folder, prefix = str(args.run_dir / "videos"), f"after-{args.total_timesteps}-steps"
+        env = gym.wrappers.RecordVideo(env, folder, lambda i: i < 3, name_prefix=prefix, disable_logger=True)
+    returns = np.zeros(args.eval_episodes)
+    seeds = np.random.SeedSequence(args.seed, spawn_key=(1,)).generate_state(args.eval_episodes)
+    for episode, seed in enumerate(seeds.tolist()):
+        obs, _ = env.reset(seed=seed)
+        for _ in range(10_000):  # where there is no time limit, a deterministic policy may walk in circles for ever
+            action = actor(torch.as_tensor(obs, dtype=torch.float32, device=device)).mode
+            obs, reward, terminated, truncated, _ = env.step(action.cpu().numpy())
+            returns[episode] += reward
+            if terminated or truncated:
+                break
+    env.close()
+    return returns
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Write beside `path`, then rename: a kill or a full disk leaves the old file as it was."""
+    temporary = path.with_suffix(".tmp")
+    with temporary.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+def load_checkpoint(run_dir: Path) -> dict:
+    """The checkpoint in `run_dir`. weights_only: a file from elsewhere can hold no code that would run here."""
+    path = run_dir / "checkpoint.pt"
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+        script, _ = checkpoint["script"], Args(**checkpoint["args"])
+    except FileNotFoundError:
+        fail(f"there is no checkpoint in {run_dir}")
+    except Exception as error:  # a damaged file can make the reader raise anything
+        fail(f"{path} is damaged or no checkpoint of {SCRIPT.name} ({type(error).__name__})")
+    if script != SCRIPT.name:
+        fail(f"{run_dir} is a run of {script}; go on with: python {script} --resume {run_dir}")
+    return checkpoint
+
+
+class Run:
+    """The run directory and what is written to it; nothing here takes part in the learning.
+
+    args.json      flags, versions, device, the script's sha256
+    events.out.*   TensorBoard: charts/episodic_return, charts/episodic_length, charts/SPS, losses/*, eval/*
+    checkpoint.pt  networks, optimisers, counters and random state, as tensors and plain values
+    summary.json   the results; written last, so its presence means success
+    """
+
+    COUNTERS = ("iteration", "global_step", "episodes", "seconds")
+
+    def __init__(self, args: Args, modules: dict, total_steps: int, device: torch.device, checkpoint: dict | None):
+        self.args, self.modules = args, modules
+        self.iteration, self.global_step, self.episodes, self.seconds = 0, 0, 0, 0.0  # seconds: of training
+        self.recent_returns: deque[float] = deque(maxlen=100)
+        self.returns, self.lengths = np.zeros(args.num_envs), np.zeros(args.num_envs, int)  # of the running episodes
+        if checkpoint:
+            self.restore(checkpoint)
+        else:
+            try:
+                args.run_dir.mkdir(parents=True)
+            except FileExistsError:
+                fail(f"{args.run_dir} exists; name another --run-dir, or go on with --resume {args.run_dir}")
+            except OSError as error:
+                fail(f"cannot create {args.run_dir}: {error.strerror}")
+        about = {
+            "script": SCRIPT.name,
+            "script_sha256": hashlib.sha256(SCRIPT.read_bytes()).hexdigest(),
+            "versions": {"python": platform.python_version()} | {m.__name__: m.__version__ for m in (torch, gym, np)},
+            "device": str(device),
+        }
+        write_atomically(args.run_dir / "args.json", json.dumps(self.flags() | about, indent=2).encode())
+        # After a kill the event file can be ahead of the checkpoint: purge_step disowns what will be done again.
+        self.writer = SummaryWriter(args.run_dir, purge_step=self.global_step + 1 if checkpoint else None)
+        print(f"{SCRIPT.name}: {args.env_id}, seed {args.seed}, {device}, {total_steps:,} steps, {args.run_dir}")
+        if checkpoint:
+            print(f"resumed at step {self.global_step:,} with fresh episodes: the same statistically, not bit for bit")
+        self.bar = tqdm(total=total_steps, initial=self.global_step, unit=" steps", disable=not sys.stderr.isatty())
+        self.start = self.saved = time.perf_counter() - self.seconds
+        self.save()
+
+    def flags(self) -> dict:
+        """The flags as plain values."""
+        return {name: str(value) if isinstance(value, Path) else value for name, value in asdict(self.args).items()}
+
+    def restore(self, checkpoint: dict) -> None:
+        """Take over all that a checkpoint holds."""
+        try:
+            for name, module in self.modules.items():
+                module.load_state_dict(checkpoint[name])
+            for name in self.COUNTERS:
+                setattr(self, name, checkpoint[name])
+            self.recent_returns.extend(checkpoint["recent_returns"])
+            torch.set_rng_state(checkpoint["rng_state"])
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            fail(f"the checkpoint in {self.args.run_dir} does not fit these flags: {error}")
+
+    def save(self) -> None:
+        """Write checkpoint.pt. The events go to disk first: a checkpoint is never ahead of them."""
+        self.writer.flush()
+        self.saved = time.perf_counter()
+        self.seconds = self.saved - self.start
+        state = {name: module.state_dict() for name, module in self.modules.items()}
+        state |= {name: getattr(self, name) for name in self.COUNTERS} | {
+            "script": SCRIPT.name,
+            "args": self.flags(),
+            "recent_returns": list(self.recent_returns),
+            "rng_state": torch.get_rng_state(),
+        }
+        buffer = io.BytesIO()
+        torch.save(state, buffer)
+        write_atomically(self.args.run_dir / "checkpoint.pt", buffer.getvalue())
+
+    def record_step(self, rewards: np.ndarray, done: np.ndarray) -> None:
+        """Count one step of every environment, (num_envs,) each, and log the episodes that ended with it."""
+        self.global_step += len(rewards)
+        self.returns += rewards
+        self.lengths += 1
+        for i in np.flatnonzero(done):
+            self.writer.add_scalar("charts/episodic_return", self.returns[i], self.global_step)
+            self.writer.add_scalar("charts/episodic_length", self.lengths[i], self.global_step)
+            self.recent_returns.append(float(self.returns[i]))
+            self.episodes += 1
+            self.returns[i] = self.lengths[i] = 0
+
+    def record_iteration(self, losses: dict[str, float]) -> None:
+        """Stop where learning broke down; else log, show and, when it is time, save."""
+        self.iteration += 1
+        for name, value in losses.items():
+            if not math.isfinite(value):
+                kept = self.args.run_dir / "checkpoint.pt"
+                sys.exit(
+                    f"error: {name} is {value} in iteration {self.iteration}; the last checkpoint is intact, {kept}"
+                )
+        sps = self.global_step / (time.perf_counter() - self.start)
+        if self.iteration % self.args.log_interval == 0:
+            self.writer.add_scalar("charts/SPS", sps, self.global_step)
+            for name, value in losses.items():
+                self.writer.add_scalar(f"losses/{name}", value, self.global_step)
+        status = f"return {np.mean(self.recent_returns):.1f}" if self.recent_returns else "no episode has ended yet"
+        self.bar.set_postfix_str(status, refresh=False)
+        self.bar.update(self.global_step - self.bar.n)
+        if time.perf_counter() - self.saved > self.args.checkpoint_interval:
+            self.save()
+            if self.bar.disable:
+                print(f"step {self.global_step:,}, {status}, {sps:,.0f} steps/s", flush=True)
+
+    def finish(self, eval_returns: np.ndarray) -> dict:
+        """Write and return the summary; returns are undiscounted, seconds those of training."""
+        self.bar.close()
+        self.writer.add_scalar("eval/episodic_return", eval_returns.mean(), self.global_step)
+        self.writer.close()
+        summary = {
+            "env_id": self.args.env_id,
+            "script": SCRIPT.name,
+            "seed": self.args.seed,
+            "global_step": self.global_step,
+            "wall_seconds": self.seconds,
+            "sps": self.global_step / self.seconds,
+            "train_return_mean": float(np.mean(self.recent_returns)) if self.recent_returns else None,
+            "train_episodes": self.episodes,
+            "eval_return_mean": float(eval_returns.mean()),
+            "eval_return_std": float(eval_returns.std()),
+            "eval_episodes": len(eval_returns),
+        }
+        write_atomically(self.args.run_dir / "summary.json", json.dumps(summary, indent=2).encode())
+        print("evaluation: return {eval_return_mean:.1f} +- {eval_return_std:.1f} over {eval_episodes} episodes; "
+              "{global_step:,} steps, {train_episodes:,} episodes, {sps:,.0f} steps/s".format(**summary))  # fmt: skip
+        return summary
+
+
+if __name__ == "__main__":
+    args, checkpoint = parse_args()
+    try:
+        train(args, checkpoint)
+    except KeyboardInterrupt:
+        print(f"\nstopped; go on with: python {SCRIPT.name} --resume {args.run_dir}", file=sys.stderr)
+        sys.exit(130)
+    except OSError as error:  # a full disk, for one; bad input has been refused by now
+        sys.exit(f"error: {error}; go on with: python {SCRIPT.name} --resume {args.run_dir}")

@@ -1,0 +1,490 @@
+# /// script
+# requires-python = ">=3.10"
+# dependencies = ["torch>=2.6", "gymnasium>=1.4", "numpy>=2.0", "tyro>=1.0", "tensorboard>=2.21", "tqdm>=4.66"]
+# ///
+"""REINFORCE with a learned baseline, also called vanilla policy gradient, for Discrete actions.
+
+Run whole episodes, compare the return that followed each action with the return V(s) that was to be expected there, and
+make the actions that did better than expected more probable. V is fitted to the same returns. Subtracting it leaves
+the expected gradient alone, for V(s) does not depend on the action: E[grad log pi(a|s) * V(s)] = V(s) * grad of the sum
+of pi(.|s) = V(s) * grad 1 = 0. It lowers the variance, for what a state gives whatever the action no longer counts.
+
+Papers: Williams 1992, Simple Statistical Gradient-Following Algorithms for Connectionist Reinforcement Learning;
+        Sutton & Barto 2018, Reinforcement Learning: An Introduction, section 13.4
+Run:    python reinforce_baseline.py --env-id CartPole-v1 --seed 1
+
+Compared with reinforce.py:
+- a critic V(s), fitted to the returns by n_critic_updates gradient steps a batch;
+- the advantage G_t - V(s_t) in place of G_t;
+- no normalisation of returns: the baseline does its work, without a bias.
+"""
+
+import hashlib
+import io
+import json
+import math
+import os
+import platform
+import sys
+import time
+from collections import deque
+from dataclasses import asdict, dataclass, fields
+from difflib import get_close_matches
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Literal, NoReturn
+
+import gymnasium as gym
+import numpy as np
+import torch
+import tyro
+from gymnasium.vector import AutoresetMode, SyncVectorEnv
+from torch import Tensor, nn
+from torch.distributions import Categorical
+from torch.nn import functional as F
+from torch.utils.tensorboard import SummaryWriter
+from tqdm import tqdm
+
+
+@dataclass
+class Args:
+    env_id: str = "CartPole-v1"  # Gymnasium environment with Discrete actions; its observations are flattened
+    total_timesteps: int = 150_000  # environment steps of the whole run, all environments together
+    num_envs: int = 8  # environments stepped side by side; each runs one episode an iteration
+    learning_rate: float = 3e-3  # Adam's step size, for policy and critic
+    gamma: float = 0.99  # discount factor
+    n_critic_updates: int = 10  # gradient steps of the critic on each batch
+
+    # The run: the same in every script.
+    seed: int = 1  # fixes the run bit for bit on one machine and one set of versions
+    device: Literal["cpu", "cuda", "mps", "auto"] = "cpu"  # small networks are faster on the CPU
+    torch_threads: int = 1  # more seldom help a small network, and runs side by side would fight for cores
+    log_interval: int = 1  # iterations between two entries of losses/* in the event file
+    checkpoint_interval: float = 10.0  # seconds between two checkpoints; a kill loses no more work than that
+    eval_episodes: int = 20  # episodes of the final evaluation, with the mode of the policy
+    capture_video: bool = False  # record the first three evaluation episodes; needs moviepy
+    run_dir: Path | None = None  # where the run goes; default runs/<env_id>__<script>__<seed>__<time>
+    resume: Path | None = None  # run directory to go on from, with its flags
+
+
+# ======================================================================================================================
+# Networks
+# ======================================================================================================================
+def mlp(in_features: int, out_features: int, out_gain: float) -> nn.Sequential:
+    """Two hidden layers of 64 tanh units. Orthogonal weights; a small `out_gain` starts the output near zero."""
+    layers = [nn.Linear(in_features, 64), nn.Tanh(), nn.Linear(64, 64), nn.Tanh(), nn.Linear(64, out_features)]
+    for layer, gain in zip(layers[::2], (math.sqrt(2), math.sqrt(2), out_gain), strict=True):
+        nn.init.orthogonal_(layer.weight, gain)
+        nn.init.zeros_(layer.bias)
+    return nn.Sequential(*layers)
+
+
+class Actor(nn.Module):
+    """The policy pi(a|s): observations (..., obs_dim) -> Categorical over num_actions, batch shape (...)."""
+
+    def __init__(self, obs_dim: int, num_actions: int):
+        super().__init__()
+        self.logits = mlp(obs_dim, num_actions, out_gain=0.01)  # 0.01: all actions about equally likely at first
+
+    def forward(self, obs: Tensor) -> Categorical:
+        return Categorical(logits=self.logits(obs), validate_args=False)  # validation costs as much as sampling
+
+    def sample(self, obs: Tensor) -> Tensor:
+        """Actions (...), distributed as forward(obs).sample() but without its overhead, a fifth of the running time:
+        the argmax of logits + Gumbel noise is a draw from their softmax, and -log of an Exp(1) variable is Gumbel."""
+        logits = self.logits(obs)
+        return (logits - torch.empty_like(logits).exponential_().log()).argmax(-1)
+
+
+class Critic(nn.Module):
+    """The value function V(s): observations (..., obs_dim) -> values (...)."""
+
+    def __init__(self, obs_dim: int):
+        super().__init__()
+        self.value = mlp(obs_dim, 1, out_gain=1.0)
+
+    def forward(self, obs: Tensor) -> Tensor:
+        return self.value(obs).squeeze(-1)
+
+
+# ======================================================================================================================
+# Mathematics
+# ======================================================================================================================
+def returns_to_go(rewards: Tensor, gamma: float) -> Tensor:
+    """Discounted sums of what follows each step; everything (num_steps, num_envs), rewards 0 after an episode's end.
+
+        G_t = r_t + gamma * G_{t+1}
+
+    Source: Sutton & Barto 2018, section 3.3.
+    """
+    returns = torch.empty_like(rewards)
+    following = torch.zeros_like(rewards[0])
+    for t in reversed(range(len(rewards))):
+        returns[t] = following = rewards[t] + gamma * following
+    return returns
+
+
+def reinforce_loss(log_probs: Tensor, advantages: Tensor, alive: Tensor) -> Tensor:
+    """The loss whose negative gradient is the policy gradient; everything (num_steps, num_envs), alive boolean.
+
+        loss = -1 / num_envs * sum over episodes and their steps of log pi(a_t|s_t) * A_t,   A_t = G_t - V(s_t)
+
+    A product for every step, summed over the episode's steps and averaged over episodes. The factor gamma^t of the
+    discounted objective is left out, as nearly everywhere: it would teach almost nothing about late steps, which matter
+    as much as early ones when the undiscounted return is what counts.
+    Source: Sutton & Barto 2018, sections 13.3 and 13.4.
+    """
+    return -(alive * log_probs * advantages).sum() / alive.shape[1]
+
+
+def explained_variance(values: Tensor, returns: Tensor) -> float:
+    """1 - Var(returns - values) / Var(returns): 1 for a perfect critic, 0 for one that says the same everywhere."""
+    return (1 - (returns - values).var(correction=0) / returns.var(correction=0).clamp(min=1e-8)).item()
+
+
+# ======================================================================================================================
+# Training
+# ======================================================================================================================
+def train(args: Args, checkpoint: dict | None = None) -> dict:
+    """Train, evaluate, and return what summary.json holds."""
+    if args.total_timesteps < args.num_envs:
+        fail(f"--total-timesteps {args.total_timesteps} is less than one step of {args.num_envs} environments")
+    device = check_args(args)
+    torch.set_num_threads(args.torch_threads)
+    torch.manual_seed(args.seed)
+
+    envs = make_envs(args)
+    obs_dim, num_actions = envs.single_observation_space.shape[0], envs.single_action_space.n
+    actor, critic = Actor(obs_dim, num_actions).to(device), Critic(obs_dim).to(device)
+    actor_optimizer = torch.optim.Adam(actor.parameters(), lr=args.learning_rate, fused=True)
+    critic_optimizer = torch.optim.Adam(critic.parameters(), lr=args.learning_rate, fused=True)
+    optimizers = {"actor_optimizer": actor_optimizer, "critic_optimizer": critic_optimizer}
+    run = Run(args, {"actor": actor, "critic": critic} | optimizers, args.total_timesteps, device, checkpoint)
+
+    # The environments' streams differ between seeds, and a resumed run does not replay the episodes it began with.
+    seeds = np.random.SeedSequence([args.seed, run.global_step]).generate_state(args.num_envs)
+    envs.reset(seed=seeds.tolist())
+    while run.global_step < args.total_timesteps:
+        with torch.no_grad():
+            # ---- ROLLOUT ----
+            # One whole episode in every environment. `alive` holds until an environment's own episode has ended; the
+            # vector environment steps it on until the longest episode ends, and those steps count for nothing.
+            obs, actions, rewards, alive = [], [], [], [np.ones(args.num_envs, bool)]
+            current_obs, _ = envs.reset()
+            run.lengths[:] = 0
+            while alive[-1].any() and run.global_step < args.total_timesteps:
+                obs.append(current_obs.astype(np.float32))
+                actions.append(actor.sample(torch.as_tensor(obs[-1], device=device)).cpu().numpy())
+                current_obs, reward, terminated, truncated, _ = envs.step(actions[-1])
+                done = terminated | truncated
+                rewards.append(np.float32(reward * alive[-1]))
+                run.record_step(rewards[-1], done & alive[-1])
+                alive.append(alive[-1] & ~done)
+            if alive.pop().any():
+                break  # the steps are spent within an episode, and a part of one has no return to learn from
+
+            # ---- ADVANTAGE ----
+            b_obs, b_actions, b_rewards, b_alive = (
+                torch.as_tensor(np.stack(array), device=device) for array in (obs, actions, rewards, alive)
+            )
+            returns = returns_to_go(b_rewards, args.gamma)
+            values = critic(b_obs)
+            advantages = returns - values
+
+        # ---- UPDATE ----
+        dist = actor(b_obs)
+        policy_loss = reinforce_loss(dist.log_prob(b_actions), advantages, b_alive)
+        actor_optimizer.zero_grad()
+        policy_loss.backward()
+        grad_norm = nn.utils.get_total_norm([p.grad for p in actor.parameters()])
+        actor_optimizer.step()
+        for _ in range(args.n_critic_updates):
+            value_loss = F.mse_loss(critic(b_obs[b_alive]), returns[b_alive])
+            critic_optimizer.zero_grad()
+            value_loss.backward()
+            critic_optimizer.step()
+
+        # ---- LOG ----
+        parts = {"policy_loss": policy_loss, "value_loss": value_loss, "grad_norm": grad_norm}
+        losses = {name: part.item() for name, part in parts.items()}
+        losses["entropy"] = dist.entropy()[b_alive].mean().item()
+        losses["explained_variance"] = explained_variance(values[b_alive], returns[b_alive])
+        run.record_iteration(losses)
+
+    envs.close()
+    run.save()
+    return run.finish(evaluate(actor, args, device))
+
+
+# ======================================================================================================================
+# Scaffold: argument checks, environments, evaluation, the run directory. The same in every script.
+# ======================================================================================================================
+SCRIPT = Path(__file__)
+
+
+def fail(message: object) -> NoReturn:
+    """End the program as bad input does: one line on standard error, exit status 2."""
+    print("error:", " ".join(str(message).split()), file=sys.stderr)
+    sys.exit(2)
+
+
+def parse_args() -> tuple[Args, dict | None]:
+    """The flags and, with --resume, the checkpoint to go on from. What was learned with one set of hyperparameters is
+    not mixed with another: only the length of the run and how it is run can be given anew."""
+    args, checkpoint = tyro.cli(Args, description=__doc__), None
+    if args.resume is not None:
+        run_dir, checkpoint = args.resume, load_checkpoint(args.resume)
+        if args.run_dir is not None:
+            fail(f"--resume goes on in {run_dir}; leave --run-dir out")
+        args = tyro.cli(Args, default=Args(**checkpoint["args"] | {"run_dir": run_dir, "resume": run_dir}))
+        may_change = "total_timesteps device torch_threads log_interval checkpoint_interval eval_episodes capture_video"
+        for name, value in checkpoint["args"].items():
+            if getattr(args, name) != value and name not in (*may_change.split(), "run_dir", "resume"):
+                fail(f"--{name.replace('_', '-')} is {value} in {run_dir} and cannot change; start a new run")
+    elif args.run_dir is None:
+        name = f"{args.env_id}__{SCRIPT.stem}__{args.seed}__{time.strftime('%Y%m%d-%H%M%S')}"
+        args.run_dir = Path("runs") / name.replace("/", "_").replace(":", "_")
+    return args, checkpoint
+
+
+def check_args(args: Args) -> torch.device:
+    """Refuse flags that cannot work, whatever the algorithm; return the device that --device means."""
+    for field in fields(args):
+        flag, value = "--" + field.name.replace("_", "-"), getattr(args, field.name)
+        if field.type is int and not (field.name != "seed") <= value < 2**63:
+            fail(f"{flag} must be a {'whole' if field.name == 'seed' else 'positive'} number, not {value}")
+        if isinstance(value, float) and not 0 <= value < math.inf:
+            fail(f"{flag} must be a finite number and not negative, not {value}")
+        if field.name in ("gamma", "gae_lambda") and value > 1:
+            fail(f"{flag} must lie between 0 and 1, not at {value}")
+    works = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    name = next(name for name in ("cuda", "mps", "cpu") if works[name]) if args.device == "auto" else args.device
+    if not works[name]:
+        fail(f"--device {name}: PyTorch finds no such device here; --device cpu works everywhere")
+    return torch.device(name)
+
+
+def make_env(args: Args, render_mode: str | None = None) -> gym.Env:
+    """One environment as the networks see it: flat observations, actions counted from 0."""
+    try:
+        env = gym.make(args.env_id, render_mode=render_mode)
+    except gym.error.UnregisteredEnv:
+        known = {name.lower(): name for name in gym.registry}
+        near = [known[name] for name in get_close_matches(args.env_id.lower(), known)]
+        fail(f"there is no environment {args.env_id}" + (f"; did you mean {' or '.join(near)}?" if near else ""))
+    except (gym.error.Error, ImportError) as error:
+        fail(f"{args.env_id} cannot be made: {error}")
+    if not isinstance(env.action_space, gym.spaces.Discrete):
+        hint = "; use ppo_continuous.py" if isinstance(env.action_space, gym.spaces.Box) else ""
+        fail(f"{args.env_id} has {type(env.action_space).__name__} actions, {SCRIPT.name} takes Discrete ones{hint}")
+    if env.action_space.start != 0:
+        start, n = env.action_space.start, env.action_space.n
+        env = gym.wrappers.TransformAction(env, lambda action: action + start, gym.spaces.Discrete(n))
+    if not env.observation_space.is_np_flattenable:
+        fail(f"{args.env_id} has {type(env.observation_space).__name__} observations, which cannot be flattened")
+    is_flat = isinstance(env.observation_space, gym.spaces.Box) and len(env.observation_space.shape) == 1
+    return env if is_flat else gym.wrappers.FlattenObservation(env)
+
+
+def make_envs(args: Args) -> SyncVectorEnv:
+    """num_envs environments stepped together. In SAME_STEP mode an ended episode's successor starts within the same
+    step; Gymnasium's default would insert a step that ignores the action, and we would train on it."""
+    if args.capture_video:  # find out now rather than after the training
+        if find_spec("moviepy") is None:
+            fail("--capture-video needs moviepy: pip install moviepy")
+        env = make_env(args, render_mode="rgb_array")
+        try:
+            env.reset()
+            env.render()
+        except gym.error.DependencyNotInstalled as error:
+            fail(f"--capture-video cannot render {args.env_id}: {error}")
+        env.close()
+    return SyncVectorEnv([lambda: make_env(args)] * args.num_envs, autoreset_mode=AutoresetMode.SAME_STEP)
+
+
+@torch.no_grad()
+def evaluate(actor: Actor, args: Args, device: torch.device) -> np.ndarray:
+    """Undiscounted returns, (eval_episodes,), of the mode of the policy in an environment with seeds of its own."""
+    env = make_env(args, render_mode="rgb_array" if args.capture_video else None)
+    if args.capture_video:
+        folder, prefix = str(args.run_dir / "videos"), f"after-{args.total_timesteps}-steps"
+        env = gym.wrappers.RecordVideo(env, folder, lambda i: i < 3, name_prefix=prefix, disable_logger=True)
+    returns = np.zeros(args.eval_episodes)
+    seeds = np.random.SeedSequence(args.seed, spawn_key=(1,)).generate_state(args.eval_episodes)
+    for episode, seed in enumerate(seeds.tolist()):
+        obs, _ = env.reset(seed=seed)
+        for _ in range(10_000):  # where there is no time limit, a deterministic policy may walk in circles for ever
+            action = actor(torch.as_tensor(obs, dtype=torch.float32, device=device)).mode
+            obs, reward, terminated, truncated, _ = env.step(action.cpu().numpy())
+            returns[episode] += reward
+            if terminated or truncated:
+                break
+    env.close()
+    return returns
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Write beside `path`, then rename: a kill or a full disk leaves the old file as it was."""
+    temporary = path.with_suffix(".tmp")
+    with temporary.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+def load_checkpoint(run_dir: Path) -> dict:
+    """The checkpoint in `run_dir`. weights_only: a file from elsewhere can hold no code that would run here."""
+    path = run_dir / "checkpoint.pt"
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+        script, _ = checkpoint["script"], Args(**checkpoint["args"])
+    except FileNotFoundError:
+        fail(f"there is no checkpoint in {run_dir}")
+    except Exception as error:  # a damaged file can make the reader raise anything
+        fail(f"{path} is damaged or no checkpoint of {SCRIPT.name} ({type(error).__name__})")
+    if script != SCRIPT.name:
+        fail(f"{run_dir} is a run of {script}; go on with: python {script} --resume {run_dir}")
+    return checkpoint
+
+
+class Run:
+    """The run directory and what is written to it; nothing here takes part in the learning.
+
+    args.json      flags, versions, device, the script's sha256
+    events.out.*   TensorBoard: charts/episodic_return, charts/episodic_length, charts/SPS, losses/*, eval/*
+    checkpoint.pt  networks, optimisers, counters and random state, as tensors and plain values
+    summary.json   the results; written last, so its presence means success
+    """
+
+    COUNTERS = ("iteration", "global_step", "episodes", "seconds")
+
+    def __init__(self, args: Args, modules: dict, total_steps: int, device: torch.device, checkpoint: dict | None):
+        self.args, self.modules = args, modules
+        self.iteration, self.global_step, self.episodes, self.seconds = 0, 0, 0, 0.0  # seconds: of training
+        self.recent_returns: deque[float] = deque(maxlen=100)
+        self.returns, self.lengths = np.zeros(args.num_envs), np.zeros(args.num_envs, int)  # of the running episodes
+        if checkpoint:
+            self.restore(checkpoint)
+        else:
+            try:
+                args.run_dir.mkdir(parents=True)
+            except FileExistsError:
+                fail(f"{args.run_dir} exists; name another --run-dir, or go on with --resume {args.run_dir}")
+            except OSError as error:
+                fail(f"cannot create {args.run_dir}: {error.strerror}")
+        about = {
+            "script": SCRIPT.name,
+            "script_sha256": hashlib.sha256(SCRIPT.read_bytes()).hexdigest(),
+            "versions": {"python": platform.python_version()} | {m.__name__: m.__version__ for m in (torch, gym, np)},
+            "device": str(device),
+        }
+        write_atomically(args.run_dir / "args.json", json.dumps(self.flags() | about, indent=2).encode())
+        # After a kill the event file can be ahead of the checkpoint: purge_step disowns what will be done again.
+        self.writer = SummaryWriter(args.run_dir, purge_step=self.global_step + 1 if checkpoint else None)
+        print(f"{SCRIPT.name}: {args.env_id}, seed {args.seed}, {device}, {total_steps:,} steps, {args.run_dir}")
+        if checkpoint:
+            print(f"resumed at step {self.global_step:,} with fresh episodes: the same statistically, not bit for bit")
+        self.bar = tqdm(total=total_steps, initial=self.global_step, unit=" steps", disable=not sys.stderr.isatty())
+        self.start = self.saved = time.perf_counter() - self.seconds
+        self.save()
+
+    def flags(self) -> dict:
+        """The flags as plain values."""
+        return {name: str(value) if isinstance(value, Path) else value for name, value in asdict(self.args).items()}
+
+    def restore(self, checkpoint: dict) -> None:
+        """Take over all that a checkpoint holds."""
+        try:
+            for name, module in self.modules.items():
+                module.load_state_dict(checkpoint[name])
+            for name in self.COUNTERS:
+                setattr(self, name, checkpoint[name])
+            self.recent_returns.extend(checkpoint["recent_returns"])
+            torch.set_rng_state(checkpoint["rng_state"])
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            fail(f"the checkpoint in {self.args.run_dir} does not fit these flags: {error}")
+
+    def save(self) -> None:
+        """Write checkpoint.pt. The events go to disk first: a checkpoint is never ahead of them."""
+        self.writer.flush()
+        self.saved = time.perf_counter()
+        self.seconds = self.saved - self.start
+        state = {name: module.state_dict() for name, module in self.modules.items()}
+        state |= {name: getattr(self, name) for name in self.COUNTERS} | {
+            "script": SCRIPT.name,
+            "args": self.flags(),
+            "recent_returns": list(self.recent_returns),
+            "rng_state": torch.get_rng_state(),
+        }
+        buffer = io.BytesIO()
+        torch.save(state, buffer)
+        write_atomically(self.args.run_dir / "checkpoint.pt", buffer.getvalue())
+
+    def record_step(self, rewards: np.ndarray, done: np.ndarray) -> None:
+        """Count one step of every environment, (num_envs,) each, and log the episodes that ended with it."""
+        self.global_step += len(rewards)
+        self.returns += rewards
+        self.lengths += 1
+        for i in np.flatnonzero(done):
+            self.writer.add_scalar("charts/episodic_return", self.returns[i], self.global_step)
+            self.writer.add_scalar("charts/episodic_length", self.lengths[i], self.global_step)
+            self.recent_returns.append(float(self.returns[i]))
+            self.episodes += 1
+            self.returns[i] = self.lengths[i] = 0
+
+    def record_iteration(self, losses: dict[str, float]) -> None:
+        """Stop where learning broke down; else log, show and, when it is time, save."""
+        self.iteration += 1
+        for name, value in losses.items():
+            if not math.isfinite(value):
+                kept = self.args.run_dir / "checkpoint.pt"
+                sys.exit(
+                    f"error: {name} is {value} in iteration {self.iteration}; the last checkpoint is intact, {kept}"
+                )
+        sps = self.global_step / (time.perf_counter() - self.start)
+        if self.iteration % self.args.log_interval == 0:
+            self.writer.add_scalar("charts/SPS", sps, self.global_step)
+            for name, value in losses.items():
+                self.writer.add_scalar(f"losses/{name}", value, self.global_step)
+        status = f"return {np.mean(self.recent_returns):.1f}" if self.recent_returns else "no episode has ended yet"
+        self.bar.set_postfix_str(status, refresh=False)
+        self.bar.update(self.global_step - self.bar.n)
+        if time.perf_counter() - self.saved > self.args.checkpoint_interval:
+            self.save()
+            if self.bar.disable:
+                print(f"step {self.global_step:,}, {status}, {sps:,.0f} steps/s", flush=True)
+
+    def finish(self, eval_returns: np.ndarray) -> dict:
+        """Write and return the summary; returns are undiscounted, seconds those of training."""
+        self.bar.close()
+        self.writer.add_scalar("eval/episodic_return", eval_returns.mean(), self.global_step)
+        self.writer.close()
+        summary = {
+            "env_id": self.args.env_id,
+            "script": SCRIPT.name,
+            "seed": self.args.seed,
+            "global_step": self.global_step,
+            "wall_seconds": self.seconds,
+            "sps": self.global_step / self.seconds,
+            "train_return_mean": float(np.mean(self.recent_returns)) if self.recent_returns else None,
+            "train_episodes": self.episodes,
+            "eval_return_mean": float(eval_returns.mean()),
+            "eval_return_std": float(eval_returns.std()),
+            "eval_episodes": len(eval_returns),
+        }
+        write_atomically(self.args.run_dir / "summary.json", json.dumps(summary, indent=2).encode())
+        print("evaluation: return {eval_return_mean:.1f} +- {eval_return_std:.1f} over {eval_episodes} episodes; "
+              "{global_step:,} steps, {train_episodes:,} episodes, {sps:,.0f} steps/s".format(**summary))  # fmt: skip
+        return summary
+
+
+if __name__ == "__main__":
+    args, checkpoint = parse_args()
+    try:
+        train(args, checkpoint)
+    except KeyboardInterrupt:
+        print(f"\nstopped; go on with: python {SCRIPT.name} --resume {args.run_dir}", file=sys.stderr)
+        sys.exit(130)
+    except OSError as error:  # a full disk, for one; bad input has been refused by now
+        sys.exit(f"error: {error}; go on with: python {SCRIPT.name} --resume {args.run_dir}")
