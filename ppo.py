@@ -69,7 +69,7 @@ class Args:
     seed: int = 1  # fixes the run bit for bit on one machine and one set of versions
     device: Literal["cpu", "cuda", "mps", "auto"] = "cpu"  # small networks are faster on the CPU
     torch_threads: int = 1  # more seldom help a small network, and runs side by side would fight for cores
-    log_interval: int = 1  # iterations between two entries of losses/* in the event file
+    log_interval: int = 500  # steps between two entries of losses/* in the event file
     checkpoint_interval: float = 10.0  # seconds between two checkpoints; a kill loses no more work than that
     eval_episodes: int = 20  # episodes of the final evaluation, with the mode of the policy
     capture_video: bool = False  # record the first three evaluation episodes; needs moviepy
@@ -320,15 +320,15 @@ def check_args(args: Args) -> torch.device:
     return torch.device(name)
 
 
-def make_env(args: Args, render_mode: str | None = None) -> gym.Env:
+def make_env(args: Args, **options: str) -> gym.Env:
     """One environment as the networks see it: flat observations, actions counted from 0."""
     try:
-        env = gym.make(args.env_id, render_mode=render_mode)
+        env = gym.make(args.env_id, **options)
     except gym.error.UnregisteredEnv:
         known = {name.lower(): name for name in gym.registry}
         near = [known[name] for name in get_close_matches(args.env_id.lower(), known)]
         fail(f"there is no environment {args.env_id}" + (f"; did you mean {' or '.join(near)}?" if near else ""))
-    except (gym.error.Error, ImportError) as error:
+    except (gym.error.Error, ImportError, TypeError) as error:
         fail(f"{args.env_id} cannot be made: {error}")
     if not isinstance(env.action_space, gym.spaces.Discrete):
         hint = "; use ppo_continuous.py" if isinstance(env.action_space, gym.spaces.Box) else ""
@@ -361,7 +361,7 @@ def make_envs(args: Args) -> SyncVectorEnv:
 @torch.no_grad()
 def evaluate(actor: Actor, args: Args, device: torch.device) -> np.ndarray:
     """Undiscounted returns, (eval_episodes,), of the mode of the policy in an environment with seeds of its own."""
-    env = make_env(args, render_mode="rgb_array" if args.capture_video else None)
+    env = make_env(args, **({"render_mode": "rgb_array"} if args.capture_video else {}))
     if args.capture_video:
         folder, prefix = str(args.run_dir / "videos"), f"after-{args.total_timesteps}-steps"
         env = gym.wrappers.RecordVideo(env, folder, lambda i: i < 3, name_prefix=prefix, disable_logger=True)
@@ -442,6 +442,7 @@ class Run:
         if checkpoint:
             print(f"resumed at step {self.global_step:,} with fresh episodes: the same statistically, not bit for bit")
         self.bar = tqdm(total=total_steps, initial=self.global_step, unit=" steps", disable=not sys.stderr.isatty())
+        self.next_log = self.global_step
         self.start = self.saved = time.perf_counter() - self.seconds
         self.save()
 
@@ -499,7 +500,8 @@ class Run:
                     f"error: {name} is {value} in iteration {self.iteration}; the last checkpoint is intact, {kept}"
                 )
         sps = self.global_step / (time.perf_counter() - self.start)
-        if self.iteration % self.args.log_interval == 0:
+        if self.global_step >= self.next_log:
+            self.next_log = self.global_step + self.args.log_interval
             self.writer.add_scalar("charts/SPS", sps, self.global_step)
             for name, value in losses.items():
                 self.writer.add_scalar(f"losses/{name}", value, self.global_step)

@@ -1,0 +1,63 @@
+"""What several test files share: the scripts, small runs of them, and their flags."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import envs  # noqa: F401  registers the test environments
+import torch
+
+ROOT = Path(__file__).resolve().parent.parent
+SCRIPTS = ["reinforce", "reinforce_baseline", "a2c", "trpo", "ppo", "ppo_continuous"]
+WITH_GAE = ["a2c", "trpo", "ppo", "ppo_continuous"]
+
+
+def module(name: str) -> ModuleType:
+    return importlib.import_module(name)
+
+
+def fields(script: str) -> set[str]:
+    return set(module(script).Args.__dataclass_fields__)
+
+
+def env_id(script: str, discrete: str) -> str:
+    """The name of a test environment in the version whose actions `script` takes."""
+    return discrete.replace("-v", "Box-v") if script == "ppo_continuous" else discrete
+
+
+def small(script: str) -> dict:
+    """Flags that make an iteration of `script` short: 16 steps in each of 2 environments."""
+    flags = {"num_envs": 2, "num_steps": 16, "num_minibatches": 2, "eval_episodes": 2}
+    return {name: value for name, value in flags.items() if name in fields(script)}
+
+
+def train(script: str, run_dir: Path, **flags) -> tuple[dict, dict]:
+    """Run `script` in this process; return its summary and its last checkpoint."""
+    args = module(script).Args(run_dir=run_dir, **(small(script) | flags))
+    summary = module(script).train(args)
+    return summary, torch.load(run_dir / "checkpoint.pt", weights_only=True)
+
+
+def command(script: str | Path, *arguments: object, **flags) -> list[str]:
+    """The command line that runs `script` with small iterations."""
+    path = ROOT / f"{script}.py" if isinstance(script, str) else script
+    pairs = [(f"--{name.replace('_', '-')}", value) for name, value in flags.items()]
+    return [sys.executable, str(path), *map(str, arguments), *(str(word) for pair in pairs for word in pair)]
+
+
+def run(script: str | Path, *arguments: object, cwd: Path, **flags) -> subprocess.CompletedProcess:
+    """Run `script` as a program in `cwd`; the test environments can be named as envs:NAME."""
+    environment = os.environ | {"PYTHONPATH": str(ROOT / "tests")}
+    return subprocess.run(
+        command(script, *arguments, **flags), cwd=cwd, env=environment, capture_output=True, text=True, timeout=120
+    )
+
+
+def summary_of(run_dir: Path) -> dict:
+    return json.loads((run_dir / "summary.json").read_text())

@@ -1,0 +1,175 @@
+"""One whole iteration of train() against Stable-Baselines3: the same networks, the same segment, the same step.
+
+Our script collects a segment and updates on it; a Stable-Baselines3 model gets the networks from before the update and
+the same transitions, as an environment that noted them saw them, and does its own advantages, losses and step. The
+parameters must then agree. This covers all that happens between the mathematics and the optimiser: what is detached,
+what is normalised, which flag goes where, how an end is bootstrapped.
+"""
+
+import numpy as np
+import pytest
+import torch
+from envs import Tape
+from helpers import module, train
+from sb3_contrib import TRPO
+from stable_baselines3 import A2C, PPO
+from stable_baselines3.common.logger import Logger
+from stable_baselines3.common.vec_env import DummyVecEnv
+
+NUM_ENVS, NUM_STEPS, GAMMA, GAE_LAMBDA = 3, 32, 0.95, 0.9
+SHARED = {"num_envs": NUM_ENVS, "num_steps": NUM_STEPS, "gamma": GAMMA, "gae_lambda": GAE_LAMBDA}
+THEIRS = {"n_steps": NUM_STEPS, "gamma": GAMMA, "gae_lambda": GAE_LAMBDA, "device": "cpu"}
+
+
+def one_iteration(script: str, run_dir, monkeypatch, **flags):
+    """Run one iteration; return the networks before and after it."""
+    states = []
+    save = module(script).Run.save
+
+    def save_and_keep(run):
+        save(run)
+        states.append(
+            {name: {k: v.clone() for k, v in run.modules[name].state_dict().items()} for name in ("actor", "critic")}
+        )
+
+    monkeypatch.setattr(module(script).Run, "save", save_and_keep)
+    Tape.episodes.clear()
+    env_id = "TapeBox-v0" if script == "ppo_continuous" else "Tape-v0"
+    train(script, run_dir, env_id=env_id, total_timesteps=NUM_ENVS * NUM_STEPS, **SHARED | flags)
+    return states[0], states[-1]
+
+
+def sb3_policy_state(states: dict, continuous: bool) -> dict:
+    """Our networks under the names of their MlpPolicy."""
+    head = "mean" if continuous else "logits"
+    state = {}
+    for part in ("weight", "bias"):
+        for layer in (0, 2):
+            state[f"mlp_extractor.policy_net.{layer}.{part}"] = states["actor"][f"{head}.{layer}.{part}"]
+            state[f"mlp_extractor.value_net.{layer}.{part}"] = states["critic"][f"value.{layer}.{part}"]
+        state[f"action_net.{part}"] = states["actor"][f"{head}.4.{part}"]
+        state[f"value_net.{part}"] = states["critic"][f"value.4.{part}"]
+    if continuous:
+        state["log_std"] = states["actor"]["log_std"]
+    return state
+
+
+def fill(model, tapes) -> None:
+    """Put the transitions, one list per environment, into their rollout buffer as their collect_rollouts would."""
+    policy, buffer = model.policy, model.rollout_buffer
+    buffer.reset()
+    starts = np.ones(NUM_ENVS)
+    with torch.no_grad():
+        for t in range(NUM_STEPS):
+            obs, actions, rewards, next_obs, terminated, truncated = (
+                np.array(column) for column in zip(*(tape[t] for tape in tapes), strict=True)
+            )
+            values, log_probs, _ = policy.evaluate_actions(torch.as_tensor(obs), torch.as_tensor(actions))
+            next_values = policy.predict_values(torch.as_tensor(next_obs)).squeeze(1).numpy()
+            rewards = rewards + GAMMA * next_values * (truncated & ~terminated)
+            buffer.add(obs, actions.reshape(NUM_ENVS, -1), rewards, starts, values.squeeze(1), log_probs)
+            starts = terminated | truncated
+    buffer.compute_returns_and_advantage(torch.as_tensor(next_values), starts)
+
+
+def transitions(drawn_actions: np.ndarray | None = None) -> list[list[tuple]]:
+    """What the environments saw, cut to the segment: NUM_STEPS transitions for each of them, in order.
+
+    Tape starts an episode list at every reset, in the order of resets; environments are told apart by their streams:
+    the first NUM_ENVS lists are theirs in turn, and a new list belongs to the environment whose episode just ended.
+    """
+    episodes = list(Tape.episodes)
+    owner = {i: i for i in range(NUM_ENVS)}
+    tapes, following = [[] for _ in range(NUM_ENVS)], NUM_ENVS
+    position = dict.fromkeys(range(NUM_ENVS), 0)
+    for _ in range(NUM_STEPS):
+        for env in range(NUM_ENVS):
+            step = episodes[owner[env]][position[env]]
+            tapes[env].append(step)
+            position[env] += 1
+            if step[4] or step[5]:
+                owner[env], position[env] = following, 0
+                following += 1
+    if drawn_actions is not None:  # the environment saw clipped ones; what is learned from are those drawn
+        tapes = [
+            [(step[0], drawn_actions[t, env], *step[2:]) for t, step in enumerate(tape)]
+            for env, tape in enumerate(tapes)
+        ]
+    return tapes
+
+
+def their_update(model_class, before, tapes, continuous=False, **settings):
+    """Their parameters after one train() on the tapes, starting from our networks `before`."""
+    model = model_class("MlpPolicy", DummyVecEnv([lambda: Tape(continuous)] * NUM_ENVS), **THEIRS | settings)
+    model.set_logger(Logger(folder=None, output_formats=[]))
+    model.policy.load_state_dict(sb3_policy_state(before, continuous), strict=True)
+    fill(model, tapes)
+    model.train()
+    return model.policy.state_dict()
+
+
+def assert_same_update(before, after, theirs, continuous=False, keys=None, rtol=1e-3):
+    ours, start = sb3_policy_state(after, continuous), sb3_policy_state(before, continuous)
+    for key in keys or ours:
+        moved = (theirs[key] - start[key]).abs().max().item()
+        assert moved > 1e-6, f"{key} did not move: the comparison would say nothing"
+        torch.testing.assert_close(ours[key] - start[key], theirs[key] - start[key], rtol=rtol, atol=rtol * moved)
+
+
+def test_there_are_ends_of_both_kinds_in_the_segment(tmp_path, monkeypatch):
+    one_iteration("a2c", tmp_path / "run", monkeypatch)
+    steps = [step for tape in transitions() for step in tape]
+    assert len(steps) == NUM_ENVS * NUM_STEPS
+    assert sum(step[4] for step in steps) >= 3
+    assert sum(step[5] and not step[4] for step in steps) >= 3
+
+
+@pytest.mark.parametrize("flags", [{}, {"ent_coef": 0.05, "vf_coef": 0.3, "max_grad_norm": 0.1}])
+def test_a2c(flags, tmp_path, monkeypatch):
+    rates = {"learning_rate": 7e-3}
+    before, after = one_iteration("a2c", tmp_path / "run", monkeypatch, anneal_lr=False, **rates | flags)
+    settings = {"ent_coef": 0.0, "vf_coef": 0.5, "max_grad_norm": 0.5} | flags
+    theirs = their_update(A2C, before, transitions(), **rates | settings)
+    assert_same_update(before, after, theirs)
+
+
+@pytest.mark.parametrize(
+    "flags", [{}, {"norm_adv": False, "clip_coef": 0.05, "ent_coef": 0.05, "vf_coef": 0.3, "max_grad_norm": 0.1}]
+)
+def test_ppo(flags, tmp_path, monkeypatch):
+    """Eight epochs of one minibatch: their shuffle and ours give the same sums, and the ratio leaves the clip."""
+    ours = {"num_minibatches": 1, "update_epochs": 8, "learning_rate": 3e-3, "anneal_lr": False}
+    before, after = one_iteration("ppo", tmp_path / "run", monkeypatch, **ours | flags)
+    flags = {"norm_adv": True, "clip_coef": 0.2, "ent_coef": 0.01, "vf_coef": 0.5, "max_grad_norm": 0.5} | flags
+    flags["normalize_advantage"], flags["clip_range"] = flags.pop("norm_adv"), flags.pop("clip_coef")
+    theirs = their_update(PPO, before, transitions(), n_epochs=8, batch_size=96, learning_rate=3e-3, **flags)
+    assert_same_update(before, after, theirs)
+
+
+def test_ppo_continuous(tmp_path, monkeypatch):
+    """Without our normalisation, which they leave to a wrapper. Actions beyond the bounds are learned from as drawn."""
+    drawn = []
+    sample = module("ppo_continuous").Actor.sample
+    monkeypatch.setattr(module("ppo_continuous").Actor, "sample", lambda *a: (drawn.append(sample(*a)), drawn[-1])[1])
+    ours = {"num_minibatches": 1, "update_epochs": 8, "learning_rate": 3e-3, "anneal_lr": False}
+    off = {"norm_obs": False, "norm_reward": False}
+    before, after = one_iteration("ppo_continuous", tmp_path / "run", monkeypatch, **ours | off)
+    actions = torch.stack(drawn[:NUM_STEPS]).numpy()
+    tapes = transitions()
+    seen = np.array([[step[1] for step in tape] for tape in tapes]).transpose(1, 0, 2)
+    np.testing.assert_array_equal(seen, actions.clip(-0.5, 0.5))
+    assert (np.abs(actions) > 0.5).mean() > 0.2
+    theirs = their_update(
+        PPO, before, transitions(actions), continuous=True, n_epochs=8, batch_size=96,
+        learning_rate=3e-3, ent_coef=0.0,
+    )  # fmt: skip
+    assert_same_update(before, after, theirs, continuous=True)
+
+
+def test_trpo(tmp_path, monkeypatch):
+    """The policy's step; the critic's minibatches are shuffled, so it only has to come out near theirs."""
+    before, after = one_iteration("trpo", tmp_path / "run", monkeypatch, num_minibatches=1)
+    theirs = their_update(TRPO, before, transitions(), batch_size=96, learning_rate=1e-3)
+    actor = [key for key in theirs if "policy_net" in key or "action_net" in key]
+    assert_same_update(before, after, theirs, keys=actor, rtol=2e-2)
+    assert_same_update(before, after, theirs, keys=[key for key in theirs if "value_net" in key])
