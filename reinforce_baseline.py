@@ -147,9 +147,9 @@ def explained_variance(values: Tensor, returns: Tensor) -> float:
 # ======================================================================================================================
 def train(args: Args, checkpoint: dict | None = None) -> dict:
     """Train, evaluate, and return what summary.json holds."""
+    device = check_args(args)
     if args.total_timesteps < args.num_envs:
         fail(f"--total-timesteps {args.total_timesteps} is less than one step of {args.num_envs} environments")
-    device = check_args(args)
     torch.set_num_threads(args.torch_threads)
     torch.manual_seed(args.seed)
 
@@ -315,7 +315,7 @@ def evaluate(actor: Actor, args: Args, device: torch.device) -> np.ndarray:
         obs, _ = env.reset(seed=seed)
         for _ in range(10_000):  # where there is no time limit, a deterministic policy may walk in circles for ever
             action = actor(torch.as_tensor(obs, dtype=torch.float32, device=device)).mode
-            obs, reward, terminated, truncated, _ = env.step(action.cpu().numpy())
+            obs, reward, terminated, truncated, _ = env.step(action.cpu().numpy()[()])  # [()]: a scalar, if Discrete
             returns[episode] += reward
             if terminated or truncated:
                 break
@@ -338,7 +338,9 @@ def load_checkpoint(run_dir: Path) -> dict:
     path = run_dir / "checkpoint.pt"
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-        script, _ = checkpoint["script"], Args(**checkpoint["args"])
+        script = checkpoint["script"]
+        if script == SCRIPT.name:
+            Args(**checkpoint["args"])  # raises where the flags are of another version
     except FileNotFoundError:
         fail(f"there is no checkpoint in {run_dir}")
     except Exception as error:  # a damaged file can make the reader raise anything
@@ -403,7 +405,7 @@ class Run:
                 setattr(self, name, checkpoint[name])
             self.recent_returns.extend(checkpoint["recent_returns"])
             torch.set_rng_state(checkpoint["rng_state"])
-        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        except (AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
             fail(f"the checkpoint in {self.args.run_dir} does not fit these flags: {error}")
 
     def save(self) -> None:
@@ -476,6 +478,10 @@ class Run:
             "eval_episodes": len(eval_returns),
         }
         write_atomically(self.args.run_dir / "summary.json", json.dumps(summary, indent=2).encode())
+        if not self.episodes:
+            print(
+                "no episode has ended in all these steps, so there is no training return; give --total-timesteps more"
+            )
         print("evaluation: return {eval_return_mean:.1f} +- {eval_return_std:.1f} over {eval_episodes} episodes; "
               "{global_step:,} steps, {train_episodes:,} episodes, {sps:,.0f} steps/s".format(**summary))  # fmt: skip
         return summary

@@ -242,6 +242,7 @@ def explained_variance(values: Tensor, returns: Tensor) -> float:
 # ======================================================================================================================
 def train(args: Args, checkpoint: dict | None = None) -> dict:
     """Train, evaluate, and return what summary.json holds."""
+    device = check_args(args)
     batch_size = args.num_envs * args.num_steps
     minibatch_size = batch_size // args.num_minibatches
     num_iterations = args.total_timesteps // batch_size
@@ -249,7 +250,6 @@ def train(args: Args, checkpoint: dict | None = None) -> dict:
         fail(f"--total-timesteps {args.total_timesteps} is less than one batch of {batch_size} (num_envs * num_steps)")
     if batch_size % args.num_minibatches or minibatch_size < 2:
         fail(f"a batch of {batch_size} cannot be split into {args.num_minibatches} equal minibatches of at least 2")
-    device = check_args(args)
     torch.set_num_threads(args.torch_threads)
     torch.manual_seed(args.seed)
 
@@ -420,7 +420,7 @@ def evaluate(actor: Actor, args: Args, device: torch.device) -> np.ndarray:
         obs, _ = env.reset(seed=seed)
         for _ in range(10_000):  # where there is no time limit, a deterministic policy may walk in circles for ever
             action = actor(torch.as_tensor(obs, dtype=torch.float32, device=device)).mode
-            obs, reward, terminated, truncated, _ = env.step(action.cpu().numpy())
+            obs, reward, terminated, truncated, _ = env.step(action.cpu().numpy()[()])  # [()]: a scalar, if Discrete
             returns[episode] += reward
             if terminated or truncated:
                 break
@@ -443,7 +443,9 @@ def load_checkpoint(run_dir: Path) -> dict:
     path = run_dir / "checkpoint.pt"
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-        script, _ = checkpoint["script"], Args(**checkpoint["args"])
+        script = checkpoint["script"]
+        if script == SCRIPT.name:
+            Args(**checkpoint["args"])  # raises where the flags are of another version
     except FileNotFoundError:
         fail(f"there is no checkpoint in {run_dir}")
     except Exception as error:  # a damaged file can make the reader raise anything
@@ -508,7 +510,7 @@ class Run:
                 setattr(self, name, checkpoint[name])
             self.recent_returns.extend(checkpoint["recent_returns"])
             torch.set_rng_state(checkpoint["rng_state"])
-        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        except (AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
             fail(f"the checkpoint in {self.args.run_dir} does not fit these flags: {error}")
 
     def save(self) -> None:
@@ -581,6 +583,10 @@ class Run:
             "eval_episodes": len(eval_returns),
         }
         write_atomically(self.args.run_dir / "summary.json", json.dumps(summary, indent=2).encode())
+        if not self.episodes:
+            print(
+                "no episode has ended in all these steps, so there is no training return; give --total-timesteps more"
+            )
         print("evaluation: return {eval_return_mean:.1f} +- {eval_return_std:.1f} over {eval_episodes} episodes; "
               "{global_step:,} steps, {train_episodes:,} episodes, {sps:,.0f} steps/s".format(**summary))  # fmt: skip
         return summary

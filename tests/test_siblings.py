@@ -1,0 +1,138 @@
+"""The scripts as texts: self-contained, true to their headers, and identical where they mean the same."""
+
+import ast
+import re
+from itertools import pairwise
+
+import pytest
+import tomllib
+from helpers import ROOT, SCRIPTS
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+SOURCES = {name: (ROOT / f"{name}.py").read_text() for name in SCRIPTS}
+BANNERS = ["Networks", "Mathematics", "Training", "Scaffold"]
+
+
+def top_level(name: str) -> dict[str, str]:
+    """The source of every top-level function and class of a script."""
+    nodes = [n for n in ast.parse(SOURCES[name]).body if isinstance(n, ast.FunctionDef | ast.ClassDef)]
+    lines = SOURCES[name].splitlines()
+    start = {n: min([n.lineno, *(d.lineno for d in n.decorator_list)]) - 1 for n in nodes}
+    return {n.name: "\n".join(lines[start[n] : n.end_lineno]) for n in nodes}
+
+
+def imported(name: str) -> set[str]:
+    """The distributions that a script imports from, the standard library left out."""
+    import sys
+
+    modules = set()
+    for node in ast.walk(ast.parse(SOURCES[name])):
+        if isinstance(node, ast.Import):
+            modules |= {alias.name for alias in node.names}
+        if isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "a relative import"
+            modules.add(node.module)
+    found = {module.split(".")[0] for module in modules} - set(sys.stdlib_module_names)
+    if "torch.utils.tensorboard" in modules:  # which imports the tensorboard package
+        found.add("tensorboard")
+    return found
+
+
+def header(name: str) -> dict:
+    """The inline script metadata (PEP 723)."""
+    match = re.search(r"(?m)^# /// script$\n((?:^#(?: .*)?$\n)+?)^# ///$", SOURCES[name])
+    return tomllib.loads("".join(line[2:] for line in match[1].splitlines(keepends=True)))
+
+
+def requirements() -> dict[str, Requirement]:
+    lines = (ROOT / "requirements.txt").read_text().splitlines()
+    found = [Requirement(line) for line in lines if line and not line.startswith("#")]
+    return {canonicalize_name(requirement.name): requirement for requirement in found}
+
+
+def test_imports_nothing_of_ours_and_only_what_the_header_names(script):
+    named = {canonicalize_name(Requirement(line).name) for line in header(script)["dependencies"]}
+    assert imported(script) == named
+    ours = {path.stem for path in ROOT.glob("*.py")} | {path.name for path in ROOT.iterdir() if path.is_dir()}
+    assert not imported(script) & ours
+
+
+def test_the_header_agrees_with_the_requirements(script):
+    """The same packages, and what requirements.txt pins satisfies the header's bounds."""
+    listed = requirements()
+    named = {canonicalize_name(Requirement(line).name): Requirement(line) for line in header(script)["dependencies"]}
+    assert set(named) == set(listed)
+    for name, requirement in listed.items():
+        for specifier in requirement.specifier:
+            if specifier.operator in ("==", ">="):
+                assert named[name].specifier.contains(specifier.version), f"{requirement} against {named[name]}"
+
+
+def test_the_header_is_one_text():
+    assert len({source.split('"""')[0] for source in SOURCES.values()}) == 1
+
+
+def test_banners_in_the_same_order(script):
+    found = re.findall(r"(?m)^# =+\n# (\w+).*\n# =+$", SOURCES[script])
+    assert found == BANNERS
+    paragraphs = re.findall(r"# ---- (\w+) ----", SOURCES[script])
+    assert paragraphs == ["ROLLOUT", "ADVANTAGE", "UPDATE", "LOG"]
+
+
+def test_scaffold_is_one_text():
+    """All that follows its banner, but for the kind of actions that make_env takes."""
+    scaffolds = {name: source[source.index("# Scaffold") :] for name, source in SOURCES.items()}
+    discrete = {name: text for name, text in scaffolds.items() if name != "ppo_continuous"}
+    assert len(set(discrete.values())) == 1
+    own = top_level("ppo_continuous")["make_env"]
+    theirs = top_level("ppo")["make_env"]
+    assert scaffolds["ppo_continuous"].replace(own, theirs) == scaffolds["ppo"]
+    changed = [line for line in own.splitlines() if line not in theirs.splitlines()]
+    assert len(changed) <= 6, "make_env may differ only in the action space"
+
+
+def test_the_flags_of_the_run_are_one_text():
+    texts = {re.search(r"(?s)    # The run: the same in every script\.\n(.*?)\n\n\n", s)[1] for s in SOURCES.values()}
+    assert len(texts) == 1
+
+
+def test_what_has_one_name_has_one_text():
+    """Functions and classes that siblings share are identical, but where the algorithm is what differs."""
+    differ = {"Args", "train", "make_env", "reinforce_loss"}
+    continuous = {"Actor", "Critic"}  # a Gaussian and its normalisation
+    seen = {}
+    for name in SCRIPTS:
+        for part, text in top_level(name).items():
+            if part in differ or (name == "ppo_continuous" and part in continuous):
+                continue
+            assert seen.setdefault(part, text) == text, f"{part} of {name}.py differs from its siblings'"
+    assert {"mlp", "gae", "explained_variance", "returns_to_go", "Run", "evaluate"} <= set(seen)
+
+
+def test_flags_with_one_name_have_one_help():
+    """The same words for the same flag, unless the algorithm gives it another meaning."""
+    differ = {"learning_rate", "norm_adv", "gae_lambda", "num_envs", "num_minibatches", "n_critic_updates", "env_id"}
+    differ |= {"target_kl"}  # a bound on each step in TRPO, a reason to stop early in PPO
+    seen = {}
+    for name in SCRIPTS:
+        for field, text in re.findall(r"(?m)^    (\w+): .*? = .*?  # (.*)$", top_level(name)["Args"]):
+            if field not in differ:
+                assert seen.setdefault(field, text) == text, f"the help of {field} in {name}.py"
+
+
+def test_every_flag_has_an_effect(script):
+    """Each field of Args is read somewhere."""
+    source = SOURCES[script]
+    for field in re.findall(r"(?m)^    (\w+): .*? = ", top_level(script)["Args"]):
+        assert re.search(rf"args\.{field}\b", source), f"--{field} is never read"
+
+
+@pytest.mark.parametrize(("older", "younger"), [*pairwise(["reinforce", "reinforce_baseline", "a2c", "ppo"])])
+def test_each_names_its_sibling(older, younger):
+    assert f"Compared with {older}.py:" in SOURCES[younger]
+
+
+def test_lines_fit_and_no_leftovers(script):
+    assert all(len(line) <= 120 for line in SOURCES[script].splitlines())
+    assert not re.search(r"TODO|FIXME|XXX|breakpoint\(|print\(f?\"debug", SOURCES[script])
