@@ -9,7 +9,8 @@ gradient step on the policy gradient, the value error and an entropy bonus toget
 was drawn by a policy that no longer exists.
 
 Paper: Mnih et al. 2016, Asynchronous Methods for Deep Reinforcement Learning, https://arxiv.org/abs/1602.01783
-Run:   python a2c.py --env-id CartPole-v1 --seed 1
+
+Run: python a2c.py --env-id CartPole-v1 --seed 1
 
 Compared with reinforce_baseline.py:
 - fixed segments of num_steps from every environment, in place of whole episodes: an update need not wait for an end;
@@ -48,6 +49,7 @@ from tqdm import tqdm
 
 @dataclass
 class Args:
+    # Defaults: Stable-Baselines3's, which go back to the paper's by way of OpenAI Baselines; anneal_lr is the paper's.
     env_id: str = "CartPole-v1"  # Gymnasium environment with Discrete actions; its observations are flattened
     total_timesteps: int = 300_000  # environment steps of the whole run, all environments together
     num_envs: int = 8  # environments stepped side by side

@@ -9,7 +9,8 @@ steps on that one batch. The policy moves away from the one that acted, so each 
 new to the old probability, and the ratio is clipped: beyond 1 +- clip_coef a sample no longer pulls.
 
 Paper: Schulman et al. 2017, Proximal Policy Optimization Algorithms, https://arxiv.org/abs/1707.06347
-Run:   python ppo.py --env-id CartPole-v1 --seed 1
+
+Run: python ppo.py --env-id CartPole-v1 --seed 1
 
 Compared with a2c.py:
 - the surrogate ratio * A, clipped, in place of log pi * A;
@@ -48,6 +49,7 @@ from tqdm import tqdm
 
 @dataclass
 class Args:
+    # Defaults: CleanRL's for classic control; learning_rate as rl-baselines3-zoo has it for CartPole-v1.
     env_id: str = "CartPole-v1"  # Gymnasium environment with Discrete actions; its observations are flattened
     total_timesteps: int = 100_000  # environment steps of the whole run, all environments together
     num_envs: int = 4  # environments stepped side by side

@@ -8,7 +8,8 @@ The algorithm is that of ppo.py. The policy is a diagonal Gaussian, and what con
 observations are normalised and rewards scaled by running statistics, for their units differ wildly between tasks.
 
 Paper: Schulman et al. 2017, Proximal Policy Optimization Algorithms, https://arxiv.org/abs/1707.06347
-Run:   python ppo_continuous.py --env-id Pendulum-v1 --seed 1
+
+Run: python ppo_continuous.py --env-id Pendulum-v1 --seed 1
 
 Compared with ppo.py:
 - a Gaussian whose mean depends on the observation and whose log std does not, in place of a Categorical;
@@ -46,6 +47,8 @@ from tqdm import tqdm
 
 @dataclass
 class Args:
+    # Defaults: rl-baselines3-zoo's for Pendulum-v1, but for shorter segments, annealing and plain Gaussian exploration.
+    # Usual for MuJoCo: --num-envs 1 --num-steps 2048 --num-minibatches 32 --learning-rate 3e-4 --gamma 0.99.
     env_id: str = "Pendulum-v1"  # Gymnasium environment with Box actions; its observations are flattened
     total_timesteps: int = 200_000  # environment steps of the whole run, all environments together
     num_envs: int = 4  # environments stepped side by side

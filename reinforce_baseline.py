@@ -10,8 +10,9 @@ the expected gradient alone, for V(s) does not depend on the action: E[grad log 
 of pi(.|s) = V(s) * grad 1 = 0. It lowers the variance, for what a state gives whatever the action no longer counts.
 
 Papers: Williams 1992, Simple Statistical Gradient-Following Algorithms for Connectionist Reinforcement Learning;
-        Sutton & Barto 2018, Reinforcement Learning: An Introduction, section 13.4
-Run:    python reinforce_baseline.py --env-id CartPole-v1 --seed 1
+Sutton & Barto 2018, Reinforcement Learning: An Introduction, section 13.4
+
+Run: python reinforce_baseline.py --env-id CartPole-v1 --seed 1
 
 Compared with reinforce.py:
 - a critic V(s), fitted to the returns by n_critic_updates gradient steps a batch;
@@ -48,6 +49,7 @@ from tqdm import tqdm
 
 @dataclass
 class Args:
+    # Defaults: those of reinforce.py; n_critic_updates is that of SB3-contrib's TRPO, and surer than 1 on CartPole-v1.
     env_id: str = "CartPole-v1"  # Gymnasium environment with Discrete actions; its observations are flattened
     total_timesteps: int = 150_000  # environment steps of the whole run, all environments together
     num_envs: int = 8  # environments stepped side by side; each runs one episode an iteration

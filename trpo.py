@@ -10,7 +10,8 @@ comes from conjugate gradients, which need F only as products F v; its length fr
 backtracking line search makes sure that the true KL holds and that the surrogate improved.
 
 Paper: Schulman et al. 2015, Trust Region Policy Optimization, https://arxiv.org/abs/1502.05477
-Run:   python trpo.py --env-id CartPole-v1 --seed 1
+
+Run: python trpo.py --env-id CartPole-v1 --seed 1
 
 Compared with a2c.py:
 - the policy's step is set by a bound on the KL divergence, in place of a learning rate and clipped gradients;
@@ -49,6 +50,7 @@ from tqdm import tqdm
 
 @dataclass
 class Args:
+    # Defaults: SB3-contrib's, but for shorter segments, so that a run of 100,000 steps has 97 updates.
     env_id: str = "CartPole-v1"  # Gymnasium environment with Discrete actions; its observations are flattened
     total_timesteps: int = 100_000  # environment steps of the whole run, all environments together
     num_envs: int = 4  # environments stepped side by side
