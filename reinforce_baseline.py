@@ -364,7 +364,7 @@ class Run:
     COUNTERS = ("iteration", "global_step", "episodes", "seconds")
 
     def __init__(self, args: Args, modules: dict, total_steps: int, device: torch.device, checkpoint: dict | None):
-        self.args, self.modules = args, modules
+        self.args, self.modules, self.device = args, modules, device
         self.iteration, self.global_step, self.episodes, self.seconds = 0, 0, 0, 0.0  # seconds: of training
         self.recent_returns: deque[float] = deque(maxlen=100)
         self.returns, self.lengths = np.zeros(args.num_envs), np.zeros(args.num_envs, int)  # of the running episodes
@@ -407,6 +407,8 @@ class Run:
                 setattr(self, name, checkpoint[name])
             self.recent_returns.extend(checkpoint["recent_returns"])
             torch.set_rng_state(checkpoint["rng_state"])
+            if self.device.type == "cuda" and "cuda_rng_state" in checkpoint:
+                torch.cuda.set_rng_state(checkpoint["cuda_rng_state"])
         except (AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
             fail(f"the checkpoint in {self.args.run_dir} does not fit these flags: {error}")
 
@@ -422,6 +424,8 @@ class Run:
             "recent_returns": list(self.recent_returns),
             "rng_state": torch.get_rng_state(),
         }
+        if self.device.type == "cuda":
+            state["cuda_rng_state"] = torch.cuda.get_rng_state()
         buffer = io.BytesIO()
         torch.save(state, buffer)
         write_atomically(self.args.run_dir / "checkpoint.pt", buffer.getvalue())
