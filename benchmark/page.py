@@ -61,8 +61,8 @@ def html_table(caption: str, columns: list[str], rows: list[list[str]]) -> str:
     head = "".join(f'<th scope="col"><button type="button">{escape(column)}</button></th>' for column in columns)
     body = "".join(f"<tr>{''.join(f'<td>{cell}</td>' for cell in row)}</tr>" for row in rows)
     return (
-        f'<div class="scroll"><table><caption>{escape(caption)}</caption><thead><tr>{head}</tr></thead>'
-        f"<tbody>{body}</tbody></table></div>"
+        f'<p class="caption">{escape(caption)}</p><div class="scroll"><table aria-label="{escape(caption)}">'
+        f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
     )
 
 

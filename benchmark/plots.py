@@ -7,7 +7,7 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
-from matplotlib.ticker import EngFormatter
+from matplotlib.ticker import EngFormatter, ScalarFormatter
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")  # Okabe and Ito 2008
 DASHES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (8, 2)), (0, (1, 2)), (0, (3, 3, 1, 3)))
@@ -57,7 +57,7 @@ def plot_bands(
                 xytext=(3, 2), textcoords="offset points", fontsize=7, color="0.3",
             )  # fmt: skip
         axes.set(title=title, xlabel=x_label, ylabel=y_label)
-        axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+        axes.xaxis.set_major_formatter(EngFormatter(sep="") if x_label.endswith("steps") else ScalarFormatter())
         legend_below(axes, 2)
         save(figure, stem)
 

@@ -138,7 +138,9 @@ def learning_curves(
         grid, lines = curve_grid([run for runs in used.values() for run in runs], axis), {}
         for name, runs in used.items():
             curves = np.stack([run_curve(run, axis, grid) for run in runs], -1)  # (BINS, seeds)
-            lines[name] = (grid, AGGREGATES[aggregate](curves), *stats.interval(curves, AGGREGATES[aggregate]))
+            known = np.isfinite(curves).all(-1)  # where every seed has begun and none has ended
+            shown = curves[known]
+            lines[name] = (grid[known], AGGREGATES[aggregate](shown), *stats.interval(shown, AGGREGATES[aggregate]))
             for run, curve in zip(runs, curves.T, strict=True):
                 rows += [
                     [env_id, name, run.seed, axis, f"{x:.6g}", "" if math.isnan(y) else f"{y:.6g}"]
@@ -224,7 +226,7 @@ def scores_section(runs: list[Run], style: dict, out: Path) -> Section:
             name: [run for run in runs if run.algorithm == name and run.env_id in environments] for name in names
         }
         ranges = {run.env_id: run.score_range for name in names for run in members[name] if run.score_range}
-        scale = ", ".join(f"{env} {low:g} to {high:g}" for env, (low, high) in ranges.items())
+        scale = ", ".join(f"{low:g} and {high:g} on {env}" for env, (low, high) in ranges.items())
         counts = caption_counts(members)
         rows, lines = [], {}
         xs = np.concatenate([x for name in names for x in scores[name].values()])
@@ -238,9 +240,9 @@ def scores_section(runs: list[Run], style: dict, out: Path) -> Section:
             profile, ends = stats.stratified(x, lambda g: stats.performance_profile(g, thresholds))  # noqa: B023
             lines[name] = (thresholds, profile, *ends)
         caption = (
-            f"Normalised evaluation score, 0 to 1 being {scale}; 95% bootstrap intervals, seeds drawn anew within "
+            f"Normalised evaluation score: 0 and 1 stand for {scale}. 95% bootstrap intervals, seeds drawn anew within "
+            f"each environment. {counts}."
         )
-        caption += f"each environment. {counts} over {len(environments)} environments."
         section.tables.append(Table(caption, ["algorithm", "runs", "mean", "IQM"], rows))
         stem = "profile" if i == 0 else f"profile-{i + 1}"
         labels = {name: f"{name} ({count_words(members[name])})" for name in names}
