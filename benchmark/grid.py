@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 
+import gymnasium as gym
+
 if sys.version_info >= (3, 11):
     import tomllib
 else:
@@ -55,7 +57,9 @@ def did_you_mean(name: str, known: list[str]) -> str:
     """What to say of an unknown name: the names nearest to it, or else all there are."""
     lower = {other.lower(): other for other in known}
     near = [lower[match] for match in get_close_matches(name.lower(), lower)]
-    return f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(sorted(known))}"
+    if near:
+        return f"did you mean {' or '.join(near)}?"
+    return f"there are {', '.join(sorted(known))}" if len(known) < 20 else "nothing is called anything like it"
 
 
 def parse_seeds(text: str) -> list[int]:
@@ -146,10 +150,8 @@ def check_suite(suite: dict, path: Path) -> None:
 
 def check_environment(env_id: str) -> None:
     """Refuse an environment that Gymnasium does not know; 'module:Name-v0' is left to the script."""
-    from gymnasium import registry  # here, because a dry run of a suite's own environments need not wait for it
-
-    if ":" not in env_id and env_id not in registry:
-        raise BadInput(f"there is no environment {env_id}; {did_you_mean(env_id, list(registry))}")
+    if ":" not in env_id and env_id not in gym.registry:
+        raise BadInput(f"there is no environment {env_id}; {did_you_mean(env_id, list(gym.registry))}")
 
 
 def make_jobs(

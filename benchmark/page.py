@@ -44,7 +44,7 @@ def markdown_page(title: str, sections: list[Section], runs: list[Run], problems
     for section in sections:
         lines += [f"## {section.title}", ""]
         for figure in section.figures:
-            lines += [f"![{figure.caption}]({figure.stem}.png)", "", f"*{figure.caption}*", ""]
+            lines += [f"![{figure.stem}]({figure.stem}.png)", "", f"*{figure.caption}*", ""]
         for table in section.tables:
             lines += [f"*{table.caption}*", ""]
             lines += [f"| {' | '.join(table.columns)} |", f"|{' --- |' * len(table.columns)}"]

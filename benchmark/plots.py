@@ -1,5 +1,6 @@
 """The figures, as PNG and SVG: colours that the colour-blind can tell apart, and a dash pattern for each of them."""
 
+import io
 from pathlib import Path
 
 import matplotlib
@@ -8,6 +9,8 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.ticker import EngFormatter, ScalarFormatter
+
+from .pool import write_atomically
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")  # Okabe and Ito 2008
 DASHES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (8, 2)), (0, (1, 2)), (0, (3, 3, 1, 3)))
@@ -27,8 +30,10 @@ def styles(names: list[str]) -> dict[str, dict]:
 
 def save(figure: plt.Figure, stem: Path) -> None:
     """Write stem.png and stem.svg; the same figure gives the same bytes on any day."""
-    figure.savefig(stem.with_name(stem.name + ".png"), metadata={"Software": None})
-    figure.savefig(stem.with_name(stem.name + ".svg"), metadata={"Date": None, "Creator": None})
+    for kind, metadata in (("png", {"Software": None}), ("svg", {"Date": None, "Creator": None})):
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format=kind, metadata=metadata)
+        write_atomically(stem.with_name(f"{stem.name}.{kind}"), buffer.getvalue())
     plt.close(figure)
 
 

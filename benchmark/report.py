@@ -81,7 +81,7 @@ def caption_counts(groups: dict[str, list[Run]]) -> str:
     """The counts of each algorithm for a caption, said once where they are all the same."""
     words = {name: count_words(runs) for name, runs in groups.items()}
     if len(set(words.values())) == 1:
-        return f"{next(iter(words.values()))} (seeds of each algorithm)"
+        return f"Each algorithm: {next(iter(words.values()))}"
     return "; ".join(f"{name}: {text}" for name, text in words.items())
 
 
