@@ -70,16 +70,21 @@ def share(value: float) -> str:
     return f"{value:.2f}"
 
 
-def count_words(runs: list[Run]) -> str:
-    """'n = 5, 1 failed, 1 unfinished': what the runs of one algorithm came to; n counts those that are used."""
-    counts = Counter(run.status for run in runs)
-    words = [f"n = {counts['done']}", f"{counts['failed']} failed"]
-    return ", ".join(words + [f"{counts['unfinished']} unfinished"] * bool(counts["unfinished"]))
+def count_words(runs: list[Run], curves: bool = False) -> str:
+    """'n = 5, 1 failed, 1 unfinished': what the runs of one algorithm came to; n counts those that are used.
+
+    With `curves`, those that are done but whose episodes are not all known are no part of n.
+    """
+    counts = Counter(
+        "no curve" if curves and run.status == "done" and not run.has_curve else run.status for run in runs
+    )
+    rare = [f"{counts[name]} {name}" for name in ("unfinished", "no curve") if counts[name]]
+    return ", ".join([f"n = {counts['done']}", f"{counts['failed']} failed", *rare])
 
 
-def caption_counts(groups: dict[str, list[Run]]) -> str:
+def caption_counts(groups: dict[str, list[Run]], curves: bool = False) -> str:
     """The counts of each algorithm for a caption, said once where they are all the same."""
-    words = {name: count_words(runs) for name, runs in groups.items()}
+    words = {name: count_words(runs, curves) for name, runs in groups.items()}
     if len(set(words.values())) == 1:
         return f"Each algorithm: {next(iter(words.values()))}"
     return "; ".join(f"{name}: {text}" for name, text in words.items())
@@ -132,7 +137,7 @@ def learning_curves(
 ) -> tuple[list[Figure], list[list]]:
     """Draw the curves of one environment by steps and by seconds; return the figures, and every run's curve as rows."""
     figures, rows = [], []
-    used = {name: [run for run in done(runs) if len(run.steps)] for name, runs in groups.items()}
+    used = {name: [run for run in runs if run.has_curve] for name, runs in groups.items()}
     used = {name: runs for name, runs in used.items() if runs}
     for axis in ("steps", "seconds") if used else ():
         grid, lines = curve_grid([run for runs in used.values() for run in runs], axis), {}
@@ -146,16 +151,17 @@ def learning_curves(
                     [env_id, name, run.seed, axis, f"{x:.6g}", "" if math.isnan(y) else f"{y:.6g}"]
                     for x, y in zip(grid, curve, strict=True)
                 ]
-        labels = {name: f"{name} ({count_words(groups[name])})" for name in lines}
+        labels = {name: f"{name} ({count_words(groups[name], curves=True)})" for name in lines}
         stem = f"curve-{axis}-{env_id}".replace("/", "_").replace(":", "_")
         x_label = "environment steps" if axis == "steps" else "seconds of training"
         word = {"iqm": "IQM", "mean": "mean"}[aggregate]
         plots.plot_bands(out / stem, lines, labels, style, env_id, x_label, "return of training episodes",
                          threshold(env_id))  # fmt: skip
-        figures.append(Figure(
+        caption = (
             f"{env_id}: return of the training episodes by {x_label}, {word} over seeds with a 95% bootstrap band, in "
-            f"bins of 1/{BINS} of the longest run; a line ends with its shortest run. {caption_counts(groups)}.", stem,
-        ))  # fmt: skip
+            f"bins of 1/{BINS} of the longest run; a line ends with its shortest run. "
+        )
+        figures.append(Figure(f"{caption}{caption_counts(groups, curves=True)}.", stem))
     return figures, rows
 
 
@@ -180,20 +186,21 @@ def speed_table(groups: dict[str, list[Run]], env_id: str) -> Table:
     """Steps and seconds to the threshold, and steps per second."""
     level, rows = threshold(env_id), []
     for name, runs in groups.items():
-        good = done(runs)
+        good = [run for run in runs if run.has_curve]
         cells = ["-", "-", "-"]
         if level is not None and good:
             times = np.array([reached(run) for run in good])
             count = int(np.isfinite(times[:, 0]).sum())
             medians = np.quantile(times, 0.5, axis=0, method="inverted_cdf")  # of all n, so infinite if most never do
             cells = [f"{count}/{len(good)}", *(number(m) if math.isfinite(m) else "never" for m in medians)]
-        speeds = np.array([run.summary["sps"] for run in good], float)
+        speeds = np.array([run.summary["sps"] for run in done(runs)], float)
         speed = with_interval(speeds.mean(), stats.interval(speeds, stats.mean)) if len(speeds) else "-"
         rows.append([name, *cells, speed])
     goal = f"threshold {level:g}" if level is not None else "no threshold is registered"
     caption = (
         f"{env_id} ({goal}): runs in which the last 100 training episodes averaged the threshold, the median steps and "
-        f"seconds until then over all n runs ('never': most did not), and steps per second. {caption_counts(groups)}."
+        f"seconds until then over all n runs ('never': most did not), and steps per second. "
+        f"{caption_counts(groups, curves=True)}."
     )
     return Table(caption, ["algorithm", "reached", "steps", "seconds", "steps per second"], rows)
 
@@ -293,7 +300,7 @@ def result_rows(runs: list[Run]) -> list[list]:
     """One row a run, the failed and unfinished ones too, under the names of RESULT_COLUMNS."""
     rows = []
     for run in runs:
-        times = [x if math.isfinite(x) else "" for x in reached(run)] if run.status == "done" else ["", ""]
+        times = [x if math.isfinite(x) else "" for x in reached(run)] if run.has_curve else ["", ""]
         score = run.score if run.status == "done" else math.nan
         rows.append([
             run.algorithm, run.env_id, run.seed, run.status, run.reason,

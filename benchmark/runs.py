@@ -47,6 +47,11 @@ class Run:
         low, high = self.score_range
         return (self.summary["eval_return_mean"] - low) / (high - low)
 
+    @property
+    def has_curve(self) -> bool:
+        """Whether all its episodes are known."""
+        return self.status == "done" and len(self.steps) > 0
+
     def flags(self) -> dict:
         """The flags that runs of one algorithm should share."""
         about = {"script", "script_sha256", "versions", "device"}
@@ -118,7 +123,7 @@ def read_episodes(directory: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray, 
     for path in directory.glob("events.out.tfevents.*"):
         records, problem = read_records(path)
         if problem:
-            problems.append(f"{path.name} is {problem}; {len(records)} records of it are used")
+            problems.append(f"{path.name} is {problem} after {len(records)} records")
         if records:
             sessions.append((Event.FromString(records[0]).wall_time, path.name, records))
     steps, seconds, returns = np.zeros(0), np.zeros(0), np.zeros(0)
@@ -171,7 +176,7 @@ def read_run(directory: Path, job: dict | None) -> Run | str:
         return f"{directory.parent} is no job of this benchmark: job.json {wrong}"
     run = Run(directory, job["algorithm"], job["env_id"], job["seed"], "unfinished", args=args or {})
     run.score_range = job.get("score_range")
-    if summary is not None:
+    if (directory / "summary.json").exists():
         wrong = wrong_layout(summary, SUMMARY)
         if wrong:
             run.status, run.reason = "failed", f"summary.json {wrong}"
@@ -184,8 +189,11 @@ def read_run(directory: Path, job: dict | None) -> Run | str:
             run.steps, run.seconds, run.returns, run.problems = read_episodes(directory)
         except OSError as error:
             run.problems = [f"its event files cannot be read: {error}"]
-        if run.status == "done" and not len(run.steps) and run.summary["train_episodes"]:
-            run.problems.append("there are no episodes in its event files, so its learning curve is missing")
+        if run.status == "done" and not run.problems and not len(run.steps) and run.summary["train_episodes"]:
+            run.problems.append("there are no episodes in its event files")
+        if run.status == "done" and run.problems:  # half a curve would pass for a run that stopped learning
+            run.steps, run.seconds, run.returns = np.zeros(0), np.zeros(0), np.zeros(0)
+            run.problems[-1] += "; its summary is used, its learning curve is not"
     return run
 
 

@@ -131,7 +131,6 @@ def mixed(tmp_path):
 def test_every_run_is_counted(mixed, tmp_path):
     runs, problems = write_report(mixed, tmp_path / "out")
     text = (tmp_path / "out" / "report.md").read_text()
-    assert "13 runs: 11 done, 1 failed, 1 unfinished" not in text  # counted by hand: 3 + 3 + 3 + 1 + 1 + 1 = 12
     assert "12 runs: 10 done, 1 failed, 1 unfinished" in text
     assert "bad: n = 3, 0 failed, 1 unfinished; good: n = 4, 1 failed" in text
     assert "good on CartPole-v1, seed 4: failed, killed by SIGKILL" in text
@@ -154,15 +153,20 @@ def test_numbers_in_the_tables(mixed, tmp_path):
     write_report(mixed, tmp_path / "out")
     text = (tmp_path / "out" / "report.md").read_text()
     assert "| bad | 3 | 0 | 102.0 [101.0, 103.0] | 102.0 [101.0, 103.0] | 1: 101.0, 2: 102.0, 3: 103.0 |" in text
-    assert "| good | 4/4 | 9,750 | 9.8 | 1,000 [1,000, 1,000] |" in text  # see below
-    assert "| bad | 0/3 | never | never |" in text
+    assert "| bad | 0/2 | never | never | 1,000 [1,000, 1,000] |" in text  # the corrupt one is unknown, not "never"
+    assert "bad: n = 2, 0 failed, 1 unfinished, 1 no curve; good: n = 4, 1 failed" in text
     assert "| bad | good | 1 | 0.00 [0.00, 0.00] |" in text
     assert "Not in these scores, for want of a score_range in the suite: CartPole-v1, Pendulum-v1" in text
-    # Where the last 100 of the 200 episodes of a run that rises to 481 first average 475, found by counting:
-    returns = np.minimum(2 * np.arange(1, 201) / 200, 1) * 481
-    first = next(i for i in range(99, 200) if returns[i - 99 : i + 1].mean() >= 475)
-    row = next(r for r in rows(tmp_path / "out" / "results.csv") if r["seed"] == "1" and r["algorithm"] == "good")
-    assert float(row["steps_to_threshold"]) == (first + 1) * 50
+
+    # Where the last 100 of the 200 episodes of a rising run first average 475, found by counting:
+    steps = []
+    for final_return in (481, 482, 483, 490):
+        returns = np.minimum(2 * np.arange(1, 201) / 200, 1) * final_return
+        first = next(i for i in range(99, 200) if returns[i - 99 : i + 1].mean() >= 475)
+        steps.append((first + 1) * 50)
+    good = [row for row in rows(tmp_path / "out" / "results.csv") if row["algorithm"] == "good"]
+    assert [float(row["steps_to_threshold"]) for row in good if row["threshold"] and row["status"] == "done"] == steps
+    assert f"| good | 4/4 | {sorted(steps)[1]:,} | {sorted(steps)[1] / 1000:.1f} |" in text
 
 
 def test_curves_csv_has_every_run_on_one_grid(mixed, tmp_path):
@@ -229,7 +233,7 @@ def test_the_same_runs_give_the_same_files(mixed, tmp_path):
     for out in ("one", "two"):
         write_report(mixed, tmp_path / out, "mean")
     names = sorted(path.name for path in (tmp_path / "one").iterdir())
-    assert {"report.md", "index.html", "results.csv", "curves.csv", "profile.png"} - set(names) == {"profile.png"}
+    assert {"report.md", "index.html", "results.csv", "curves.csv", "improvement.png"} <= set(names)
     for name in names:
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes(), name
 
@@ -238,11 +242,15 @@ def test_the_same_runs_give_the_same_files(mixed, tmp_path):
     ("file", "content", "says"),
     [
         ("summary.json", "{}", "summary.json lacks env_id"),
-        ("summary.json", '{"env_id": 3', "unfinished"),
-        ("summary.json", None, "summary.json has a strange eval_return_mean"),
+        ("summary.json", '{"env_id": 3', "failed, summary.json is missing or no JSON object"),
+        ("summary.json", None, "summary.json has a strange train_return_mean, eval_return_mean"),
         ("../job.json", "[]", "job.json lacks algorithm"),
         (EVENT_FILE, "", "there are no episodes in its event files"),
-        (EVENT_FILE, "not an event file at all", "is truncated or corrupt; 0 records of it are used"),
+        (
+            EVENT_FILE,
+            "not an event file at all",
+            "is truncated or corrupt after 0 records; its summary is used, its learning curve is not",
+        ),
     ],
 )
 def test_foreign_content_is_reported_and_the_other_runs_are_used(tmp_path, file, content, says):

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -100,16 +101,17 @@ def wait_until(condition) -> None:
 # ======================================================================================================================
 @pytest.mark.parametrize("path", sorted(SUITES.glob("*.toml")), ids=lambda path: path.stem)
 def test_shipped_suites_make_commands_that_the_scripts_understand(path, tmp_path):
-    jobs = make_jobs(load_suite(path.stem), tmp_path, seeds=[1])
-    help_text = {}
-    for job in jobs:
+    for job in make_jobs(load_suite(path.stem), tmp_path, seeds=[1]):
         if "peers" in str(job.script):
             pytest.importorskip("sb3_contrib")
-        if job.script not in help_text:
-            words = [sys.executable, job.script, "--help"]
-            help_text[job.script] = subprocess.run(words, capture_output=True, text=True, check=True).stdout
         for word in job.words():
-            assert not word.startswith("--") or word in help_text[job.script], f"{job.name}: {word}"
+            assert not word.startswith("--") or word in help_of(job.script), f"{job.name}: {word}"
+
+
+@cache
+def help_of(script: Path) -> str:
+    """What the script says to --help."""
+    return subprocess.run([sys.executable, script, "--help"], capture_output=True, text=True, check=True).stdout
 
 
 def test_smoke_names_every_script():
