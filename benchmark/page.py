@@ -70,7 +70,8 @@ def runs_table(runs: list[Run]) -> str:
     """Every run with its flags."""
     rows = []
     for run in runs:
-        flags = escape(json.dumps(run.args, indent=1)) if run.args else ""
+        shown = {name: value for name, value in run.args.items() if name not in ("run_dir", "resume")}
+        flags = escape(json.dumps(shown, indent=1)) if shown else ""
         value = run.summary.get("eval_return_mean")
         status = run.status + (run.reason and f": {run.reason}")
         rows.append([

@@ -39,7 +39,9 @@ def save(figure: plt.Figure, stem: Path) -> None:
 
 def legend_below(axes: plt.Axes, columns: int) -> None:
     """The legend under the plot, where it hides nothing."""
-    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.18), ncols=columns, handlelength=3.4, fontsize=8)
+    axes.legend(
+        loc="upper center", bbox_to_anchor=(0.5, -0.18), ncols=columns, handlelength=3.2, columnspacing=1, fontsize=7.5
+    )
 
 
 def plot_bands(

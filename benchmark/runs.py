@@ -170,10 +170,10 @@ def read_run(directory: Path, job: dict | None) -> Run | str:
     if job is None:
         wrong = wrong_layout(args, {"env_id": str, "seed": int, "script": str})
         if wrong:
-            return f"{directory} is no run directory of these scripts: args.json {wrong}"
+            return f"no run directory of these scripts: args.json {wrong}"
         job = {"algorithm": Path(args["script"]).stem, "env_id": args["env_id"], "seed": args["seed"], "status": ""}
     elif wrong := wrong_layout(job, job_layout):
-        return f"{directory.parent} is no job of this benchmark: job.json {wrong}"
+        return f"no job of this benchmark: job.json {wrong}"
     run = Run(directory, job["algorithm"], job["env_id"], job["seed"], "unfinished", args=args or {})
     run.score_range = job.get("score_range")
     if (directory / "summary.json").exists():
@@ -200,26 +200,31 @@ def read_run(directory: Path, job: dict | None) -> Run | str:
 def find_runs(root: Path) -> tuple[list[Run], list[str]]:
     """All runs under `root`, sorted, and sentences on what was found there but could not be used.
 
-    Runs of a suite are known by their job.json, others by args.json; the latter may lie at any depth.
+    Runs of a suite are known by their job.json, others by args.json; both may lie at any depth.
     """
-    places: list[tuple[Path, dict | None]] = []
-    foreign = []
+
+    def place(directory: Path) -> str:
+        return str(directory.relative_to(root))
+
+    runs: list[Run] = []
+    problems: list[str] = []
     for folder, folders, files in os.walk(root):
         directory = Path(folder)
         if "job.json" in files:
-            places.append((directory / "run", read_json(directory / "job.json") or {}))
+            found = read_run(directory / "run", read_json(directory / "job.json") or {})
         elif "args.json" in files:
-            places.append((directory, None))
+            found = read_run(directory, None)
         elif any(name.startswith("events.out.tfevents") for name in files):
-            foreign.append(f"{directory} has event files but no args.json: no run directory of these scripts")
+            found = "no run directory of these scripts: event files but no args.json"
         else:
             folders.sort()
             continue
         folders.clear()
-    found = [read_run(directory, job) for directory, job in places]
-    runs = [run for run in found if isinstance(run, Run)]
-    problems = foreign + [run for run in found if isinstance(run, str)]
-    problems += [f"{run.directory}: {problem}" for run in runs for problem in run.problems]
+        if isinstance(found, Run):
+            runs.append(found)
+        else:
+            problems.append(f"{place(directory)}: {found}")
+    problems += [f"{place(run.directory)}: {problem}" for run in runs for problem in run.problems]
     runs.sort(key=lambda run: (run.env_id, run.algorithm, run.seed, str(run.directory)))
     return runs, problems + mixtures(runs)
 

@@ -59,7 +59,8 @@ def main() -> None:
         sys.exit(1)
     (run_dir / "checkpoint.pt").write_text(json.dumps(flags))
     if behaviour == "hang":
-        subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])  # a child of its own, left alone
+        deaf = "import signal, time; signal.signal(signal.SIGINT, signal.SIG_IGN); time.sleep(600)"
+        subprocess.Popen([sys.executable, "-c", deaf])  # a child of its own, which does not end when asked kindly
         time.sleep(600)
     if behaviour == "killed":
         os.kill(os.getpid(), signal.SIGKILL)

@@ -140,6 +140,7 @@ def test_every_run_is_counted(mixed, tmp_path):
     assert len(problems) == 3, problems
     assert sum("is corrupt" in problem for problem in problems) == 1
     assert sum("no run directory of these scripts" in problem for problem in problems) == 2
+    assert not any(str(tmp_path) in path.read_text() for path in (tmp_path / "out").glob("*.[chm]*"))  # no place names
     assert all(problem in text for problem in problems)
 
     table = rows(tmp_path / "out" / "results.csv")

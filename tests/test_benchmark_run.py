@@ -52,12 +52,21 @@ def benchmark(*words: object, **options) -> subprocess.CompletedProcess:
     )
 
 
-def start(*words: object) -> subprocess.Popen:
-    """Start python -m benchmark."""
-    return subprocess.Popen(
-        [sys.executable, "-m", "benchmark", *map(str, words)],
-        cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-    )  # fmt: skip
+@pytest.fixture
+def start():
+    """Start python -m benchmark; what still runs when the test ends is killed."""
+    processes = []
+
+    def start_one(*words: object) -> subprocess.Popen:
+        processes.append(subprocess.Popen(
+            [sys.executable, "-m", "benchmark", *map(str, words)],
+            cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        ))  # fmt: skip
+        return processes[-1]
+
+    yield start_one
+    for process in processes:
+        process.kill()
 
 
 def one_job(suite_path: Path, directory: Path):
@@ -332,7 +341,7 @@ def test_a_script_that_meets_a_full_disk(suite, tmp_path):
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_interrupted_it_leaves_nothing_running_and_goes_on_later(suite, tmp_path, number):
+def test_interrupted_it_leaves_nothing_running_and_goes_on_later(suite, tmp_path, start, number):
     directory = tmp_path / "runs"
     process = start("run", suite("wait"), "--dir", directory, "--workers", "2")
     wait_until(lambda: len(list(directory.glob("*/run/checkpoint.pt"))) == 2)
@@ -348,7 +357,7 @@ def test_interrupted_it_leaves_nothing_running_and_goes_on_later(suite, tmp_path
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="rests on PR_SET_PDEATHSIG")
-def test_killed_outright_it_leaves_nothing_running(suite, tmp_path):
+def test_killed_outright_it_leaves_nothing_running(suite, tmp_path, start):
     directory = tmp_path / "runs"
     process = start("run", suite("wait"), "--dir", directory, "--workers", "2")
     wait_until(lambda: len(list(directory.glob("*/run/checkpoint.pt"))) == 2)
@@ -357,7 +366,7 @@ def test_killed_outright_it_leaves_nothing_running(suite, tmp_path):
     wait_until(lambda: not any(is_alive(pid) for pid in pids(directory)))
 
 
-def test_two_invocations_do_no_job_twice(suite, tmp_path):
+def test_two_invocations_do_no_job_twice(suite, tmp_path, start):
     directory = tmp_path / "runs"
     words = ("run", suite("wait"), "--dir", directory, "--workers", "2")
     both = [start(*words), start(*words)]
