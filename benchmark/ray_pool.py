@@ -1,6 +1,7 @@
 """The same jobs on a Ray cluster, of one machine or many, which share a file system."""
 
 import os
+import socket
 import sys
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -9,6 +10,16 @@ from .grid import ROOT, BadInput, Job
 from .pool import claim, is_finished, run_job
 
 IN_FLIGHT = 256  # jobs handed to Ray at a time; each holds its lock, and so an open file
+
+
+def check_address(address: str | None) -> None:
+    """Refuse a host:port that nobody listens at; Ray itself would try for minutes."""
+    host, colon, port = (address or "").rpartition(":")
+    if colon and "/" not in address and port.isdecimal():
+        try:
+            socket.create_connection((host, int(port)), timeout=10).close()
+        except (OSError, OverflowError) as error:
+            raise BadInput(f"no Ray cluster answers at --address {address}: {error}") from None
 
 
 def run_ray(
@@ -29,11 +40,12 @@ def run_ray(
         import ray
     except ImportError:
         raise BadInput("--executor ray needs Ray: pip install -r benchmark/requirements-ray.txt") from None
+    check_address(address)
     gpus = 1 / runs_per_gpu if runs_per_gpu else 0
     path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
     try:
         ray.init(address=address, runtime_env={"env_vars": {"PYTHONPATH": path}}, log_to_driver=False)
-    except ConnectionError as error:
+    except (ConnectionError, ValueError) as error:
         raise BadInput(f"no Ray cluster answers at --address {address}: {error}") from None
     # Ray hides the GPUs from a task that asked for one it did not get, but not from a task that asked for none.
     variables = {} if gpus else {"CUDA_VISIBLE_DEVICES": ""}

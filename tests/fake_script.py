@@ -59,9 +59,9 @@ def main() -> None:
         sys.exit(1)
     (run_dir / "checkpoint.pt").write_text(json.dumps(flags))
     if behaviour == "hang":
-        deaf = "import signal, time; signal.signal(signal.SIGINT, signal.SIG_IGN); time.sleep(600)"
+        deaf = "import signal, time; signal.signal(signal.SIGINT, signal.SIG_IGN); time.sleep(60)"
         subprocess.Popen([sys.executable, "-c", deaf])  # a child of its own, which does not end when asked kindly
-        time.sleep(600)
+        time.sleep(60)
     if behaviour == "killed":
         os.kill(os.getpid(), signal.SIGKILL)
     if behaviour == "no-summary":
@@ -71,7 +71,8 @@ def main() -> None:
     if behaviour == "big":
         (run_dir / "events").write_bytes(bytes(1_000_000))
     if behaviour == "wait":
-        while not (run_dir.parent.parent / "go").exists():
+        deadline = time.monotonic() + 120  # where the test broke down, nobody will say go
+        while not (run_dir.parent.parent / "go").exists() and time.monotonic() < deadline:
             time.sleep(0.02)
     summary = {
         "env_id": args.env_id, "script": Path(__file__).name, "seed": args.seed, "global_step": args.total_timesteps,

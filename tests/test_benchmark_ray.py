@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmark.grid import load_suite, make_jobs
+from benchmark.grid import BadInput, load_suite, make_jobs
 from benchmark.ray_pool import run_ray
 
 pytest.importorskip("ray")
@@ -75,3 +75,8 @@ def test_a_lost_node_costs_no_run(tmp_path):
     starts = sorted([line.split()[0] for line in path.read_text().splitlines()] for path in histories)
     assert starts == [["start"], ["start", "resume"]]  # the lost run went on from its checkpoint
     assert all(line.split()[2:] == [] for path in histories for line in path.read_text().splitlines())  # no GPU
+
+
+def test_no_cluster_is_bad_input():
+    with pytest.raises(BadInput, match="no Ray cluster answers at --address"):
+        run_ray([], lambda job, record: None, "127.0.0.1:1")
