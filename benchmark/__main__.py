@@ -38,7 +38,7 @@ def parse_args(words: list[str]) -> argparse.Namespace:
     run.add_argument("--algorithms", nargs="+", metavar="NAME", help="some of the suite's")
     run.add_argument("--seeds", help="in place of the suite's, such as 1-5 or 1,2,8")
     run.add_argument("--steps", type=positive, help="total timesteps of every run, in place of the suite's")
-    run.add_argument("--workers", type=positive, default=cpus, help="runs at a time; default %(default)s, the CPUs")
+    run.add_argument("--workers", type=positive, help=f"runs at a time; default {cpus}, the CPUs")
     run.add_argument("--gpus", help="spread the runs over these GPUs, such as 0,1, in place of --workers")
     run.add_argument("--runs-per-gpu", type=positive, help="runs at a time on each GPU; default 1")
     run.add_argument("--retries", type=whole, default=1, help="further attempts at a run that fails; default 1")
@@ -61,7 +61,24 @@ def parse_args(words: list[str]) -> argparse.Namespace:
     if extra and args.command != "run":
         raise BadInput(f"{args.command} takes no flags for scripts: {shlex.join(extra)}")
     args.extra = tuple(extra)
+    if args.command == "run":
+        check_executor(args)
+        args.workers = args.workers or cpus
     return args
+
+
+def check_executor(args: argparse.Namespace) -> None:
+    """Refuse flags that would have no effect."""
+    if args.executor == "ray" and (args.gpus or args.workers):
+        raise BadInput(
+            "--workers and --gpus are for the local pool; Ray takes --runs-per-gpu and places the runs itself"
+        )
+    if args.executor == "local" and args.address:
+        raise BadInput("--address is of a Ray cluster; add --executor ray")
+    if args.executor == "local" and args.runs_per_gpu and not args.gpus:
+        raise BadInput("--runs-per-gpu needs to know which GPUs: --gpus 0,1")
+    if args.gpus and args.workers:
+        raise BadInput("--gpus and --runs-per-gpu say how many runs go at a time; leave --workers out")
 
 
 def positive(text: str) -> int:
@@ -102,6 +119,7 @@ def run(args: argparse.Namespace) -> int:
         return 0
     try:
         directory.mkdir(parents=True, exist_ok=True)
+        os.utime(directory)  # the report's default is the folder that was last run
     except OSError as error:
         raise BadInput(f"cannot use {directory}: {error.strerror}") from None
 
@@ -178,7 +196,8 @@ def interrupt(signum: int, frame: object) -> NoReturn:
 
 if __name__ == "__main__":
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, interrupt)
+        if signal.getsignal(number) != signal.SIG_IGN:  # nohup means it
+            signal.signal(number, interrupt)
     try:
         arguments = parse_args(sys.argv[1:])
         sys.exit({"run": run, "report": report, "check": check}[arguments.command](arguments))

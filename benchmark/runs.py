@@ -4,6 +4,7 @@ import os
 import struct
 from dataclasses import dataclass, field
 from functools import cache
+from math import isfinite
 from pathlib import Path
 
 import numpy as np
@@ -156,7 +157,12 @@ def wrong_layout(value: dict | None, required: dict) -> str:
     if value is None:
         return "is missing or no JSON object"
     missing = [key for key in required if key not in value]
-    wrong = [key for key in required if key in value and not isinstance(value[key], required[key])]
+    wrong = [
+        key
+        for key in required
+        if key in value
+        and (not isinstance(value[key], required[key]) or (isinstance(value[key], float) and not isfinite(value[key])))
+    ]
     return f"lacks {', '.join(missing)}" if missing else f"has a strange {', '.join(wrong)}" if wrong else ""
 
 

@@ -4,6 +4,8 @@ Source of the choice: Agarwal et al. 2021, Deep Reinforcement Learning at the Ed
 https://arxiv.org/abs/2108.13264 (IQM, stratified bootstrap, performance profiles, probability of improvement).
 """
 
+import warnings
+
 import numpy as np
 from scipy import stats
 
@@ -90,7 +92,9 @@ def is_worse(new: np.ndarray, stored: np.ndarray, level: float) -> tuple[float, 
     difference = new.mean() - stored.mean()
     if new.var() == 0 and stored.var() == 0:  # nothing varies: the interval is the difference itself
         return difference, difference, bool(difference < 0)
-    low, high = stats.ttest_ind(new, stored, equal_var=False).confidence_interval(level)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # scipy warns where one side has no variance; Welch allows it
+        low, high = stats.ttest_ind(new, stored, equal_var=False).confidence_interval(level)
     return float(low), float(high), bool(high < 0)
 
 

@@ -245,6 +245,7 @@ def test_the_same_runs_give_the_same_files(mixed, tmp_path):
         ("summary.json", "{}", "summary.json lacks env_id"),
         ("summary.json", '{"env_id": 3', "failed, summary.json is missing or no JSON object"),
         ("summary.json", None, "summary.json has a strange train_return_mean, eval_return_mean"),
+        ("summary.json", float("nan"), "summary.json has a strange train_return_mean, eval_return_mean"),
         ("../job.json", "[]", "job.json lacks algorithm"),
         (EVENT_FILE, "", "there are no episodes in its event files"),
         (
@@ -258,8 +259,8 @@ def test_foreign_content_is_reported_and_the_other_runs_are_used(tmp_path, file,
     root = tmp_path / "runs"
     write_job(root, "a", "CartPole-v1", 1)
     folder = write_job(root, "a", "CartPole-v1", 2) / "run"
-    if content is None:
-        content = (folder / file).read_text().replace("100.0", '"high"')
+    if not isinstance(content, str):
+        content = (folder / file).read_text().replace("100.0", "NaN" if content else '"high"')
     (folder / file).write_text(content)
     write_report(root, tmp_path / "out")
     text = (tmp_path / "out" / "report.md").read_text()
@@ -293,6 +294,18 @@ def test_a_full_disk_leaves_the_report_before_as_it_was(mixed, tmp_path):
     assert "File too large" in result.stderr.splitlines()[-1]
     for name, content in before.items():
         assert (out / name).read_bytes() == content, name
+
+
+def test_a_full_disk_leaves_an_older_csv_as_it_was(tmp_path):
+    (tmp_path / "results.csv").write_text("old")
+    old_limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (5_000, old_limit[1]))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            report.write_csv(tmp_path / "results.csv", ["a"], [["x" * 10_000]])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, old_limit)
+    assert (tmp_path / "results.csv").read_text() == "old"
 
 
 # ======================================================================================================================

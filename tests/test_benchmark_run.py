@@ -151,6 +151,7 @@ def test_tuned_flags_win_and_booleans_become_switches(suite, tmp_path):
 def test_shards_are_a_partition(n):
     suite = load_suite("classic")
     whole = [job.name for job in make_jobs(suite, Path("x"))]
+    assert len(whole) == 3 * 5 * len(suite["seeds"])
     shards = [[job.name for job in make_jobs(suite, Path("x"), shard=(k, n))] for k in range(1, n + 1)]
     assert sorted(name for shard in shards for name in shard) == sorted(whole)
     assert max(map(len, shards)) - min(map(len, shards)) <= 1
@@ -181,6 +182,11 @@ def test_seeds():
         (["run", "smoke", "--wrokers", "2"], "--wrokers"),
         (["run", "smoke", "--environments", "Acrobot-v1", "--steps", "9", "--algorithms", "ppo"], "nothing would run"),
         (["run", "smoke", "--dir", "pyproject.toml/x"], "cannot use pyproject.toml/x"),
+        (["run", "smoke", "--executor", "ray", "--gpus", "0"], "--workers and --gpus are for the local pool"),
+        (["run", "smoke", "--address", "auto"], "add --executor ray"),
+        (["run", "smoke", "--runs-per-gpu", "2"], "--gpus 0,1"),
+        (["run", "smoke", "--gpus", "0", "--workers", "2"], "leave --workers out"),
+        (["report", ".", "--", "--x"], "report takes no flags for scripts"),
         (["walk"], "walk"),
         (["report", "no/such/folder"], "there is no folder no/such/folder"),
     ],
@@ -310,7 +316,8 @@ def test_full_disk_fails_the_run_and_not_the_benchmark(suite, tmp_path, monkeypa
     records = {}
     pool.run_local(jobs, lambda job, record: records.update({job.name: record}), workers=2)
     assert [record["status"] for _, record in sorted(records.items())] == ["done", "done", "failed", "failed"]
-    assert "No space left on device" in records["CartPole-v1__fake__1"]["reason"]
+    reason = records["CartPole-v1__fake__1"]["reason"]
+    assert reason == "the benchmark could not go on: [Errno 28] No space left on device"
 
 
 def test_gpus_are_shared_out(suite, tmp_path):
