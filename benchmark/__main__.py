@@ -1,0 +1,211 @@
+"""python -m benchmark run | report | check: see README.md in this folder."""
+
+import argparse
+import os
+import shlex
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import NoReturn
+
+from tqdm import tqdm
+
+from .grid import SUITES, BadInput, Job, load_suite, make_jobs, parse_seeds, parse_shard
+from .pool import command, last_lines, run_local
+
+RUNS = Path("runs/benchmark")  # where a suite's folder goes by default
+
+
+class Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line, as the scripts do."""
+
+    def error(self, message: str) -> NoReturn:
+        raise BadInput(message)
+
+
+def parse_args(words: list[str]) -> argparse.Namespace:
+    """The command line; what stands after a bare -- is kept as it is, for the scripts."""
+    words, extra = (words[: words.index("--")], words[words.index("--") + 1 :]) if "--" in words else (words, [])
+    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    parser = Parser(prog="python -m benchmark", description="Run the scripts over environments and seeds, and report.")
+    commands = parser.add_subparsers(dest="command", required=True)
+
+    run = commands.add_parser("run", help="run a suite; what is already done is not done again")
+    run.add_argument("suite", help=f"{', '.join(sorted(p.stem for p in SUITES.glob('*.toml')))}, or a .toml file")
+    run.add_argument("--dir", type=Path, help=f"folder for the runs; default {RUNS}/<suite>")
+    run.add_argument("--environments", nargs="+", metavar="ENV", help="in place of the suite's")
+    run.add_argument("--algorithms", nargs="+", metavar="NAME", help="some of the suite's")
+    run.add_argument("--seeds", help="in place of the suite's, such as 1-5 or 1,2,8")
+    run.add_argument("--steps", type=positive, help="total timesteps of every run, in place of the suite's")
+    run.add_argument("--workers", type=positive, help=f"runs at a time; default {cpus}, the CPUs")
+    run.add_argument("--gpus", help="spread the runs over these GPUs, such as 0,1, in place of --workers")
+    run.add_argument("--runs-per-gpu", type=positive, help="runs at a time on each GPU; default 1")
+    run.add_argument("--retries", type=whole, default=1, help="further attempts at a run that fails; default 1")
+    run.add_argument("--timeout", type=seconds, help="seconds after which an attempt has failed; default none")
+    run.add_argument("--shard", default="1/1", metavar="k/N", help="only the k-th of N parts of the grid")
+    run.add_argument("--executor", choices=("local", "ray"), default="local", help="this machine, or a Ray cluster")
+    run.add_argument("--address", help="the Ray cluster's; default: one of this machine alone")
+    run.add_argument("--dry-run", action="store_true", help="print the commands and run nothing")
+
+    report = commands.add_parser("report", help="turn runs into tables and plots")
+    report.add_argument("dir", type=Path, nargs="?", help=f"folder with the runs; default: the newest in {RUNS}")
+    report.add_argument("--out", type=Path, help="folder for the report; default <dir>/report")
+    report.add_argument("--aggregate", choices=("iqm", "mean"), default="iqm", help="of the curves over seeds")
+
+    check = commands.add_parser("check", help="compare runs with stored results; exit status 1 if they are worse")
+    check.add_argument("dir", type=Path, help="folder with the new runs")
+    check.add_argument("--against", type=Path, required=True, help="results.csv of an earlier report")
+
+    args = parser.parse_args(words)
+    if extra and args.command != "run":
+        raise BadInput(f"{args.command} takes no flags for scripts: {shlex.join(extra)}")
+    args.extra = tuple(extra)
+    if args.command == "run":
+        check_executor(args)
+        args.workers = args.workers or cpus
+    return args
+
+
+def check_executor(args: argparse.Namespace) -> None:
+    """Refuse flags that would have no effect."""
+    if args.executor == "ray" and (args.gpus or args.workers):
+        raise BadInput(
+            "--workers and --gpus are for the local pool; Ray takes --runs-per-gpu and places the runs itself"
+        )
+    if args.executor == "local" and args.address:
+        raise BadInput("--address is of a Ray cluster; add --executor ray")
+    if args.executor == "local" and args.runs_per_gpu and not args.gpus:
+        raise BadInput("--runs-per-gpu needs to know which GPUs: --gpus 0,1")
+    if args.gpus and args.workers:
+        raise BadInput("--gpus and --runs-per-gpu say how many runs go at a time; leave --workers out")
+
+
+def positive(text: str) -> int:
+    """A whole number from 1 on."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not a positive whole number")
+    return int(text)
+
+
+def whole(text: str) -> int:
+    """A whole number from 0 on."""
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text} is not a whole number")
+    return int(text)
+
+
+def seconds(text: str) -> float:
+    """A positive, finite number."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text} is not a positive number of seconds")
+    return value
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run a grid; return the exit status."""
+    directory = args.dir or RUNS / Path(args.suite).stem
+    jobs = make_jobs(
+        load_suite(args.suite), directory.resolve(), args.environments, args.algorithms,
+        None if args.seeds is None else parse_seeds(args.seeds), args.steps, args.extra, parse_shard(args.shard),
+    )  # fmt: skip
+    if args.dry_run:
+        for job in jobs:
+            print(shlex.join(command(job)))
+        return 0
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        os.utime(directory)  # the report's default is the folder that was last run
+    except OSError as error:
+        raise BadInput(f"cannot use {directory}: {error.strerror}") from None
+
+    records: list[tuple[Job, dict]] = []
+    start = time.monotonic()
+    bar = tqdm(total=len(jobs), unit=" runs", disable=not sys.stderr.isatty(), smoothing=0)
+
+    def on_done(job: Job, record: dict) -> None:
+        records.append((job, record))
+        bar.update()
+        ran = sum(other["status"] not in ("finished", "locked") for _, other in records)
+        left = (time.monotonic() - start) / max(ran, 1) * (len(jobs) - len(records))
+        line = f"{len(records)}/{len(jobs)} {job.name}: {record['status']} {record.get('reason', '')}".rstrip()
+        bar.write(line if bar.disable is False or not ran else f"{line}; about {left:.0f} s left", file=sys.stdout)
+        sys.stdout.flush()
+
+    if args.executor == "ray":
+        from .ray_pool import run_ray
+
+        run_ray(jobs, on_done, args.address, args.runs_per_gpu, args.retries, args.timeout)
+    else:
+        gpus = [gpu for gpu in (args.gpus or "").split(",") if gpu]
+        run_local(jobs, on_done, args.workers, gpus, args.runs_per_gpu or 1, args.retries, args.timeout)
+    bar.close()
+    return conclude(records, directory)
+
+
+def conclude(records: list[tuple[Job, dict]], directory: Path) -> int:
+    """Say how the grid went, list what failed with the end of its log, and return the exit status."""
+    count = {status: sum(record["status"] == status for _, record in records) for status in
+             ("done", "finished", "locked", "failed")}  # fmt: skip
+    print(f"{directory}: {count['done']} runs done, {count['finished']} had been done before, {count['failed']} failed")
+    if count["locked"]:
+        print(f"{count['locked']} runs are left to the invocation that is at them")
+    for job, record in records:
+        if record["status"] == "failed":
+            print(f"\nfailed: {job.name}: {record['reason']}; log: {job.directory / 'log.txt'}")
+            for line in last_lines(job):
+                print(f"    {line}")
+    return 1 if count["failed"] else 0
+
+
+def report(args: argparse.Namespace) -> int:
+    """Write a report; return the exit status."""
+    from .report import write_report  # here, because matplotlib is not needed to run
+
+    if args.dir is None:
+        folders = [path for path in RUNS.glob("*") if path.is_dir()]
+        if not folders:
+            raise BadInput(f"there are no runs in {RUNS}; name a folder, or make some: python -m benchmark run smoke")
+        args.dir = max(folders, key=lambda path: path.stat().st_mtime)
+    out = args.out or args.dir / "report"
+    runs, problems = write_report(args.dir, out, args.aggregate)
+    for problem in problems:
+        print(f"problem: {problem}")
+    not_done = sum(run.status != "done" for run in runs)
+    print(f"{len(runs)} runs, {not_done} of them failed or unfinished, {len(problems)} problems: {out / 'index.html'}")
+    return 0
+
+
+def check(args: argparse.Namespace) -> int:
+    """Compare with stored results; return the exit status."""
+    from .check import check as compare
+
+    lines, worse = compare(args.dir, args.against)
+    print("\n".join(lines))
+    return 1 if worse else 0
+
+
+def interrupt(signum: int, frame: object) -> NoReturn:
+    """Every polite signal ends the program the way Ctrl-C does: children first."""
+    raise KeyboardInterrupt
+
+
+if __name__ == "__main__":
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) != signal.SIG_IGN:  # nohup means it
+            signal.signal(number, interrupt)
+    try:
+        arguments = parse_args(sys.argv[1:])
+        sys.exit({"run": run, "report": report, "check": check}[arguments.command](arguments))
+    except BadInput as error:
+        print("error:", " ".join(str(error).split()), file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("\nstopped; the same command goes on from here", file=sys.stderr)
+        sys.exit(130)
+    except OSError as error:
+        sys.exit(f"error: {error}")

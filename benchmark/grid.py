@@ -1,0 +1,207 @@
+"""From a suite (a TOML file) to the grid of jobs that it stands for."""
+
+import sys
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+
+import gymnasium as gym
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+ROOT = Path(__file__).resolve().parent.parent  # the folder that the scripts lie in
+SUITES = Path(__file__).resolve().parent / "suites"
+
+
+class BadInput(Exception):
+    """The user asked for something that cannot be; the message says what is wrong and what would work."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run to make: one script on one environment with one seed."""
+
+    algorithm: str
+    script: Path
+    env_id: str
+    seed: int
+    flags: dict  # name as in the script's Args -> value
+    extra: tuple[str, ...]  # words for the script as the user gave them, after all other flags
+    score_range: tuple[float, float] | None  # the returns that count as 0 and 1 when environments are averaged
+    directory: Path  # where the job's record, log and run directory go
+
+    @property
+    def name(self) -> str:
+        return self.directory.name
+
+    @property
+    def run_dir(self) -> Path:
+        return self.directory / "run"
+
+    def words(self) -> list[str]:
+        """The flags as the script's command line takes them, without --run-dir."""
+        words = ["--env-id", self.env_id, "--seed", str(self.seed)]
+        for name, value in self.flags.items():
+            flag = name.replace("_", "-")
+            if isinstance(value, bool):
+                words.append(f"--{flag}" if value else f"--no-{flag}")
+            else:
+                words += [f"--{flag}", str(value)]
+        return [*words, *self.extra]
+
+
+def did_you_mean(name: str, known: list[str]) -> str:
+    """What to say of an unknown name: the names nearest to it, or else all there are."""
+    lower = {other.lower(): other for other in known}
+    near = [lower[match] for match in get_close_matches(name.lower(), lower)]
+    if near:
+        return f"did you mean {' or '.join(near)}?"
+    return f"there are {', '.join(sorted(known))}" if len(known) < 20 else "nothing is called anything like it"
+
+
+def parse_seeds(text: str) -> list[int]:
+    """'1-5,8' -> [1, 2, 3, 4, 5, 8]."""
+    seeds = []
+    for part in filter(None, (part.strip() for part in text.split(","))):
+        first, dash, last = part.partition("-")
+        if not first.isdecimal() or (dash and not last.isdecimal()):
+            raise BadInput(f"--seeds {text}: {part!r} is neither a whole number nor a range like 1-5")
+        seeds += range(int(first), int(last or first) + 1)
+    return seeds
+
+
+def parse_shard(text: str) -> tuple[int, int]:
+    """'2/3' -> (2, 3): the second of three parts."""
+    k, slash, n = text.partition("/")
+    if not (slash and k.isdecimal() and n.isdecimal() and 1 <= int(k) <= int(n)):
+        raise BadInput(f"--shard {text}: write k/N with 1 <= k <= N, such as 1/3")
+    return int(k), int(n)
+
+
+def load_suite(name: str) -> dict:
+    """The suite called `name` in suites/, or the TOML file at that path, with its structure checked.
+
+    Raises BadInput naming the file, and the line where the file is no TOML.
+    """
+    path = Path(name) if name.endswith(".toml") else SUITES / f"{name}.toml"
+    try:
+        suite = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        hint = did_you_mean(name, [p.stem for p in SUITES.glob("*.toml")])
+        raise BadInput(f"there is no suite {name}; {hint}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise BadInput(f"{path}: {error}") from None
+    check_suite(suite, path)
+    return suite
+
+
+def check_suite(suite: dict, path: Path) -> None:
+    """Refuse keys that would be ignored and values that cannot work, naming the place."""
+
+    def need(condition: bool, message: str) -> None:
+        if not condition:
+            raise BadInput(f"{path}: {message}")
+
+    def check_keys(table: object, place: str, required: set[str], optional: set[str]) -> None:
+        need(isinstance(table, dict), f"{place} must be a table")
+        for key in table.keys() - required - optional:
+            hint = did_you_mean(key, sorted(required | optional))
+            need(False, f"{place} has an unknown key {key}; {hint}")
+        for key in sorted(required - table.keys()):
+            need(False, f"{place} lacks {key}")
+
+    def is_flag(value: object) -> bool:
+        return isinstance(value, (bool, int, float, str))
+
+    check_keys(suite, "the suite", {"seeds", "environments", "algorithms"}, {"tuned"})
+    seeds = suite["seeds"]
+    whole = isinstance(seeds, list) and all(type(seed) is int and seed >= 0 for seed in seeds)
+    need(whole and len(set(seeds)) == len(seeds), "seeds must be a list of different whole numbers")
+    for env_id, table in suite["environments"].items():
+        place = f"[environments.{env_id}]"
+        check_keys(table, place, {"total_timesteps"}, {"score_range", "score_source"})
+        steps, ends = table["total_timesteps"], table.get("score_range", [0, 1])
+        need(type(steps) is int and steps > 0, f"{place} total_timesteps must be a positive whole number, not {steps}")
+        good = isinstance(ends, list) and len(ends) == 2 and all(type(end) in (int, float) for end in ends)
+        need(good and ends[0] < ends[1], f"{place} score_range must be two rising numbers, not {ends}")
+        need(
+            "score_range" not in table or bool(table.get("score_source")), f"{place} gives score_range no score_source"
+        )
+    for algorithm, table in suite["algorithms"].items():
+        place = f"[algorithms.{algorithm}]"
+        check_keys(table, place, {"script"}, {"only", "flags"})
+        need((ROOT / table["script"]).is_file(), f"{place} there is no script {table['script']}")
+        need(all(map(is_flag, table.get("flags", {}).values())), f"{place} flags must be numbers, words or true/false")
+        for env_id in table.get("only", []):
+            need(env_id in suite["environments"], f"{place} only names {env_id}, which is not among the environments")
+    for algorithm, tables in suite.get("tuned", {}).items():
+        hint = did_you_mean(algorithm, list(suite["algorithms"]))
+        need(algorithm in suite["algorithms"], f"[tuned.{algorithm}] is no algorithm of the suite; {hint}")
+        for env_id, flags in tables.items():
+            place = f"[tuned.{algorithm}.{env_id}]"
+            hint = did_you_mean(env_id, list(suite["environments"]))
+            need(env_id in suite["environments"], f"{place} is no environment of the suite; {hint}")
+            need(isinstance(flags, dict) and all(map(is_flag, flags.values())), f"{place} must hold flags")
+            need(bool(flags.get("source")), f"{place} must name the source of its values: source = '...'")
+
+
+def check_environment(env_id: str) -> None:
+    """Refuse an environment that Gymnasium does not know; 'module:Name-v0' is left to the script."""
+    if ":" not in env_id and env_id not in gym.registry:
+        raise BadInput(f"there is no environment {env_id}; {did_you_mean(env_id, list(gym.registry))}")
+
+
+def make_jobs(
+    suite: dict,
+    directory: Path,
+    environments: list[str] | None = None,
+    algorithms: list[str] | None = None,
+    seeds: list[int] | None = None,
+    total_timesteps: int | None = None,
+    extra: tuple[str, ...] = (),
+    shard: tuple[int, int] = (1, 1),
+) -> list[Job]:
+    """The grid of a suite, with what the command line gave in place of the suite's own values.
+
+    Seeds are the outermost loop, so that a grid cut short has few seeds of everything rather than all of a few. Shard
+    (k, n) is every n-th job from the k-th: the shards are disjoint and together the whole.
+    """
+    for algorithm in algorithms or []:
+        if algorithm not in suite["algorithms"]:
+            hint = did_you_mean(algorithm, list(suite["algorithms"]))
+            raise BadInput(f"there is no algorithm {algorithm} in this suite; {hint}")
+    environments = environments or list(suite["environments"])
+    for env_id in environments:
+        check_environment(env_id)
+    seeds = suite["seeds"] if seeds is None else seeds
+    if not seeds:
+        raise BadInput("there are no seeds, so nothing would run; name some with --seeds 1-5")
+
+    jobs = []
+    for seed in dict.fromkeys(seeds):
+        for env_id in dict.fromkeys(environments):
+            environment = suite["environments"].get(env_id, {})
+            steps = total_timesteps or environment.get("total_timesteps")
+            if steps is None:
+                raise BadInput(f"{env_id} is not in the suite, so its length is unknown; give --steps")
+            for algorithm in dict.fromkeys(algorithms or suite["algorithms"]):
+                entry = suite["algorithms"][algorithm]
+                if env_id not in entry.get("only", [env_id]):
+                    continue
+                tuned = dict(suite.get("tuned", {}).get(algorithm, {}).get(env_id, {}))
+                tuned.pop("source", None)
+                flags = {"total_timesteps": steps, "torch_threads": 1} | entry.get("flags", {}) | tuned
+                if total_timesteps:
+                    flags["total_timesteps"] = total_timesteps
+                name = f"{env_id}__{algorithm}__{seed}".replace("/", "_").replace(":", "_")
+                ends = environment.get("score_range")
+                score_range = (float(ends[0]), float(ends[1])) if ends else None
+                script = (ROOT / entry["script"]).resolve()
+                jobs.append(Job(algorithm, script, env_id, seed, flags, extra, score_range, directory / name))
+    if not jobs:
+        raise BadInput("no algorithm of these takes any of these environments, so nothing would run")
+    k, n = shard
+    return jobs[k - 1 :: n]

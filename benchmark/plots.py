@@ -1,0 +1,83 @@
+"""The figures, as PNG and SVG: colours that the colour-blind can tell apart, and a dash pattern for each of them."""
+
+import io
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.ticker import EngFormatter, ScalarFormatter
+
+from .pool import write_atomically
+
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")  # Okabe and Ito 2008
+DASHES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (8, 2)), (0, (1, 2)), (0, (3, 3, 1, 3)))
+STYLE = {
+    "figure.figsize": (5.2, 3.7), "figure.constrained_layout.use": True, "font.size": 9, "axes.grid": True,
+    "grid.alpha": 0.3, "axes.spines.top": False, "axes.spines.right": False, "legend.frameon": False,
+    "lines.linewidth": 1.6, "svg.hashsalt": "benchmark", "savefig.dpi": 150,
+}  # fmt: skip
+
+
+def styles(names: list[str]) -> dict[str, dict]:
+    """A colour and a dash pattern for each name; 7 and 8 of them, so a pair comes again only after 56 names."""
+    return {
+        name: {"color": COLOURS[i % len(COLOURS)], "linestyle": DASHES[i % len(DASHES)]} for i, name in enumerate(names)
+    }
+
+
+def save(figure: plt.Figure, stem: Path) -> None:
+    """Write stem.png and stem.svg; the same figure gives the same bytes on any day."""
+    for kind, metadata in (("png", {"Software": None}), ("svg", {"Date": None, "Creator": None})):
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format=kind, metadata=metadata)
+        write_atomically(stem.with_name(f"{stem.name}.{kind}"), buffer.getvalue())
+    plt.close(figure)
+
+
+def legend_below(axes: plt.Axes, columns: int) -> None:
+    """The legend under the plot, where it hides nothing."""
+    axes.legend(
+        loc="upper center", bbox_to_anchor=(0.5, -0.18), ncols=columns, handlelength=3.2, columnspacing=1, fontsize=7.5
+    )
+
+
+def plot_bands(
+    stem: Path, lines: dict[str, tuple], labels: dict[str, str], style: dict[str, dict],
+    title: str, x_label: str, y_label: str, level: float | None = None,
+) -> None:  # fmt: skip
+    """Lines with bands: lines[name] = (x, y, low, high), each (points,), NaN where there is nothing to show.
+
+    `level`, where given, is marked by a thin horizontal line: the environment's threshold.
+    """
+    with plt.rc_context(STYLE):
+        figure, axes = plt.subplots()
+        for name, (x, y, low, high) in lines.items():
+            axes.plot(x, y, label=labels[name], **style[name])
+            axes.fill_between(x, low, high, color=style[name]["color"], alpha=0.18, linewidth=0)
+        if level is not None:
+            axes.axhline(level, color="0.4", linewidth=0.8)
+            axes.annotate(
+                f"threshold {level:g}", (0, level), xycoords=("axes fraction", "data"),
+                xytext=(3, 2), textcoords="offset points", fontsize=7, color="0.3",
+            )  # fmt: skip
+        axes.set(title=title, xlabel=x_label, ylabel=y_label)
+        axes.xaxis.set_major_formatter(EngFormatter(sep="") if x_label.endswith("steps") else ScalarFormatter())
+        legend_below(axes, 2)
+        save(figure, stem)
+
+
+def plot_intervals(stem: Path, rows: list[tuple[str, float, float, float]], title: str, x_label: str) -> None:
+    """One row for each (label, estimate, low, high), all within 0 and 1, beside a line at one half."""
+    with plt.rc_context(STYLE):
+        figure, axes = plt.subplots(figsize=(5.2, 1.2 + 0.26 * len(rows)))
+        for i, (_, estimate, low, high) in enumerate(reversed(rows)):
+            if np.isfinite(low):
+                axes.plot([low, high], [i, i], color=COLOURS[0], linewidth=4, alpha=0.35, solid_capstyle="butt")
+            axes.plot(estimate, i, "o", color=COLOURS[0], markersize=4)
+        axes.axvline(0.5, color="0.4", linewidth=0.8)
+        axes.set(title=title, xlabel=x_label, xlim=(-0.02, 1.02), ylim=(-0.6, len(rows) - 0.4))
+        axes.set_yticks(range(len(rows)), [label for label, *_ in reversed(rows)])
+        save(figure, stem)

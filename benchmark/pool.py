@@ -1,0 +1,275 @@
+"""Brings jobs to their end: each script in a process of its own, restarted, resumed and timed out as need be.
+
+A job's directory is <suite folder>/<env_id>__<algorithm>__<seed> and holds
+    job.json       what was asked for and how it went
+    log.txt        the command lines and all that the script printed
+    run/           the run directory, which only the script writes
+    superseded-K/  earlier run directories that could not be gone on with; never read, never deleted
+    lock           held by the invocation that runs the job
+"""
+
+import fcntl
+import hashlib
+import importlib.metadata
+import json
+import os
+import platform
+import queue
+import shlex
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from .grid import Job
+
+GRACE = 5.0  # seconds that a script has to end by itself once interrupted
+
+# The script dies with the process (on Linux) that started it, even where that one is killed: a lost node or a killed
+# invocation must not leave a script behind that writes to a run directory which someone else goes on with.
+LAUNCHER = """
+import ctypes, os, signal, sys
+ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # 1: PR_SET_PDEATHSIG
+if os.getppid() != int(sys.argv[1]):
+    sys.exit("error: the benchmark ended before the script began")
+os.execv(sys.executable, [sys.executable, *sys.argv[2:]])
+"""
+
+
+# ======================================================================================================================
+# Records
+# ======================================================================================================================
+def read_json(path: Path) -> dict | None:
+    """The object in a JSON file; None where there is no such file or no object in it."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Write beside `path`, then rename: a kill or a full disk leaves the old file as it was."""
+    temporary = path.with_name(path.name + ".tmp")
+    with temporary.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+def installed_version(module: str) -> str | None:
+    """The version of `module` as it is installed here, without a local suffix such as +cpu; None if it is not."""
+    if module == "python":
+        return platform.python_version()
+    try:
+        return importlib.metadata.version(module).split("+")[0]
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def is_same_run(job: Job) -> bool:
+    """Whether job.run_dir was made by this very job: the same script to the byte, flags and versions."""
+    record, args = read_json(job.directory / "job.json"), read_json(job.run_dir / "args.json")
+    if record is None or args is None or not isinstance(args.get("versions"), dict):
+        return False
+    return (
+        (record.get("env_id"), record.get("seed")) == (job.env_id, job.seed)
+        and (record.get("flags"), record.get("extra")) == (job.flags, list(job.extra))
+        and args.get("script_sha256") == hashlib.sha256(job.script.read_bytes()).hexdigest()
+        and all(str(version).split("+")[0] == installed_version(name) for name, version in args["versions"].items())
+    )
+
+
+def is_finished(job: Job) -> bool:
+    """Whether there is nothing left to do: a summary, and of this very job."""
+    return read_json(job.run_dir / "summary.json") is not None and is_same_run(job)
+
+
+def set_aside(job: Job) -> None:
+    """Move a run directory that cannot be gone on with out of the way; it is kept."""
+    k = 1
+    while (job.directory / f"superseded-{k}").exists():
+        k += 1
+    job.run_dir.rename(job.directory / f"superseded-{k}")
+
+
+@contextmanager
+def claim(job: Job) -> Iterator[bool]:
+    """Hold the job's lock: True, or False where another invocation holds it. The kernel frees it with the process."""
+    job.directory.mkdir(parents=True, exist_ok=True)
+    with (job.directory / "lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+        else:
+            yield True
+
+
+# ======================================================================================================================
+# One job
+# ======================================================================================================================
+def command(job: Job, resume: bool = False) -> list[str]:
+    """The command line of the job, from the interpreter on."""
+    if resume:
+        return [sys.executable, str(job.script), "--resume", str(job.run_dir)]
+    return [sys.executable, str(job.script), *job.words(), "--run-dir", str(job.run_dir)]
+
+
+def run_job(
+    job: Job,
+    retries: int = 1,
+    timeout: float | None = None,
+    variables: dict[str, str] | None = None,
+    stop: threading.Event | None = None,
+) -> dict:
+    """Run the job's script until it succeeds, has failed 1 + `retries` times, or `stop` is set; return its record.
+
+    A half-finished run is resumed from its checkpoint. Exit status 2 says that the input is bad, so the same command is
+    not tried again; where it answers --resume, the checkpoint is no good and the run starts anew. `timeout` is in
+    seconds and per attempt; `variables` join the environment. The caller holds the job's lock.
+    """
+    record = {
+        "algorithm": job.algorithm, "script": job.script.name, "env_id": job.env_id, "seed": job.seed,
+        "flags": job.flags, "extra": list(job.extra), "score_range": job.score_range,
+        "status": "running", "reason": "", "attempts": 0,
+    }  # fmt: skip
+    failures = 0
+    try:
+        resume = is_same_run(job) and (job.run_dir / "checkpoint.pt").exists()
+        while record["status"] == "running":
+            if not resume and job.run_dir.exists():
+                set_aside(job)
+            record["attempts"] += 1
+            save_record(job, record)
+            status, reason = attempt(job, command(job, resume), timeout, variables or {}, stop)
+            refused = reason == "exit status 2"
+            if status != "failed":
+                record |= {"status": status, "reason": reason}
+            elif refused and resume:
+                resume = False
+            elif refused or failures == retries:
+                record |= {"status": "failed", "reason": reason}
+            else:
+                failures += 1
+                resume = (job.run_dir / "checkpoint.pt").exists()
+        save_record(job, record)
+    except OSError as error:  # a full disk, for one; the record in memory still says so
+        record |= {"status": "failed", "reason": f"the benchmark could not go on: {error}"}
+    return record
+
+
+def save_record(job: Job, record: dict) -> None:
+    """Write job.json."""
+    write_atomically(job.directory / "job.json", json.dumps(record, indent=2).encode())
+
+
+def attempt(
+    job: Job, words: list[str], timeout: float | None, variables: dict[str, str], stop: threading.Event | None
+) -> tuple[str, str]:
+    """Run one command to its end. Returns ("done", ""), ("failed", why) or ("interrupted", "")."""
+    if stop is not None and stop.is_set():
+        return "interrupted", ""
+    launched = words
+    if sys.platform == "linux":
+        launched = [sys.executable, "-c", LAUNCHER, str(os.getpid()), *words[1:]]
+    threads = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
+    with (job.directory / "log.txt").open("a", encoding="utf-8") as log:
+        print("$", shlex.join(words), file=log, flush=True)
+        process = subprocess.Popen(
+            launched,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            env=os.environ | threads | variables,
+            start_new_session=True,  # its own process group: all of it can be ended, and no terminal's Ctrl-C hits it
+        )
+        try:
+            begun = time.monotonic()
+            while process.poll() is None:
+                if stop is not None and stop.is_set():
+                    return "interrupted", ""
+                if timeout is not None and time.monotonic() - begun > timeout:
+                    return "failed", f"timed out after {timeout:g} s"
+                with suppress(subprocess.TimeoutExpired):
+                    process.wait(0.2)
+        finally:
+            end(process)
+    if read_json(job.run_dir / "summary.json") is not None:  # written last, so its presence means success
+        return "done", ""
+    if process.returncode < 0:
+        return "failed", f"killed by {signal.Signals(-process.returncode).name}"
+    if process.returncode > 0:
+        return "failed", f"exit status {process.returncode}"
+    return "failed", "exit status 0, but no summary.json"
+
+
+def end(process: subprocess.Popen) -> None:
+    """End a script and whatever it started: kindly at first, so that it can close its files."""
+    if process.poll() is None:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGINT)
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(GRACE)
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def last_lines(job: Job, count: int = 5) -> list[str]:
+    """The last lines of the job's log that are not empty."""
+    try:
+        text = (job.directory / "log.txt").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return []
+    return [line for line in text.splitlines() if line.strip()][-count:]
+
+
+# ======================================================================================================================
+# All jobs, on this machine
+# ======================================================================================================================
+def run_local(
+    jobs: list[Job],
+    on_done: Callable[[Job, dict], None],
+    workers: int,
+    gpus: list[str] | None = None,
+    runs_per_gpu: int = 1,
+    retries: int = 1,
+    timeout: float | None = None,
+) -> None:
+    """Run the jobs, `workers` at a time, or `runs_per_gpu` on each of `gpus`; call on_done with each record.
+
+    A record's status is done, failed, or else "finished" (there was nothing to do) or "locked" (another invocation is
+    at it). An exception here, KeyboardInterrupt above all, ends the scripts that run before it goes on.
+    """
+    slots: queue.SimpleQueue[dict[str, str]] = queue.SimpleQueue()
+    for variables in [{"CUDA_VISIBLE_DEVICES": gpu} for gpu in gpus] * runs_per_gpu if gpus else [{}] * workers:
+        slots.put(variables)
+    stop = threading.Event()
+
+    def work(job: Job) -> dict:
+        variables = slots.get()
+        try:
+            with claim(job) as mine:
+                if not mine:
+                    return {"status": "locked"}
+                return {"status": "finished"} if is_finished(job) else run_job(job, retries, timeout, variables, stop)
+        except OSError as error:
+            return {"status": "failed", "reason": str(error)}
+        finally:
+            slots.put(variables)
+
+    threads = ThreadPoolExecutor(slots.qsize())
+    try:
+        futures = {threads.submit(work, job): job for job in jobs}
+        for future in as_completed(futures):
+            on_done(futures[future], future.result())
+    finally:
+        stop.set()
+        threads.shutdown(cancel_futures=True)

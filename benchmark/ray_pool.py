@@ -1,0 +1,82 @@
+"""The same jobs on a Ray cluster, of one machine or many, which share a file system."""
+
+import os
+import socket
+import sys
+from collections.abc import Callable
+from contextlib import ExitStack
+
+from .grid import ROOT, BadInput, Job
+from .pool import claim, is_finished, run_job
+
+IN_FLIGHT = 256  # jobs handed to Ray at a time; each holds its lock, and so an open file
+
+
+def check_address(address: str | None) -> None:
+    """Refuse a host:port that nobody listens at; Ray itself would try for minutes."""
+    host, colon, port = (address or "").rpartition(":")
+    if colon and "/" not in address and port.isdecimal():
+        try:
+            socket.create_connection((host, int(port)), timeout=10).close()
+        except (OSError, OverflowError) as error:
+            raise BadInput(f"no Ray cluster answers at --address {address}: {error}") from None
+
+
+def run_ray(
+    jobs: list[Job],
+    on_done: Callable[[Job, dict], None],
+    address: str | None = None,
+    runs_per_gpu: int | None = None,
+    retries: int = 1,
+    timeout: float | None = None,
+    node_losses: int = 3,
+) -> None:
+    """Run the jobs on the cluster at `address` (None: one of this machine alone), as run_local does on this machine.
+
+    Each job asks Ray for one CPU and, with `runs_per_gpu`, for that fraction of a GPU; Ray places it. Where a node is
+    lost, Ray starts its jobs on other ones, up to `node_losses` times each, and they go on from their checkpoints.
+    """
+    try:
+        import ray
+    except ImportError:
+        raise BadInput("--executor ray needs Ray: pip install -r benchmark/requirements-ray.txt") from None
+    check_address(address)
+    gpus = 1 / runs_per_gpu if runs_per_gpu else 0
+    path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
+    try:
+        ray.init(address=address, runtime_env={"env_vars": {"PYTHONPATH": path}}, log_to_driver=False)
+    except (ConnectionError, ValueError) as error:
+        raise BadInput(f"no Ray cluster answers at --address {address}: {error}") from None
+    # Ray hides the GPUs from a task that asked for one it did not get, but not from a task that asked for none.
+    variables = {} if gpus else {"CUDA_VISIBLE_DEVICES": ""}
+    remote = ray.remote(num_cpus=1, num_gpus=gpus, max_retries=node_losses)(run_job)
+    waiting, running = list(reversed(jobs)), {}
+    try:
+        with ExitStack() as locks:  # held here rather than on a node, whose loss must not leave a job locked
+            while waiting or running:
+                while waiting and len(running) < IN_FLIGHT:
+                    job, lock = waiting.pop(), ExitStack()
+                    locks.push(lock)
+                    if not lock.enter_context(claim(job)):
+                        on_done(job, {"status": "locked"})
+                    elif is_finished(job):
+                        lock.close()
+                        on_done(job, {"status": "finished"})
+                    else:
+                        running[remote.remote(job, retries, timeout, variables)] = job, lock
+                if not running:
+                    continue
+                (future, *_), _ = ray.wait(list(running), num_returns=1)
+                job, lock = running.pop(future)
+                try:
+                    record = ray.get(future)
+                except ray.exceptions.RayError as error:
+                    reason = str(error).strip().splitlines()[0]
+                    record = {"status": "failed", "reason": f"Ray lost it: {reason}"}
+                lock.close()
+                on_done(job, record)
+    finally:
+        for future in running:
+            ray.cancel(future)
+        sys.stderr.flush()
+        ray.shutdown()

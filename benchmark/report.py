@@ -1,0 +1,360 @@
+"""From run directories to tables, figures, CSV files, a Markdown page and an HTML page."""
+
+import csv
+import io
+import json
+import math
+from collections import Counter
+from dataclasses import dataclass, field
+from itertools import combinations
+from pathlib import Path
+
+import gymnasium as gym
+import numpy as np
+
+from . import plots, stats
+from .grid import BadInput
+from .page import html_page, markdown_page
+from .pool import write_atomically
+from .runs import SUMMARY, Run, find_runs
+
+BINS = 50  # points of a learning curve
+PROFILE_POINTS = 101
+AGGREGATES = {"mean": stats.mean, "iqm": stats.iqm}
+
+
+@dataclass
+class Table:
+    """A table with its caption; cells are text as it is shown."""
+
+    caption: str
+    columns: list[str]
+    rows: list[list[str]]
+
+
+@dataclass
+class Figure:
+    """A figure that lies in the folder as <stem>.png and <stem>.svg."""
+
+    caption: str
+    stem: str
+
+
+@dataclass
+class Section:
+    """A heading and what stands under it."""
+
+    title: str
+    figures: list[Figure] = field(default_factory=list)
+    tables: list[Table] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+# ======================================================================================================================
+# Words and numbers
+# ======================================================================================================================
+def number(value: float | None) -> str:
+    """A return, a number of steps or of seconds, as a table shows it."""
+    if value is None or math.isnan(value):
+        return "-"
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.1f}"
+
+
+def with_interval(estimate: float, ends: np.ndarray, show=number) -> str:
+    """'12.3 [11.0, 13.5]'; the estimate alone where there is no interval."""
+    return show(estimate) if np.isnan(ends).any() else f"{show(estimate)} [{show(ends[0])}, {show(ends[1])}]"
+
+
+def share(value: float) -> str:
+    """A probability or a normalised score."""
+    return f"{value:.2f}"
+
+
+def count_words(runs: list[Run], curves: bool = False) -> str:
+    """'n = 5, 1 failed, 1 unfinished': what the runs of one algorithm came to; n counts those that are used.
+
+    With `curves`, those that are done but whose episodes are not all known are no part of n.
+    """
+    counts = Counter(
+        "no curve" if curves and run.status == "done" and not run.has_curve else run.status for run in runs
+    )
+    rare = [f"{counts[name]} {name}" for name in ("unfinished", "no curve") if counts[name]]
+    return ", ".join([f"n = {counts['done']}", f"{counts['failed']} failed", *rare])
+
+
+def caption_counts(groups: dict[str, list[Run]], curves: bool = False) -> str:
+    """The counts of each algorithm for a caption, said once where they are all the same."""
+    words = {name: count_words(runs, curves) for name, runs in groups.items()}
+    if len(set(words.values())) == 1:
+        return f"Each algorithm: {next(iter(words.values()))}"
+    return "; ".join(f"{name}: {text}" for name, text in words.items())
+
+
+def done(runs: list[Run]) -> list[Run]:
+    """The runs that ended well, whose returns count."""
+    return [run for run in runs if run.status == "done"]
+
+
+def by_environment(runs: list[Run]) -> dict[str, dict[str, list[Run]]]:
+    """env_id -> algorithm -> its runs."""
+    groups: dict[str, dict[str, list[Run]]] = {}
+    for run in runs:
+        groups.setdefault(run.env_id, {}).setdefault(run.algorithm, []).append(run)
+    return groups
+
+
+def threshold(env_id: str) -> float | None:
+    """The return at which Gymnasium holds the environment for solved; None where it names none."""
+    spec = gym.registry.get(env_id)
+    return None if spec is None else spec.reward_threshold
+
+
+def reached(run: Run) -> tuple[float, float]:
+    """Steps and seconds until the last 100 training episodes averaged the threshold; infinite where they never did."""
+    level = threshold(run.env_id)
+    index = None if level is None else stats.first_reached(run.returns, level)
+    return (math.inf, math.inf) if index is None else (float(run.steps[index]), float(run.seconds[index]))
+
+
+# ======================================================================================================================
+# Per environment: learning curves and tables
+# ======================================================================================================================
+def curve_grid(runs: list[Run], axis: str) -> np.ndarray:
+    """The right ends of the bins that all curves of one environment share: (BINS,), up to the longest run."""
+    length = max(run.summary["global_step" if axis == "steps" else "wall_seconds"] for run in runs)
+    return np.linspace(0, length, BINS + 1)[1:]
+
+
+def run_curve(run: Run, axis: str, grid: np.ndarray) -> np.ndarray:
+    """The mean return of the episodes that ended in each bin, (BINS,); NaN before the first and after the run's end."""
+    curve = stats.binned(run.steps if axis == "steps" else run.seconds, run.returns, grid)
+    length = run.summary["global_step" if axis == "steps" else "wall_seconds"]
+    return np.where(np.append(0, grid[:-1]) < length, curve, np.nan)
+
+
+def learning_curves(
+    env_id: str, groups: dict[str, list[Run]], style: dict, aggregate: str, out: Path
+) -> tuple[list[Figure], list[list]]:
+    """Draw the curves of one environment by steps and by seconds; return the figures, and every run's curve as rows."""
+    figures, rows = [], []
+    used = {name: [run for run in runs if run.has_curve] for name, runs in groups.items()}
+    used = {name: runs for name, runs in used.items() if runs}
+    for axis in ("steps", "seconds") if used else ():
+        grid, lines = curve_grid([run for runs in used.values() for run in runs], axis), {}
+        for name, runs in used.items():
+            curves = np.stack([run_curve(run, axis, grid) for run in runs], -1)  # (BINS, seeds)
+            known = np.isfinite(curves).all(-1)  # where every seed has begun and none has ended
+            shown = curves[known]
+            lines[name] = (grid[known], AGGREGATES[aggregate](shown), *stats.interval(shown, AGGREGATES[aggregate]))
+            for run, curve in zip(runs, curves.T, strict=True):
+                rows += [
+                    [env_id, name, run.seed, axis, f"{x:.6g}", "" if math.isnan(y) else f"{y:.6g}"]
+                    for x, y in zip(grid, curve, strict=True)
+                ]
+        labels = {name: f"{name} ({count_words(groups[name], curves=True)})" for name in lines}
+        stem = f"curve-{axis}-{env_id}".replace("/", "_").replace(":", "_")
+        x_label = "environment steps" if axis == "steps" else "seconds of training"
+        word = {"iqm": "IQM", "mean": "mean"}[aggregate]
+        plots.plot_bands(out / stem, lines, labels, style, env_id, x_label, "return of training episodes",
+                         threshold(env_id))  # fmt: skip
+        caption = (
+            f"{env_id}: return of the training episodes by {x_label}, {word} over seeds with a 95% bootstrap band, in "
+            f"bins of 1/{BINS} of the longest run; a line ends with its shortest run. "
+        )
+        figures.append(Figure(f"{caption}{caption_counts(groups, curves=True)}.", stem))
+    return figures, rows
+
+
+def return_table(groups: dict[str, list[Run]], env_id: str, key: str, what: str) -> Table:
+    """Mean, IQM, intervals and per-seed values of one entry of the summaries."""
+    rows = []
+    for name, runs in groups.items():
+        values = {run.seed: run.summary[key] for run in done(runs)}
+        known = np.array([value for value in values.values() if value is not None], float)
+        cells = [
+            with_interval(statistic(known), stats.interval(known, statistic)) if len(known) else "-"
+            for statistic in (stats.mean, stats.iqm)
+        ]
+        seeds = ", ".join(f"{seed}: {number(value)}" for seed, value in values.items())
+        failed = sum(run.status == "failed" for run in runs)
+        rows.append([name, str(len(known)), str(failed), *cells, seeds])
+    caption = f"{env_id}: {what}; 95% bootstrap intervals over seeds. {caption_counts(groups)}."
+    return Table(caption, ["algorithm", "n", "failed", "mean", "IQM", "per seed"], rows)
+
+
+def speed_table(groups: dict[str, list[Run]], env_id: str) -> Table:
+    """Steps and seconds to the threshold, and steps per second."""
+    level, rows = threshold(env_id), []
+    for name, runs in groups.items():
+        good = [run for run in runs if run.has_curve]
+        cells = ["-", "-", "-"]
+        if level is not None and good:
+            times = np.array([reached(run) for run in good])
+            count = int(np.isfinite(times[:, 0]).sum())
+            medians = np.quantile(times, 0.5, axis=0, method="inverted_cdf")  # of all n, so infinite if most never do
+            cells = [f"{count}/{len(good)}", *(number(m) if math.isfinite(m) else "never" for m in medians)]
+        speeds = np.array([run.summary["sps"] for run in done(runs)], float)
+        speed = with_interval(speeds.mean(), stats.interval(speeds, stats.mean)) if len(speeds) else "-"
+        rows.append([name, *cells, speed])
+    goal = f"threshold {level:g}" if level is not None else "no threshold is registered"
+    caption = (
+        f"{env_id} ({goal}): runs in which the last 100 training episodes averaged the threshold, the median steps and "
+        f"seconds until then over all n runs ('never': most did not), and steps per second. "
+        f"{caption_counts(groups, curves=True)}."
+    )
+    return Table(caption, ["algorithm", "reached", "steps", "seconds", "steps per second"], rows)
+
+
+# ======================================================================================================================
+# Across environments
+# ======================================================================================================================
+def scored(runs: list[Run]) -> dict[str, dict[str, np.ndarray]]:
+    """algorithm -> env_id -> normalised scores (n,) of its good runs, where the environment has a scale."""
+    scores: dict[str, dict[str, list[float]]] = {}
+    for run in done(runs):
+        if run.score_range is not None:
+            scores.setdefault(run.algorithm, {}).setdefault(run.env_id, []).append(run.score)
+    return {name: {env: np.array(x) for env, x in environments.items()} for name, environments in scores.items()}
+
+
+def pooled(statistic):
+    """The statistic of all runs of all environments together, as stratified() takes it."""
+    return lambda groups: statistic(np.concatenate(groups, -1))
+
+
+def scores_section(runs: list[Run], style: dict, out: Path) -> Section:
+    """Normalised scores and performance profiles, side by side for algorithms that ran on the same environments."""
+    section = Section("Across environments: normalised scores")
+    scores, groups = scored(runs), {}
+    for name, environments in scores.items():
+        groups.setdefault(tuple(environments), []).append(name)
+    for i, (environments, names) in enumerate(groups.items()):
+        members = {
+            name: [run for run in runs if run.algorithm == name and run.env_id in environments] for name in names
+        }
+        ranges = {run.env_id: run.score_range for name in names for run in members[name] if run.score_range}
+        scale = ", ".join(f"{low:g} and {high:g} on {env}" for env, (low, high) in ranges.items())
+        counts = caption_counts(members)
+        rows, lines = [], {}
+        xs = np.concatenate([x for name in names for x in scores[name].values()])
+        thresholds = np.linspace(min(0.0, xs.min()) - 0.02, max(1.0, xs.max()) + 0.02, PROFILE_POINTS)
+        for name in names:
+            x = list(scores[name].values())
+            cells = [
+                with_interval(*stats.stratified(x, pooled(statistic)), share) for statistic in (stats.mean, stats.iqm)
+            ]
+            rows.append([name, str(sum(map(len, x))), *cells])
+            profile, ends = stats.stratified(x, lambda g: stats.performance_profile(g, thresholds))  # noqa: B023
+            lines[name] = (thresholds, profile, *ends)
+        caption = (
+            f"Normalised evaluation score: 0 and 1 stand for {scale}. 95% bootstrap intervals, seeds drawn anew within "
+            f"each environment. {counts}."
+        )
+        section.tables.append(Table(caption, ["algorithm", "runs", "mean", "IQM"], rows))
+        stem = "profile" if i == 0 else f"profile-{i + 1}"
+        labels = {name: f"{name} ({count_words(members[name])})" for name in names}
+        plots.plot_bands(out / stem, lines, labels, style, "Performance profile", "normalised score s",
+                         "share of runs above s")  # fmt: skip
+        section.figures.append(Figure(
+            f"Performance profile over {', '.join(environments)}: the share of runs whose evaluation scores more than "
+            f"s, with 95% bootstrap bands; higher is better. {counts}.", stem,
+        ))  # fmt: skip
+    bare = sorted({run.env_id for run in runs if run.score_range is None})
+    if bare:
+        section.notes.append(f"Not in these scores, for want of a score_range in the suite: {', '.join(bare)}.")
+    return section
+
+
+def improvement_section(runs: list[Run], out: Path) -> Section:
+    """The probability of improvement for each pair of algorithms that share an environment."""
+    section = Section("Across environments: probability of improvement")
+    returns: dict[str, dict[str, list[float]]] = {}
+    for run in done(runs):
+        returns.setdefault(run.algorithm, {}).setdefault(run.env_id, []).append(run.summary["eval_return_mean"])
+    rows, intervals = [], []
+    for x, y in combinations(returns, 2):
+        common = [env for env in returns[x] if env in returns[y]]
+        if common:
+            pairs = [np.array(returns[name][env], float) for env in common for name in (x, y)]
+            estimate, ends = stats.stratified(pairs, stats.improvement)
+            rows.append([x, y, str(len(common)), with_interval(float(estimate), ends, share)])
+            intervals.append((f"{x} > {y}", float(estimate), *ends))
+    if rows:
+        names = {name: [run for run in runs if run.algorithm == name] for name in returns}
+        caption = (
+            "The probability that a run of X evaluates higher than one of Y on the same environment, a tie counting "
+            f"half, averaged over the environments both ran on; 95% bootstrap intervals. {caption_counts(names)}."
+        )
+        section.tables.append(Table(caption, ["X", "Y", "environments", "P(X > Y)"], rows))
+        plots.plot_intervals(out / "improvement", intervals, "Probability of improvement", "P(X > Y)")
+        section.figures.append(Figure(caption, "improvement"))
+    else:
+        section.notes.append("No two algorithms ran on the same environment.")
+    return section
+
+
+# ======================================================================================================================
+# The whole report
+# ======================================================================================================================
+def result_rows(runs: list[Run]) -> list[list]:
+    """One row a run, the failed and unfinished ones too, under the names of RESULT_COLUMNS."""
+    rows = []
+    for run in runs:
+        times = [x if math.isfinite(x) else "" for x in reached(run)] if run.has_curve else ["", ""]
+        score = run.score if run.status == "done" else math.nan
+        rows.append([
+            run.algorithm, run.env_id, run.seed, run.status, run.reason,
+            *(run.summary.get(name) for name in SUMMARY if name not in ("env_id", "seed")),
+            threshold(run.env_id), *times, "" if math.isnan(score) else score,
+            run.args.get("script_sha256"), run.args.get("device"), json.dumps(run.args.get("versions")),
+            json.dumps(run.flags()),
+        ])  # fmt: skip
+    return rows
+
+
+RESULT_COLUMNS = [
+    "algorithm", "env_id", "seed", "status", "reason", *(name for name in SUMMARY if name not in ("env_id", "seed")),
+    "threshold", "steps_to_threshold", "seconds_to_threshold", "score", "script_sha256", "device", "versions", "flags",
+]  # fmt: skip
+
+
+def write_csv(path: Path, columns: list[str], rows: list[list]) -> None:
+    """Write a CSV file, None as nothing."""
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows(rows)
+    write_atomically(path, buffer.getvalue().encode())
+
+
+def write_report(root: Path, out: Path, aggregate: str = "iqm") -> tuple[list[Run], list[str]]:
+    """Report on all runs under `root` into the folder `out`; return the runs and what could not be used.
+
+    Writes results.csv, curves.csv, report.md, index.html and the figures. Raises BadInput where there are no runs.
+    """
+    if not root.is_dir():
+        raise BadInput(f"there is no folder {root}; python -m benchmark run <suite> makes one")
+    runs, problems = find_runs(root)
+    if not runs:
+        found = f", only: {problems[0]}" if problems else ""
+        raise BadInput(f"there are no runs in {root}{found}; python -m benchmark run <suite> makes some")
+    out.mkdir(parents=True, exist_ok=True)
+    style = plots.styles(sorted({run.algorithm for run in runs}))
+    sections, curve_rows = [], []
+    for env_id, groups in by_environment(runs).items():
+        figures, rows = learning_curves(env_id, groups, style, aggregate, out)
+        curve_rows += rows
+        what = "return of the final evaluation, with the mode of the policy"
+        tables = [
+            return_table(groups, env_id, "eval_return_mean", what),
+            return_table(groups, env_id, "train_return_mean", "return of the last 100 training episodes"),
+            speed_table(groups, env_id),
+        ]
+        sections.append(Section(env_id, figures, tables))
+    sections += [scores_section(runs, style, out), improvement_section(runs, out)]
+    write_csv(out / "results.csv", RESULT_COLUMNS, result_rows(runs))
+    write_csv(out / "curves.csv", ["env_id", "algorithm", "seed", "axis", "position", "return"], curve_rows)
+    title = f"Benchmark: {root.resolve().name}"
+    write_atomically(out / "report.md", markdown_page(title, sections, runs, problems).encode())
+    write_atomically(out / "index.html", html_page(title, sections, runs, problems, out).encode())
+    return runs, problems

@@ -1,0 +1,259 @@
+"""Reads run directories: what was asked for, how it ended, and the episodes in the event files."""
+
+import os
+import struct
+from dataclasses import dataclass, field
+from functools import cache
+from math import isfinite
+from pathlib import Path
+
+import numpy as np
+from google.protobuf.message import DecodeError
+from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+
+from .pool import read_json
+
+EPISODES = "charts/episodic_return"
+SUMMARY = {  # what summary.json must hold -> the types it may have
+    "env_id": str, "script": str, "seed": int, "global_step": int, "wall_seconds": (int, float), "sps": (int, float),
+    "train_return_mean": (int, float, type(None)), "train_episodes": int, "eval_return_mean": (int, float),
+    "eval_return_std": (int, float), "eval_episodes": int,
+}  # fmt: skip
+NOT_COMPARED = {"seed", "run_dir", "resume", "log_interval", "checkpoint_interval", "capture_video", "torch_threads"}
+
+
+@dataclass
+class Run:
+    """One run, however it ended. Episode arrays are (episodes,): the step and second each ended at, and its return."""
+
+    directory: Path
+    algorithm: str
+    env_id: str
+    seed: int
+    status: str  # done, failed or unfinished
+    reason: str = ""
+    args: dict = field(default_factory=dict)  # args.json
+    summary: dict = field(default_factory=dict)  # summary.json
+    score_range: tuple[float, float] | None = None
+    steps: np.ndarray = field(default_factory=lambda: np.zeros(0))
+    seconds: np.ndarray = field(default_factory=lambda: np.zeros(0))
+    returns: np.ndarray = field(default_factory=lambda: np.zeros(0))
+    problems: list[str] = field(default_factory=list)
+
+    @property
+    def score(self) -> float:
+        """The evaluation's mean return on the environment's scale from 0 to 1; NaN where it has no scale."""
+        if self.score_range is None:
+            return float("nan")
+        low, high = self.score_range
+        return (self.summary["eval_return_mean"] - low) / (high - low)
+
+    @property
+    def has_curve(self) -> bool:
+        """Whether all its episodes are known."""
+        return self.status == "done" and len(self.steps) > 0
+
+    def flags(self) -> dict:
+        """The flags that runs of one algorithm should share."""
+        about = {"script", "script_sha256", "versions", "device"}
+        return {name: value for name, value in self.args.items() if name not in about | NOT_COMPARED}
+
+
+# ======================================================================================================================
+# Event files
+# ======================================================================================================================
+@cache
+def crc_table() -> np.ndarray:
+    """CRC-32C of each byte value (reflected polynomial 0x82f63b78), (256,) uint32."""
+    table = np.arange(256, dtype=np.uint32)
+    for _ in range(8):
+        table = np.where(table & 1, (table >> 1) ^ np.uint32(0x82F63B78), table >> 1)
+    return table
+
+
+def masked_crc(data: np.ndarray) -> np.ndarray:
+    """The checksum that event files carry, of each row: (records, length) uint8 -> (records,) uint32."""
+    crc = np.full(len(data), 0xFFFFFFFF, np.uint32)
+    for column in data.T:
+        crc = crc_table()[(crc ^ column) & 0xFF] ^ (crc >> 8)
+    crc = ~crc
+    return ((crc >> 15) | (crc << 17)) + np.uint32(0xA282EAD8)
+
+
+def read_records(path: Path) -> tuple[list[bytes], str]:
+    """The records of an event file up to the first bad one, and what is wrong there ("" where nothing is).
+
+    A record is: length (uint64), checksum of it, data, checksum of the data, little-endian. Written here because
+    TensorBoard's own reader ends at a damaged record without a word, and takes 20 times as long.
+    """
+    content = path.read_bytes()
+    spans, position, problem = [], 0, ""
+    while position < len(content):
+        if position + 16 > len(content):
+            problem = "truncated"
+            break
+        (length,) = struct.unpack_from("<Q", content, position)
+        if position + 16 + length > len(content):
+            problem = "truncated or corrupt"
+            break
+        spans.append((position, length))
+        position += 16 + length
+
+    # Checksums of all records of one length at once: a loop over bytes, not over records.
+    array, bad = np.frombuffer(content, np.uint8), len(spans)
+    starts, lengths = np.array(spans, np.int64).reshape(-1, 2).T
+    for length in np.unique(lengths):
+        (indices,) = np.nonzero(lengths == length)
+        rows = array[starts[indices, None] + np.arange(length + 16)]
+        head, data = rows[:, :8], rows[:, 12:-4]
+        stored = [np.ascontiguousarray(rows[:, s]).view("<u4")[:, 0] for s in (slice(8, 12), slice(-4, None))]
+        wrong = (masked_crc(head) != stored[0]) | (masked_crc(data) != stored[1])
+        bad = min([bad, *indices[wrong]])
+    if bad < len(spans):
+        problem = "corrupt"
+    return [content[start + 12 : start + 12 + length] for start, length in spans[:bad]], problem
+
+
+def read_episodes(directory: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[str]]:
+    """Steps, seconds and returns of the episodes in a run directory's event files, each (episodes,), and problems.
+
+    A resumed run has one file per session. Each new one disowns what the ones before it logged beyond the checkpoint
+    it went on from, and the seconds go on counting from there: time between sessions is no training time.
+    """
+    sessions, problems = [], []
+    for path in directory.glob("events.out.tfevents.*"):
+        records, problem = read_records(path)
+        if problem:
+            problems.append(f"{path.name} is {problem} after {len(records)} records")
+        if records:
+            sessions.append((Event.FromString(records[0]).wall_time, path.name, records))
+    steps, seconds, returns = np.zeros(0), np.zeros(0), np.zeros(0)
+    for start, name, records in sorted(sessions, key=lambda session: session[:2]):
+        episodes = []
+        for record in records[:8]:  # a session says at its start where it goes on from
+            event = Event.FromString(record)
+            if event.HasField("session_log") and event.session_log.status == SessionLog.START:
+                keep = steps < event.step
+                steps, seconds, returns = steps[keep], seconds[keep], returns[keep]
+        try:
+            for record in records:
+                if EPISODES.encode() in record:
+                    event = Event.FromString(record)
+                    episodes += [(event.step, event.wall_time - start, v.simple_value) for v in event.summary.value]
+        except DecodeError as error:
+            problems.append(f"{name} holds a record that is no event: {error}")
+        before = seconds[-1] if len(seconds) else 0.0
+        new_steps, new_seconds, new_returns = np.array(episodes, float).reshape(-1, 3).T
+        steps, returns = np.append(steps, new_steps), np.append(returns, new_returns)
+        seconds = np.append(seconds, new_seconds + before)
+    return steps, seconds, returns, problems
+
+
+# ======================================================================================================================
+# Run directories
+# ======================================================================================================================
+def wrong_layout(value: dict | None, required: dict) -> str:
+    """What keeps a JSON object from holding the `required` keys with values of their types; "" for nothing."""
+    if value is None:
+        return "is missing or no JSON object"
+    missing = [key for key in required if key not in value]
+    wrong = [
+        key
+        for key in required
+        if key in value
+        and (not isinstance(value[key], required[key]) or (isinstance(value[key], float) and not isfinite(value[key])))
+    ]
+    return f"lacks {', '.join(missing)}" if missing else f"has a strange {', '.join(wrong)}" if wrong else ""
+
+
+def read_run(directory: Path, job: dict | None) -> Run | str:
+    """The run in `directory`, made by the `job` of that record, or by hand; a sentence where it is of a foreign layout.
+
+    With a job, even a run that left nothing behind is a Run: it failed, or it is unfinished.
+    """
+    args, summary = read_json(directory / "args.json"), read_json(directory / "summary.json")
+    job_layout = {"algorithm": str, "env_id": str, "seed": int, "status": str, "reason": str}
+    if job is None:
+        wrong = wrong_layout(args, {"env_id": str, "seed": int, "script": str})
+        if wrong:
+            return f"no run directory of these scripts: args.json {wrong}"
+        job = {"algorithm": Path(args["script"]).stem, "env_id": args["env_id"], "seed": args["seed"], "status": ""}
+    elif wrong := wrong_layout(job, job_layout):
+        return f"no job of this benchmark: job.json {wrong}"
+    run = Run(directory, job["algorithm"], job["env_id"], job["seed"], "unfinished", args=args or {})
+    run.score_range = job.get("score_range")
+    if (directory / "summary.json").exists():
+        wrong = wrong_layout(summary, SUMMARY)
+        if wrong:
+            run.status, run.reason = "failed", f"summary.json {wrong}"
+        else:
+            run.status, run.summary = "done", summary
+    elif job["status"] == "failed":
+        run.status, run.reason = "failed", job["reason"]
+    if directory.is_dir():
+        try:
+            run.steps, run.seconds, run.returns, run.problems = read_episodes(directory)
+        except OSError as error:
+            run.problems = [f"its event files cannot be read: {error}"]
+        if run.status == "done" and not run.problems and not len(run.steps) and run.summary["train_episodes"]:
+            run.problems.append("there are no episodes in its event files")
+        if run.status == "done" and run.problems:  # half a curve would pass for a run that stopped learning
+            run.steps, run.seconds, run.returns = np.zeros(0), np.zeros(0), np.zeros(0)
+            run.problems[-1] += "; its summary is used, its learning curve is not"
+    return run
+
+
+def find_runs(root: Path) -> tuple[list[Run], list[str]]:
+    """All runs under `root`, sorted, and sentences on what was found there but could not be used.
+
+    Runs of a suite are known by their job.json, others by args.json; both may lie at any depth.
+    """
+
+    def place(directory: Path) -> str:
+        return str(directory.relative_to(root))
+
+    runs: list[Run] = []
+    problems: list[str] = []
+    for folder, folders, files in os.walk(root):
+        directory = Path(folder)
+        if "job.json" in files:
+            found = read_run(directory / "run", read_json(directory / "job.json") or {})
+        elif "args.json" in files:
+            found = read_run(directory, None)
+        elif any(name.startswith("events.out.tfevents") for name in files):
+            found = "no run directory of these scripts: event files but no args.json"
+        else:
+            folders.sort()
+            continue
+        folders.clear()
+        if isinstance(found, Run):
+            runs.append(found)
+        else:
+            problems.append(f"{place(directory)}: {found}")
+    problems += [f"{place(run.directory)}: {problem}" for run in runs for problem in run.problems]
+    runs.sort(key=lambda run: (run.env_id, run.algorithm, run.seed, str(run.directory)))
+    return runs, problems + mixtures(runs)
+
+
+def mixtures(runs: list[Run]) -> list[str]:
+    """Sentences on runs that stand under one name but should not be averaged: other flags, or one seed twice."""
+    problems, groups = [], {}
+    for run in runs:
+        if run.status == "done":
+            groups.setdefault((run.algorithm, run.env_id), []).append(run)
+    for (algorithm, env_id), members in groups.items():
+        flags = [run.flags() for run in members]
+        for name in sorted({name for one in flags for name in one}):
+            values = {str(one.get(name)) for one in flags}
+            if len(values) > 1:
+                problems.append(
+                    f"{algorithm} on {env_id} mixes runs with different {name}: {', '.join(sorted(values))}"
+                )
+        if len({run.args.get("script_sha256") for run in members}) > 1:
+            problems.append(f"{algorithm} on {env_id} mixes runs of different versions of the script")
+        seeds = [run.seed for run in members]
+        problems += [
+            f"{algorithm} on {env_id} has seed {seed} {seeds.count(seed)} times; all of them count"
+            for seed in sorted({seed for seed in seeds if seeds.count(seed) > 1})
+        ]
+    return problems

@@ -1,0 +1,435 @@
+"""python -m benchmark report and check: event files, faults, tables, pages, and regressions."""
+
+import csv
+import json
+import re
+import resource
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+from fake_runs import EVENT_FILE, write_events, write_job, write_run
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.compat.tensorflow_stub.pywrap_tensorflow import masked_crc32c
+from torch.utils.tensorboard import SummaryWriter
+
+from benchmark import report
+from benchmark.check import check
+from benchmark.grid import BadInput
+from benchmark.report import write_report
+from benchmark.runs import find_runs, masked_crc, read_episodes
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def benchmark(*words: object, **options) -> subprocess.CompletedProcess:
+    """Run python -m benchmark to its end."""
+    return subprocess.run(
+        [sys.executable, "-m", "benchmark", *map(str, words)], cwd=ROOT, capture_output=True, text=True, **options
+    )
+
+
+def rows(path: Path) -> list[dict]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+# ======================================================================================================================
+# Event files
+# ======================================================================================================================
+@given(st.binary(min_size=1, max_size=40))
+def test_checksum_is_tensorboards(data):
+    assert masked_crc(np.frombuffer(data, np.uint8)[None])[0] == masked_crc32c(data)
+
+
+def test_episodes_are_those_that_tensorboard_reads(tmp_path):
+    def log(writer, steps):
+        for step in steps:
+            writer.add_scalar("charts/episodic_return", step / 3, step)
+            writer.add_scalar("losses/value_loss", -1.0, step)
+        writer.close()
+
+    log(SummaryWriter(tmp_path), range(0, 100, 4))
+    log(SummaryWriter(tmp_path, purge_step=51), range(55, 90, 5))  # as a resumed run does
+    steps, seconds, returns, problems = read_episodes(tmp_path)
+    theirs = EventAccumulator(str(tmp_path), size_guidance={"scalars": 0})
+    theirs.Reload()
+    theirs = theirs.Scalars("charts/episodic_return")
+    assert steps.tolist() == [event.step for event in theirs] == [*range(0, 51, 4), *range(55, 90, 5)]
+    assert returns.tolist() == [event.value for event in theirs]
+    assert (np.diff(seconds) >= 0).all()
+    assert problems == []
+
+
+def test_time_between_sessions_is_no_training_time(tmp_path):
+    tag = "charts/episodic_return"
+    write_events(tmp_path / "events.out.tfevents.1", 1000.0, [(tag, 10, 5.0, 1.0), (tag, 20, 9.0, 2.0)])
+    write_events(tmp_path / "events.out.tfevents.2", 5000.0, [(tag, 15, 3.0, 3.0)], purge_step=11)
+    steps, seconds, returns, _ = read_episodes(tmp_path)
+    assert (steps.tolist(), seconds.tolist(), returns.tolist()) == ([10, 15], [5.0, 8.0], [1.0, 3.0])
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.data())
+def test_damaged_event_files_yield_what_comes_before_the_damage(tmp_path_factory, data):
+    directory = tmp_path_factory.mktemp("events")
+    tag = "charts/episodic_return"
+    write_events(directory / EVENT_FILE, 1000.0, [(tag, step, step, step) for step in range(1, 9)])
+    content = bytearray((directory / EVENT_FILE).read_bytes())
+    at = data.draw(st.integers(40, len(content) - 1))
+    cut = data.draw(st.booleans())
+    if cut:
+        del content[at:]
+    else:
+        content[at] ^= data.draw(st.integers(1, 255))
+    (directory / EVENT_FILE).write_bytes(content)
+    steps, _, _, problems = read_episodes(directory)
+    assert steps.tolist() == list(range(1, len(steps) + 1))
+    assert len(problems) == 1 or (cut and len(content) in (40, *record_ends(content)))
+    assert len(steps) < 8
+
+
+def record_ends(content: bytes) -> list[int]:
+    """Where the whole records of an event file end."""
+    ends, position = [], 0
+    while position + 8 <= len(content):
+        position += 16 + int.from_bytes(content[position : position + 8], "little")
+        ends.append(position)
+    return ends
+
+
+# ======================================================================================================================
+# The report
+# ======================================================================================================================
+@pytest.fixture
+def mixed(tmp_path):
+    """A folder with good runs, a failed one, an unfinished one, a corrupt event file, and two foreign folders."""
+    root = tmp_path / "runs"
+    for seed in (1, 2, 3):
+        write_job(root, "good", "CartPole-v1", seed, final_return=480 + seed)
+        write_job(root, "bad", "CartPole-v1", seed, final_return=100 + seed)
+        write_job(root, "good", "Pendulum-v1", seed, final_return=-200, score_range=None)
+    write_job(root, "good", "CartPole-v1", 4, "failed", "killed by SIGKILL")
+    write_job(root, "bad", "CartPole-v1", 4, "running")
+    events = root / "CartPole-v1__bad__2" / "run" / EVENT_FILE
+    content = bytearray(events.read_bytes())
+    content[len(content) // 2] ^= 255
+    events.write_bytes(content)
+    write_run(root / "by-hand" / "deep" / "a-run", "good", "CartPole-v1", 9, final_return=490)
+    (root / "other").mkdir()
+    (root / "other" / "args.json").write_text('{"env": "CartPole-v1"}')
+    (root / "foreign").mkdir()
+    (root / "foreign" / EVENT_FILE).write_bytes(events.read_bytes())
+    return root
+
+
+def test_every_run_is_counted(mixed, tmp_path):
+    runs, problems = write_report(mixed, tmp_path / "out")
+    text = (tmp_path / "out" / "report.md").read_text()
+    assert "12 runs: 10 done, 1 failed, 1 unfinished" in text
+    assert "bad: n = 3, 0 failed, 1 unfinished; good: n = 4, 1 failed" in text
+    assert "good on CartPole-v1, seed 4: failed, killed by SIGKILL" in text
+    captions = re.findall(r"^\*.*\*$", text, re.MULTILINE)
+    assert len(captions) > 8
+    assert all(re.search(r"n = \d+, \d+ failed", caption) for caption in captions)
+    assert len(problems) == 3, problems
+    assert sum("is corrupt" in problem for problem in problems) == 1
+    assert sum("no run directory of these scripts" in problem for problem in problems) == 2
+    assert not any(str(tmp_path) in path.read_text() for path in (tmp_path / "out").glob("*.[chm]*"))  # no place names
+    assert all(problem in text for problem in problems)
+
+    table = rows(tmp_path / "out" / "results.csv")
+    assert len(table) == len(runs) == 12
+    assert sorted(row["status"] for row in table) == ["done"] * 10 + ["failed", "unfinished"]
+    failed = next(row for row in table if row["status"] == "failed")
+    assert (failed["reason"], failed["eval_return_mean"]) == ("killed by SIGKILL", "")
+
+
+def test_numbers_in_the_tables(mixed, tmp_path):
+    write_report(mixed, tmp_path / "out")
+    text = (tmp_path / "out" / "report.md").read_text()
+    assert "| bad | 3 | 0 | 102.0 [101.0, 103.0] | 102.0 [101.0, 103.0] | 1: 101.0, 2: 102.0, 3: 103.0 |" in text
+    assert "| bad | 0/2 | never | never | 1,000 [1,000, 1,000] |" in text  # the corrupt one is unknown, not "never"
+    assert "bad: n = 2, 0 failed, 1 unfinished, 1 no curve; good: n = 4, 1 failed" in text
+    assert "| bad | good | 1 | 0.00 [0.00, 0.00] |" in text
+    assert "Not in these scores, for want of a score_range in the suite: CartPole-v1, Pendulum-v1" in text
+
+    # Where the last 100 of the 200 episodes of a rising run first average 475, found by counting:
+    steps = []
+    for final_return in (481, 482, 483, 490):
+        returns = np.minimum(2 * np.arange(1, 201) / 200, 1) * final_return
+        first = next(i for i in range(99, 200) if returns[i - 99 : i + 1].mean() >= 475)
+        steps.append((first + 1) * 50)
+    good = [row for row in rows(tmp_path / "out" / "results.csv") if row["algorithm"] == "good"]
+    assert [float(row["steps_to_threshold"]) for row in good if row["threshold"] and row["status"] == "done"] == steps
+    assert f"| good | 4/4 | {sorted(steps)[1]:,} | {sorted(steps)[1] / 1000:.1f} |" in text
+
+
+def test_curves_csv_has_every_run_on_one_grid(mixed, tmp_path):
+    write_report(mixed, tmp_path / "out")
+    curves = rows(tmp_path / "out" / "curves.csv")
+    mine = [row for row in curves if (row["algorithm"], row["env_id"], row["axis"]) == ("good", "CartPole-v1", "steps")]
+    assert sorted({row["seed"] for row in mine}) == ["1", "2", "3", "9"]
+    assert [float(row["position"]) for row in mine[: report.BINS]] == list(range(200, 10_001, 200))
+    assert float(mine[0]["return"]) == pytest.approx(np.mean([1, 2, 3, 4]) / 100 * 481, rel=1e-4)
+
+
+def test_a_curve_ends_with_its_shortest_run(tmp_path, monkeypatch):
+    write_job(tmp_path / "runs", "a", "CartPole-v1", 1, total_timesteps=10_000)
+    write_job(tmp_path / "runs", "a", "CartPole-v1", 2, total_timesteps=5_000)
+    drawn = {}
+    monkeypatch.setattr(report.plots, "plot_bands", lambda stem, lines, *rest: drawn.update({stem.name: lines}))
+    monkeypatch.setattr(report, "html_page", lambda *rest: "")
+    _, problems = write_report(tmp_path / "runs", tmp_path / "out")
+    steps = drawn["curve-steps-CartPole-v1"]["a"][0]
+    assert steps.max() == 5_000
+    assert any("mixes runs with different total_timesteps: 10000, 5000" in problem for problem in problems)
+
+
+class Page(HTMLParser):
+    """Collects what a page would load, and the text in its cells."""
+
+    def __init__(self, text: str):
+        super().__init__()
+        self.loaded, self.images, self.open = [], 0, []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        self.images += tag == "img"
+        self.loaded += [value for name, value in attributes if name in ("src", "href", "srcset", "data", "action")]
+        self.loaded += ["link"] * (tag in ("link", "iframe", "object", "embed"))
+        if tag not in ("meta", "img"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+
+def test_html_page_is_whole_and_needs_nothing_else(mixed, tmp_path):
+    write_report(mixed, tmp_path / "out")
+    text = (tmp_path / "out" / "index.html").read_text()
+    page = Page(text)
+    assert page.open == []
+    assert page.images == len(list((tmp_path / "out").glob("*.svg"))) == len(list((tmp_path / "out").glob("*.png")))
+    assert page.loaded
+    assert all(value.startswith("data:image/svg+xml;base64,") for value in page.loaded)
+    assert "@import" not in text
+    assert "url(" not in text
+    assert text.count("<summary>flags</summary>") == 11  # of every run that has any: the failed one never started
+
+
+def test_words_from_outside_are_escaped(tmp_path):
+    write_job(tmp_path / "runs", "a", "CartPole-v1", 1)
+    write_job(tmp_path / "runs", "a", "CartPole-v1", 2, "failed", "<script>alert(1)</script> | x")
+    write_report(tmp_path / "runs", tmp_path / "out")
+    assert "<script>alert" not in (tmp_path / "out" / "index.html").read_text()
+
+
+def test_the_same_runs_give_the_same_files(mixed, tmp_path):
+    for out in ("one", "two"):
+        write_report(mixed, tmp_path / out, "mean")
+    names = sorted(path.name for path in (tmp_path / "one").iterdir())
+    assert {"report.md", "index.html", "results.csv", "curves.csv", "improvement.png"} <= set(names)
+    for name in names:
+        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes(), name
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "says"),
+    [
+        ("summary.json", "{}", "summary.json lacks env_id"),
+        ("summary.json", '{"env_id": 3', "failed, summary.json is missing or no JSON object"),
+        ("summary.json", None, "summary.json has a strange train_return_mean, eval_return_mean"),
+        ("summary.json", float("nan"), "summary.json has a strange train_return_mean, eval_return_mean"),
+        ("../job.json", "[]", "job.json lacks algorithm"),
+        (EVENT_FILE, "", "there are no episodes in its event files"),
+        (
+            EVENT_FILE,
+            "not an event file at all",
+            "is truncated or corrupt after 0 records; its summary is used, its learning curve is not",
+        ),
+    ],
+)
+def test_foreign_content_is_reported_and_the_other_runs_are_used(tmp_path, file, content, says):
+    root = tmp_path / "runs"
+    write_job(root, "a", "CartPole-v1", 1)
+    folder = write_job(root, "a", "CartPole-v1", 2) / "run"
+    if not isinstance(content, str):
+        content = (folder / file).read_text().replace("100.0", "NaN" if content else '"high"')
+    (folder / file).write_text(content)
+    write_report(root, tmp_path / "out")
+    text = (tmp_path / "out" / "report.md").read_text()
+    assert says in text
+    assert "n = " in text
+
+
+def test_nothing_to_report_on(tmp_path):
+    result = benchmark("report", tmp_path)
+    assert (result.returncode, result.stdout) == (2, "")
+    assert re.fullmatch(r"error: there are no runs in .*\n", result.stderr)
+
+
+def test_only_failed_runs_still_make_a_report(tmp_path):
+    write_job(tmp_path / "runs", "a", "CartPole-v1", 1, "failed", "exit status 1")
+    write_report(tmp_path / "runs", tmp_path / "out")
+    assert "n = 0, 1 failed" in (tmp_path / "out" / "report.md").read_text()
+
+
+def test_a_full_disk_leaves_the_report_before_as_it_was(mixed, tmp_path):
+    out = tmp_path / "out"
+    assert benchmark("report", mixed, "--out", out).returncode == 0
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+
+    def limit():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (5_000, 5_000))
+
+    result = benchmark("report", mixed, "--out", out, "--aggregate", "mean", preexec_fn=limit)
+    assert result.returncode == 1
+    assert result.stderr.splitlines()[-1].startswith("error: ")
+    assert "File too large" in result.stderr.splitlines()[-1]
+    for name, content in before.items():
+        assert (out / name).read_bytes() == content, name
+
+
+def test_a_full_disk_leaves_an_older_csv_as_it_was(tmp_path):
+    (tmp_path / "results.csv").write_text("old")
+    old_limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (5_000, old_limit[1]))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            report.write_csv(tmp_path / "results.csv", ["a"], [["x" * 10_000]])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, old_limit)
+    assert (tmp_path / "results.csv").read_text() == "old"
+
+
+# ======================================================================================================================
+# check
+# ======================================================================================================================
+ENVIRONMENTS = ("CartPole-v1", "Acrobot-v1", "Pendulum-v1")
+
+
+def write_set(root: Path, first_seed: int, means: dict[str, float], seeds: int = 5, **options) -> Path:
+    """Runs of two algorithms whose returns scatter around `means` by environment."""
+    rng = np.random.default_rng(first_seed)
+    for env_id in ENVIRONMENTS:
+        for algorithm in ("a", "b"):
+            for seed in range(first_seed, first_seed + seeds):
+                value = rng.normal(means.get(f"{algorithm}/{env_id}", means.get(env_id, 300.0)), 20)
+                write_job(root, algorithm, env_id, seed, final_return=value, episodes=5, **options)
+    return root
+
+
+@pytest.fixture
+def stored(tmp_path):
+    write_report(write_set(tmp_path / "stored", 1, {}), tmp_path / "stored-report")
+    return tmp_path / "stored-report" / "results.csv"
+
+
+def test_check_passes_a_repeat_with_other_seeds(tmp_path, stored):
+    lines, worse = check(write_set(tmp_path / "new", 101, {}), stored)
+    assert not worse, lines
+    assert len(lines) == 12  # 2 algorithms, 3 environments, 2 measures
+    assert benchmark("check", tmp_path / "new", "--against", stored).returncode == 0
+
+
+def test_check_finds_a_planted_regression_and_only_that(tmp_path, stored):
+    new = write_set(tmp_path / "new", 101, {"b/Acrobot-v1": 200.0})
+    lines, worse = check(new, stored)
+    assert worse
+    bad = [line for line in lines if line.startswith("WORSE")]
+    assert len(bad) == 2
+    assert all("b on Acrobot-v1" in line for line in bad)
+    result = benchmark("check", new, "--against", stored)
+    assert result.returncode == 1
+    assert "WORSE: b on Acrobot-v1, eval_return_mean" in result.stdout
+
+
+def test_check_lets_an_improvement_pass(tmp_path, stored):
+    assert not check(write_set(tmp_path / "new", 101, {"CartPole-v1": 450.0}), stored)[1]
+
+
+def test_check_counts_a_failed_run_as_worse_and_says_what_is_not_here(tmp_path, stored):
+    for seed in (101, 102, 103):
+        write_job(tmp_path / "new", "a", "CartPole-v1", seed, final_return=300 + seed, episodes=5)
+    lines, worse = check(tmp_path / "new", stored)
+    assert not worse
+    assert "not here: b on Pendulum-v1" in lines
+    write_job(tmp_path / "new", "a", "CartPole-v1", 104, "failed", "exit status 1")
+    lines, worse = check(tmp_path / "new", stored)
+    assert worse
+    assert "failed: a on CartPole-v1, seed 104 exit status 1" in lines
+
+
+def test_check_refuses_what_cannot_be_compared(tmp_path, stored):
+    for name, text in (("empty.csv", ""), ("other.csv", "a,b\n1,2\n"), ("bad.csv", "status,algorithm\ndone,a\n")):
+        (tmp_path / name).write_text(text)
+        with pytest.raises(BadInput):
+            check(tmp_path / "stored", tmp_path / name)
+    with pytest.raises(BadInput, match="cannot read"):
+        check(tmp_path / "stored", tmp_path / "missing.csv")
+    with pytest.raises(BadInput, match=r"ran \[500\] steps here and \[10000\]"):
+        check(write_set(tmp_path / "short", 1, {}, total_timesteps=500), stored)
+    write_job(tmp_path / "one", "a", "CartPole-v1", 1)
+    with pytest.raises(BadInput, match="two seeds or more"):
+        check(tmp_path / "one", stored)
+
+
+# ======================================================================================================================
+# With the real scripts
+# ======================================================================================================================
+def test_real_scripts_from_run_to_report_and_again(tmp_path):
+    words = ["run", "smoke", "--algorithms", "reinforce", "ppo_continuous", "--seeds", "1", "--steps", "2048"]
+    words += ["--dir", tmp_path / "runs", "--", "--eval-episodes", "1"]
+    result = benchmark(*words)
+    assert result.returncode == 0, result.stdout
+    again = benchmark(*words)
+    assert "0 runs done, 2 had been done before, 0 failed" in again.stdout
+    assert benchmark("report", tmp_path / "runs").returncode == 0
+    table = rows(tmp_path / "runs" / "report" / "results.csv")
+    assert [(row["algorithm"], row["status"]) for row in table] == [("reinforce", "done"), ("ppo_continuous", "done")]
+    runs, problems = find_runs(tmp_path / "runs")
+    assert problems == []
+    assert [len(run.returns) for run in runs] == [run.summary["train_episodes"] for run in runs]
+    args = json.loads((tmp_path / "runs" / "CartPole-v1__reinforce__1" / "run" / "args.json").read_text())
+    assert (args["total_timesteps"], args["eval_episodes"]) == (2048, 1)
+
+
+@pytest.mark.parametrize("algorithm", ["a2c", "trpo", "ppo"])
+def test_peers_keep_the_contract(tmp_path, algorithm):
+    pytest.importorskip("sb3_contrib")
+    env_id = {"a2c": "CartPole-v1", "trpo": "Pendulum-v1", "ppo": "CartPole-v1"}[algorithm]
+    words = [sys.executable, "benchmark/peers/sb3.py", "--algo", algorithm, "--env-id", env_id, "--num-steps", "64"]
+    words += ["--total-timesteps", "1100", "--eval-episodes", "2", "--seed", "3", "--run-dir", tmp_path / "run"]
+    subprocess.run(words, cwd=ROOT, check=True, capture_output=True)
+    ((run,), problems) = find_runs(tmp_path)
+    assert problems == []
+    assert (run.status, run.env_id, run.seed, run.summary["global_step"]) == ("done", env_id, 3, 1024)
+    assert len(run.returns) == run.summary["train_episodes"]
+    assert run.summary["train_return_mean"] == pytest.approx(run.returns[-100:].mean(), rel=1e-4)
+    events = EventAccumulator(str(tmp_path / "run"), size_guidance={"scalars": 0})
+    events.Reload()
+    tags = {"charts/episodic_return", "charts/episodic_length", "charts/SPS", "eval/episodic_return"}
+    assert tags | {"losses/policy_loss", "losses/value_loss"} <= set(events.Tags()["scalars"])
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["--algo", "a2c", "--clip-coef", "0.2"], "--clip-coef has no effect on a2c"),
+        (["--env-id", "CartPol-v1"], "CartPol-v1 cannot be made"),
+        (["--total-timesteps", "8"], "less than one batch"),
+    ],
+)
+def test_peers_refuse_bad_input(words, says):
+    pytest.importorskip("sb3_contrib")
+    result = subprocess.run(
+        [sys.executable, "benchmark/peers/sb3.py", *words], cwd=ROOT, capture_output=True, text=True
+    )
+    assert result.returncode == 2
+    assert re.fullmatch(f"error: .*{re.escape(says)}.*\n", result.stderr)

@@ -1,0 +1,385 @@
+"""python -m benchmark run: suites, the pool, and what can go wrong, with scripts that take no time."""
+
+import errno
+import json
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from functools import cache
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from benchmark import pool
+from benchmark.grid import SUITES, BadInput, load_suite, make_jobs, parse_seeds, parse_shard
+
+ROOT = Path(__file__).resolve().parent.parent
+SUITE = """
+seeds = [1, 2]
+[environments.CartPole-v1]
+total_timesteps = 100
+[environments.Acrobot-v1]
+total_timesteps = 200
+[algorithms.fake]
+script = "{script}"
+flags = {{ behaviour = "{behaviour}" }}
+"""
+
+
+@pytest.fixture
+def suite(tmp_path):
+    """Write a suite whose one script behaves as told; return its path."""
+    script = tmp_path / "fake_script.py"
+    shutil.copy(ROOT / "tests" / "fake_script.py", script)
+
+    def write(behaviour: str = "ok", text: str = SUITE) -> Path:
+        path = tmp_path / "suite.toml"
+        path.write_text(text.format(script=script, behaviour=behaviour))
+        return path
+
+    return write
+
+
+def benchmark(*words: object, **options) -> subprocess.CompletedProcess:
+    """Run python -m benchmark to its end."""
+    return subprocess.run(
+        [sys.executable, "-m", "benchmark", *map(str, words)], cwd=ROOT, capture_output=True, text=True, **options
+    )
+
+
+@pytest.fixture
+def start():
+    """Start python -m benchmark; what still runs when the test ends is killed."""
+    processes = []
+
+    def start_one(*words: object) -> subprocess.Popen:
+        processes.append(subprocess.Popen(
+            [sys.executable, "-m", "benchmark", *map(str, words)],
+            cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        ))  # fmt: skip
+        return processes[-1]
+
+    yield start_one
+    for process in processes:
+        process.kill()
+
+
+def one_job(suite_path: Path, directory: Path):
+    return make_jobs(load_suite(str(suite_path)), directory, ["CartPole-v1"], seeds=[1])[0]
+
+
+def run_one(job, **options) -> dict:
+    """Run one job in the pool; return its record."""
+    records = []
+    pool.run_local([job], lambda _, record: records.append(record), workers=1, **options)
+    return records[0]
+
+
+def history(job) -> list[str]:
+    """'start' or 'resume' for each time that the script was started."""
+    return [line.split()[0] for line in (job.directory / "history.txt").read_text().splitlines()]
+
+
+def pids(directory: Path) -> list[int]:
+    """The scripts that were ever started under `directory`."""
+    return [int(line.split()[1]) for path in directory.rglob("history.txt") for line in path.read_text().splitlines()]
+
+
+def is_alive(pid: int) -> bool:
+    """Whether a process runs; a zombie does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def wait_until(condition) -> None:
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.02)
+
+
+# ======================================================================================================================
+# Suites and the grid
+# ======================================================================================================================
+@pytest.mark.parametrize("path", sorted(SUITES.glob("*.toml")), ids=lambda path: path.stem)
+def test_shipped_suites_make_commands_that_the_scripts_understand(path, tmp_path):
+    for job in make_jobs(load_suite(path.stem), tmp_path, seeds=[1]):
+        if "peers" in str(job.script):
+            pytest.importorskip("sb3_contrib")
+        for word in job.words():
+            assert not word.startswith("--") or word in help_of(job.script), f"{job.name}: {word}"
+
+
+@cache
+def help_of(script: Path) -> str:
+    """What the script says to --help."""
+    return subprocess.run([sys.executable, script, "--help"], capture_output=True, text=True, check=True).stdout
+
+
+def test_smoke_names_every_script():
+    scripts = {path.name for path in ROOT.glob("*.py")}
+    assert {entry["script"] for entry in load_suite("smoke")["algorithms"].values()} == scripts
+
+
+def test_grid_and_overrides(suite, tmp_path):
+    loaded = load_suite(str(suite()))
+    jobs = make_jobs(loaded, tmp_path)
+    names = ["CartPole-v1__fake__1", "Acrobot-v1__fake__1", "CartPole-v1__fake__2", "Acrobot-v1__fake__2"]
+    assert [job.name for job in jobs] == names
+    assert [job.flags["total_timesteps"] for job in jobs] == [100, 200, 100, 200]
+    (job,) = make_jobs(loaded, tmp_path, ["Pendulum-v1"], ["fake"], [7], 50, ("--eval-episodes", "3"))
+    assert job.words() == [
+        "--env-id", "Pendulum-v1", "--seed", "7", "--total-timesteps", "50", "--torch-threads", "1",
+        "--behaviour", "ok", "--eval-episodes", "3",
+    ]  # fmt: skip
+
+
+def test_tuned_flags_win_and_booleans_become_switches(suite, tmp_path):
+    text = SUITE + "[tuned.fake.Acrobot-v1]\nsource = 'a paper'\nbehaviour = 'x'\nanneal_lr = false\nnorm_adv = true\n"
+    words = make_jobs(load_suite(str(suite(text=text))), tmp_path, ["Acrobot-v1"], seeds=[1])[0].words()
+    assert words[-4:] == ["--behaviour", "x", "--no-anneal-lr", "--norm-adv"]
+
+
+@given(st.integers(1, 9))
+def test_shards_are_a_partition(n):
+    suite = load_suite("classic")
+    whole = [job.name for job in make_jobs(suite, Path("x"))]
+    assert len(whole) == 3 * 5 * len(suite["seeds"])
+    shards = [[job.name for job in make_jobs(suite, Path("x"), shard=(k, n))] for k in range(1, n + 1)]
+    assert sorted(name for shard in shards for name in shard) == sorted(whole)
+    assert max(map(len, shards)) - min(map(len, shards)) <= 1
+
+
+def test_seeds():
+    assert parse_seeds("1-3, 8") == [1, 2, 3, 8]
+    assert parse_shard("2/3") == (2, 3)
+    for text in ("a", "1-", "-3", "1.5"):
+        with pytest.raises(BadInput):
+            parse_seeds(text)
+    for text in ("0/3", "4/3", "2", "a/b"):
+        with pytest.raises(BadInput):
+            parse_shard(text)
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["run", "smok"], "there is no suite smok; did you mean smoke?"),
+        (["run", "smoke", "--algorithms", "pppo"], "no algorithm pppo in this suite; did you mean ppo"),
+        (["run", "smoke", "--environments", "Cartpole-v1"], "no environment Cartpole-v1; did you mean CartPole-v1"),
+        (["run", "smoke", "--seeds", ""], "there are no seeds"),
+        (["run", "smoke", "--seeds", "x"], "neither a whole number nor a range"),
+        (["run", "smoke", "--shard", "3/2"], "1 <= k <= N"),
+        (["run", "smoke", "--steps", "0"], "not a positive whole number"),
+        (["run", "smoke", "--timeout", "-1"], "not a positive number of seconds"),
+        (["run", "smoke", "--wrokers", "2"], "--wrokers"),
+        (["run", "smoke", "--environments", "Acrobot-v1", "--steps", "9", "--algorithms", "ppo"], "nothing would run"),
+        (["run", "smoke", "--dir", "pyproject.toml/x"], "cannot use pyproject.toml/x"),
+        (["run", "smoke", "--executor", "ray", "--gpus", "0"], "--workers and --gpus are for the local pool"),
+        (["run", "smoke", "--address", "auto"], "add --executor ray"),
+        (["run", "smoke", "--runs-per-gpu", "2"], "--gpus 0,1"),
+        (["run", "smoke", "--gpus", "0", "--workers", "2"], "leave --workers out"),
+        (["report", ".", "--", "--x"], "report takes no flags for scripts"),
+        (["walk"], "walk"),
+        (["report", "no/such/folder"], "there is no folder no/such/folder"),
+    ],
+)  # fmt: skip
+def test_bad_input_is_one_line_and_status_2(words, says):
+    result = benchmark(*words)
+    assert result.returncode == 2
+    assert result.stderr.startswith("error: ")
+    assert result.stderr.count("\n") == 1
+    assert says in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("seeds = [1\nx = 2\n", "line 2"),
+        ("seeds = [1]", "lacks algorithms"),
+        (SUITE.replace("[1, 2]", "[]"), "there are no seeds"),
+        (SUITE.replace("[1, 2]", "[1, 1]"), "seeds must be a list of different whole numbers"),
+        (SUITE.replace("total_timesteps = 100", "total_timestep = 100"), "did you mean total_timesteps"),
+        (SUITE.replace("flags", "flag"), "[algorithms.fake] has an unknown key flag; did you mean flags"),
+        (SUITE.replace("CartPole-v1", "CartPol-v1"), "no environment CartPol-v1; did you mean CartPole-v1"),
+        (SUITE.replace('"{script}"', '"no_such.py"'), "there is no script no_such.py"),
+        (SUITE + "[tuned.fake.CartPole-v1]\nbehaviour = 'x'\n", "must name the source"),
+        (SUITE + "[tuned.fak.CartPole-v1]\nsource = 'x'\n", "did you mean fake"),
+        (SUITE + "[tuned.fake.Cartpole-v1]\nsource = 'x'\n", "did you mean CartPole-v1"),
+        (SUITE.replace("total_timesteps = 100", "total_timesteps = 100\nscore_range = [5, 1]"), "two rising numbers"),
+    ],
+)
+def test_malformed_suite_is_named_with_its_place(suite, tmp_path, text, says):
+    path = suite(text=text)
+    with pytest.raises(BadInput) as error:
+        make_jobs(load_suite(str(path)), tmp_path)
+    assert says in str(error.value)
+    assert str(path) in str(error.value) or "there are no seeds" in says or "no environment" in says
+
+
+def test_dry_run_prints_commands_and_leaves_nothing(suite, tmp_path):
+    result = benchmark("run", suite(), "--dir", tmp_path / "runs", "--dry-run", "--", "--eval-episodes", "3")
+    lines = result.stdout.splitlines()
+    assert result.returncode == 0
+    assert len(lines) == 4
+    assert all("--eval-episodes 3 --run-dir" in line for line in lines)
+    assert not (tmp_path / "runs").exists()
+
+
+# ======================================================================================================================
+# One job: what a script may do
+# ======================================================================================================================
+@pytest.mark.parametrize(
+    ("behaviour", "status", "reason", "starts"),
+    [
+        ("ok", "done", "", ["start"]),
+        ("crash", "failed", "exit status 1", ["start", "start"]),
+        ("refuse", "failed", "exit status 2", ["start"]),  # bad input stays bad
+        ("killed", "failed", "killed by SIGKILL", ["start", "resume"]),
+        ("no-summary", "failed", "exit status 0, but no summary.json", ["start", "resume"]),
+        ("flaky", "done", "", ["start", "resume"]),
+        ("no-checkpoint", "done", "", ["start", "start"]),
+    ],
+)
+def test_outcomes(suite, tmp_path, behaviour, status, reason, starts):
+    job = one_job(suite(behaviour), tmp_path)
+    record = run_one(job, retries=1)
+    assert (record["status"], record["reason"]) == (status, reason)
+    assert history(job) == starts
+    assert json.loads((job.directory / "job.json").read_text())["status"] == status
+    assert (job.directory / "log.txt").read_text().count("$ ") == len(starts)
+
+
+def test_a_hanging_script_and_its_children_are_ended(suite, tmp_path, monkeypatch):
+    monkeypatch.setattr(pool, "GRACE", 0.2)
+    job = one_job(suite("hang"), tmp_path)
+    record = run_one(job, retries=0, timeout=1.0)
+    assert (record["status"], record["reason"]) == ("failed", "timed out after 1 s")
+    assert not any(is_alive(pid) for pid in pids(tmp_path))
+    assert not any(is_alive(pid) for pid in group_members(pids(tmp_path)[0]))
+
+
+def group_members(group: int) -> list[int]:
+    """The processes of a process group."""
+    members = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = path.read_text().rpartition(")")[2].split()
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        if int(fields[2]) == group:
+            members.append(int(path.parent.name))
+    return members
+
+
+def test_finished_runs_are_left_alone_until_script_flags_or_versions_change(suite, tmp_path, monkeypatch):
+    job = one_job(suite(), tmp_path)
+    assert run_one(job)["status"] == "done"
+    assert run_one(job)["status"] == "finished"
+    longer = make_jobs(load_suite(str(suite())), tmp_path, ["CartPole-v1"], seeds=[1], total_timesteps=300)[0]
+    assert run_one(longer)["status"] == "done"
+    assert (job.directory / "superseded-1" / "summary.json").exists()  # kept, not overwritten
+    job.script.write_text(job.script.read_text() + "\n# changed\n")
+    assert run_one(longer)["status"] == "done"
+    assert (job.directory / "superseded-2").exists()
+    monkeypatch.setattr(pool, "installed_version", lambda name: "0.0")
+    assert run_one(longer)["status"] == "done"
+    assert history(job) == ["start"] * 4
+
+
+def test_half_finished_run_is_resumed_and_a_damaged_checkpoint_begins_anew(suite, tmp_path):
+    job = one_job(suite("flaky"), tmp_path)
+    assert run_one(job, retries=0)["status"] == "failed"
+    (job.run_dir / "checkpoint.pt").write_text("damaged")
+    assert run_one(job, retries=0)["status"] == "done"
+    assert history(job) == ["start", "resume", "start"]
+    assert (job.directory / "superseded-1" / "checkpoint.pt").read_text() == "damaged"
+
+
+def test_full_disk_fails_the_run_and_not_the_benchmark(suite, tmp_path, monkeypatch):
+    jobs = make_jobs(load_suite(str(suite())), tmp_path)
+    real = pool.write_atomically
+
+    def full(path, data):
+        if "CartPole" in str(path):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        real(path, data)
+
+    monkeypatch.setattr(pool, "write_atomically", full)
+    records = {}
+    pool.run_local(jobs, lambda job, record: records.update({job.name: record}), workers=2)
+    assert [record["status"] for _, record in sorted(records.items())] == ["done", "done", "failed", "failed"]
+    reason = records["CartPole-v1__fake__1"]["reason"]
+    assert reason == "the benchmark could not go on: [Errno 28] No space left on device"
+
+
+def test_gpus_are_shared_out(suite, tmp_path):
+    jobs = make_jobs(load_suite(str(suite())), tmp_path, seeds=list(range(8)))
+    pool.run_local(jobs, lambda job, record: None, workers=1, gpus=["0", "3"], runs_per_gpu=2)
+    used = [path.read_text().split()[2] for path in tmp_path.rglob("history.txt")]
+    assert set(used) == {"0", "3"}
+
+
+# ======================================================================================================================
+# The whole program
+# ======================================================================================================================
+def test_failures_are_listed_with_their_log_and_status_1(suite, tmp_path):
+    result = benchmark("run", suite("crash"), "--dir", tmp_path / "runs", "--seeds", "1", "--retries", "0")
+    assert result.returncode == 1
+    assert "0 runs done, 0 had been done before, 2 failed" in result.stdout
+    assert result.stdout.count("Traceback: it crashed at once") == 2
+
+
+def test_a_script_that_meets_a_full_disk(suite, tmp_path):
+    def limit():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+
+    result = benchmark("run", suite("big"), "--dir", tmp_path / "runs", "--seeds", "1", preexec_fn=limit)
+    assert result.returncode == 1
+    assert "File too large" in result.stdout
+    assert "2 failed" in result.stdout
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_interrupted_it_leaves_nothing_running_and_goes_on_later(suite, tmp_path, start, number):
+    directory = tmp_path / "runs"
+    process = start("run", suite("wait"), "--dir", directory, "--workers", "2")
+    wait_until(lambda: len(list(directory.glob("*/run/checkpoint.pt"))) == 2)
+    process.send_signal(number)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 130, output
+    assert not any(is_alive(pid) for pid in pids(directory))
+    (directory / "go").touch()
+    result = benchmark("run", suite("wait"), "--dir", directory)
+    assert result.returncode == 0, result.stdout
+    histories = [path.read_text() for path in directory.rglob("history.txt")]
+    assert sorted(text.count("resume") for text in histories) == [0, 0, 1, 1]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="rests on PR_SET_PDEATHSIG")
+def test_killed_outright_it_leaves_nothing_running(suite, tmp_path, start):
+    directory = tmp_path / "runs"
+    process = start("run", suite("wait"), "--dir", directory, "--workers", "2")
+    wait_until(lambda: len(list(directory.glob("*/run/checkpoint.pt"))) == 2)
+    process.kill()
+    process.communicate()
+    wait_until(lambda: not any(is_alive(pid) for pid in pids(directory)))
+
+
+def test_two_invocations_do_no_job_twice(suite, tmp_path, start):
+    directory = tmp_path / "runs"
+    words = ("run", suite("wait"), "--dir", directory, "--workers", "2")
+    both = [start(*words), start(*words)]
+    wait_until(lambda: len(list(directory.glob("*/run/checkpoint.pt"))) == 4)  # each is at two jobs
+    (directory / "go").touch()
+    outputs = [process.communicate(timeout=60)[0] for process in both]
+    assert [process.returncode for process in both] == [0, 0], outputs
+    assert [len(path.read_text().splitlines()) for path in directory.rglob("history.txt")] == [1] * 4
+    assert "left to the invocation that is at them" in "".join(outputs)
