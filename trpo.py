@@ -491,7 +491,8 @@ class Run:
         write_atomically(args.run_dir / "args.json", json.dumps(self.flags() | about, indent=2).encode())
         # After a kill the event file can be ahead of the checkpoint: purge_step disowns what will be done again.
         self.writer = SummaryWriter(args.run_dir, purge_step=self.global_step + 1 if checkpoint else None)
-        print(f"{SCRIPT.name}: {args.env_id}, seed {args.seed}, {device}, {total_steps:,} steps, {args.run_dir}")
+        whole = "" if total_steps == args.total_timesteps else f" (whole batches within {args.total_timesteps:,})"
+        print(f"{SCRIPT.name}: {args.env_id}, seed {args.seed}, {device}, {total_steps:,} steps{whole}, {args.run_dir}")
         if checkpoint:
             print(f"resumed at step {self.global_step:,} with fresh episodes: the same statistically, not bit for bit")
         self.bar = tqdm(total=total_steps, initial=self.global_step, unit=" steps", disable=not sys.stderr.isatty())
