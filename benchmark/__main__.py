@@ -129,7 +129,11 @@ def run(args: argparse.Namespace) -> int:
 
     def on_done(job: Job, record: dict) -> None:
         records.append((job, record))
-        bar.update()
+        if record["status"] in ("finished", "locked"):
+            bar.total -= 1  # the time left is reckoned from the runs that run
+            bar.refresh()
+        else:
+            bar.update()
         ran = sum(other["status"] not in ("finished", "locked") for _, other in records)
         left = (time.monotonic() - start) / max(ran, 1) * (len(jobs) - len(records))
         line = f"{len(records)}/{len(jobs)} {job.name}: {record['status']} {record.get('reason', '')}".rstrip()

@@ -1,6 +1,7 @@
 """From a suite (a TOML file) to the grid of jobs that it stands for."""
 
 import sys
+from collections.abc import Iterable
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -14,6 +15,9 @@ else:
 
 ROOT = Path(__file__).resolve().parent.parent  # the folder that the scripts lie in
 SUITES = Path(__file__).resolve().parent / "suites"
+
+
+RESERVED = ("env-id", "seed", "run-dir", "resume")  # flags that the benchmark gives itself
 
 
 class BadInput(Exception):
@@ -154,6 +158,13 @@ def check_environment(env_id: str) -> None:
         raise BadInput(f"there is no environment {env_id}; {did_you_mean(env_id, list(gym.registry))}")
 
 
+def refuse_reserved(names: Iterable[str], place: str) -> None:
+    """Refuse flags that would override what the benchmark records of a run."""
+    for name in names:
+        if name.replace("_", "-") in RESERVED:
+            raise BadInput(f"{place} must not give {name}: the benchmark gives every run its own")
+
+
 def make_jobs(
     suite: dict,
     directory: Path,
@@ -173,6 +184,7 @@ def make_jobs(
         if algorithm not in suite["algorithms"]:
             hint = did_you_mean(algorithm, list(suite["algorithms"]))
             raise BadInput(f"there is no algorithm {algorithm} in this suite; {hint}")
+    refuse_reserved((word[2:].partition("=")[0] for word in extra if word.startswith("--")), "what follows --")
     environments = environments or list(suite["environments"])
     for env_id in environments:
         check_environment(env_id)
@@ -194,6 +206,7 @@ def make_jobs(
                 tuned = dict(suite.get("tuned", {}).get(algorithm, {}).get(env_id, {}))
                 tuned.pop("source", None)
                 flags = {"total_timesteps": steps, "torch_threads": 1} | entry.get("flags", {}) | tuned
+                refuse_reserved(flags, f"the flags of {algorithm} on {env_id}")
                 if total_timesteps:
                     flags["total_timesteps"] = total_timesteps
                 name = f"{env_id}__{algorithm}__{seed}".replace("/", "_").replace(":", "_")

@@ -91,6 +91,14 @@ def is_finished(job: Job) -> bool:
     return read_json(job.run_dir / "summary.json") is not None and is_same_run(job)
 
 
+def renew_record(job: Job) -> None:
+    """Give the record of a finished run the score_range that the suite has now."""
+    record = read_json(job.directory / "job.json")
+    ends = list(job.score_range) if job.score_range else None
+    if record.get("score_range") != ends:
+        save_record(job, record | {"score_range": ends})
+
+
 def set_aside(job: Job) -> None:
     """Move a run directory that cannot be gone on with out of the way; it is kept."""
     k = 1
@@ -100,16 +108,23 @@ def set_aside(job: Job) -> None:
 
 
 @contextmanager
-def claim(job: Job) -> Iterator[bool]:
-    """Hold the job's lock: True, or False where another invocation holds it. The kernel frees it with the process."""
+def claim(job: Job) -> Iterator[str]:
+    """Hold the job's lock, which the kernel frees with the process. Yields why there is nothing to run, or "".
+
+    "locked": another invocation holds it; "finished": the run is there.
+    """
     job.directory.mkdir(parents=True, exist_ok=True)
     with (job.directory / "lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            yield False
+            yield "locked"
+            return
+        if is_finished(job):
+            renew_record(job)
+            yield "finished"
         else:
-            yield True
+            yield ""
 
 
 # ======================================================================================================================
@@ -135,12 +150,7 @@ def run_job(
     not tried again; where it answers --resume, the checkpoint is no good and the run starts anew. `timeout` is in
     seconds and per attempt; `variables` join the environment. The caller holds the job's lock.
     """
-    record = {
-        "algorithm": job.algorithm, "script": job.script.name, "env_id": job.env_id, "seed": job.seed,
-        "flags": job.flags, "extra": list(job.extra), "score_range": job.score_range,
-        "status": "running", "reason": "", "attempts": 0,
-    }  # fmt: skip
-    failures = 0
+    record, failures = new_record(job), 0
     try:
         resume = is_same_run(job) and (job.run_dir / "checkpoint.pt").exists()
         while record["status"] == "running":
@@ -161,8 +171,17 @@ def run_job(
                 resume = (job.run_dir / "checkpoint.pt").exists()
         save_record(job, record)
     except OSError as error:  # a full disk, for one; the record in memory still says so
-        record |= {"status": "failed", "reason": f"the benchmark could not go on: {error}"}
+        record |= {"status": "failed", "reason": f"the benchmark could not go on: {error.strerror}"}
     return record
+
+
+def new_record(job: Job) -> dict:
+    """What job.json holds of a job that begins."""
+    return {
+        "algorithm": job.algorithm, "script": job.script.name, "env_id": job.env_id, "seed": job.seed,
+        "flags": job.flags, "extra": list(job.extra), "score_range": job.score_range,
+        "status": "running", "reason": "", "attempts": 0,
+    }  # fmt: skip
 
 
 def save_record(job: Job, record: dict) -> None:
@@ -179,7 +198,7 @@ def attempt(
     launched = words
     if sys.platform == "linux":
         launched = [sys.executable, "-c", LAUNCHER, str(os.getpid()), *words[1:]]
-    threads = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
+    timed_out, threads = False, {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
     with (job.directory / "log.txt").open("a", encoding="utf-8") as log:
         print("$", shlex.join(words), file=log, flush=True)
         process = subprocess.Popen(
@@ -195,14 +214,17 @@ def attempt(
             while process.poll() is None:
                 if stop is not None and stop.is_set():
                     return "interrupted", ""
-                if timeout is not None and time.monotonic() - begun > timeout:
-                    return "failed", f"timed out after {timeout:g} s"
+                timed_out = timeout is not None and time.monotonic() - begun > timeout
+                if timed_out:
+                    break
                 with suppress(subprocess.TimeoutExpired):
                     process.wait(0.2)
         finally:
             end(process)
     if read_json(job.run_dir / "summary.json") is not None:  # written last, so its presence means success
         return "done", ""
+    if timed_out:
+        return "failed", f"timed out after {timeout:g} s"
     if process.returncode < 0:
         return "failed", f"killed by {signal.Signals(-process.returncode).name}"
     if process.returncode > 0:
@@ -256,12 +278,10 @@ def run_local(
     def work(job: Job) -> dict:
         variables = slots.get()
         try:
-            with claim(job) as mine:
-                if not mine:
-                    return {"status": "locked"}
-                return {"status": "finished"} if is_finished(job) else run_job(job, retries, timeout, variables, stop)
+            with claim(job) as over:
+                return {"status": over} if over else run_job(job, retries, timeout, variables, stop)
         except OSError as error:
-            return {"status": "failed", "reason": str(error)}
+            return {"status": "failed", "reason": f"the benchmark could not begin: {error.strerror}"}
         finally:
             slots.put(variables)
 

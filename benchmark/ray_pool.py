@@ -2,12 +2,11 @@
 
 import os
 import socket
-import sys
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 
 from .grid import ROOT, BadInput, Job
-from .pool import claim, is_finished, run_job
+from .pool import GRACE, claim, new_record, run_job, save_record
 
 IN_FLIGHT = 256  # jobs handed to Ray at a time; each holds its lock, and so an open file
 
@@ -50,33 +49,42 @@ def run_ray(
     # Ray hides the GPUs from a task that asked for one it did not get, but not from a task that asked for none.
     variables = {} if gpus else {"CUDA_VISIBLE_DEVICES": ""}
     remote = ray.remote(num_cpus=1, num_gpus=gpus, max_retries=node_losses)(run_job)
-    waiting, running = list(reversed(jobs)), {}
+    waiting, running = list(reversed(jobs)), {}  # running: future -> job, and its lock: held here rather than on a node
     try:
-        with ExitStack() as locks:  # held here rather than on a node, whose loss must not leave a job locked
-            while waiting or running:
-                while waiting and len(running) < IN_FLIGHT:
-                    job, lock = waiting.pop(), ExitStack()
-                    locks.push(lock)
-                    if not lock.enter_context(claim(job)):
-                        on_done(job, {"status": "locked"})
-                    elif is_finished(job):
-                        lock.close()
-                        on_done(job, {"status": "finished"})
-                    else:
-                        running[remote.remote(job, retries, timeout, variables)] = job, lock
-                if not running:
-                    continue
-                (future, *_), _ = ray.wait(list(running), num_returns=1)
-                job, lock = running.pop(future)
+        if gpus and not ray.cluster_resources().get("GPU"):
+            raise BadInput("--runs-per-gpu: the Ray cluster has no GPU; leave it out to run on CPUs")
+        while waiting or running:
+            while waiting and len(running) < IN_FLIGHT:
+                job, lock = waiting.pop(), ExitStack()
                 try:
-                    record = ray.get(future)
-                except ray.exceptions.RayError as error:
-                    reason = str(error).strip().splitlines()[0]
-                    record = {"status": "failed", "reason": f"Ray lost it: {reason}"}
-                lock.close()
-                on_done(job, record)
+                    over = lock.enter_context(claim(job))
+                except OSError as error:
+                    on_done(job, {"status": "failed", "reason": f"the benchmark could not begin: {error.strerror}"})
+                    continue
+                if over:
+                    lock.close()
+                    on_done(job, {"status": over})
+                else:
+                    running[remote.remote(job, retries, timeout, variables)] = job, lock
+            if not running:
+                continue
+            (future, *_), _ = ray.wait(list(running), num_returns=1)
+            job, lock = running[future]
+            try:
+                record = ray.get(future)
+            except ray.exceptions.RayError as error:
+                reason = f"Ray lost it: {str(error).strip().splitlines()[0]}"
+                record = new_record(job) | {"status": "failed", "reason": reason}
+                with suppress(OSError):
+                    save_record(job, record)
+            del running[future]
+            lock.close()
+            on_done(job, record)
     finally:
         for future in running:
-            ray.cancel(future)
-        sys.stderr.flush()
+            ray.cancel(future)  # a KeyboardInterrupt in run_job, which then ends its script
+        if running:
+            ray.wait(list(running), num_returns=len(running), timeout=GRACE + 30)
+        for _, lock in running.values():
+            lock.close()
         ray.shutdown()

@@ -70,21 +70,27 @@ def share(value: float) -> str:
     return f"{value:.2f}"
 
 
-def count_words(runs: list[Run], curves: bool = False) -> str:
+def count_words(runs: list[Run], needs: str = "") -> str:
     """'n = 5, 1 failed, 1 unfinished': what the runs of one algorithm came to; n counts those that are used.
 
-    With `curves`, those that are done but whose episodes are not all known are no part of n.
+    With `needs`, "curve" or an entry of the summaries, those that are done but lack it are no part of n.
     """
-    counts = Counter(
-        "no curve" if curves and run.status == "done" and not run.has_curve else run.status for run in runs
-    )
-    rare = [f"{counts[name]} {name}" for name in ("unfinished", "no curve") if counts[name]]
+
+    def word(run: Run) -> str:
+        if run.status == "done" and needs == "curve" and not run.has_curve:
+            return "no curve"
+        if run.status == "done" and needs in run.summary and run.summary[needs] is None:
+            return "without an episode"
+        return run.status
+
+    counts = Counter(map(word, runs))
+    rare = [f"{counts[name]} {name}" for name in ("unfinished", "no curve", "without an episode") if counts[name]]
     return ", ".join([f"n = {counts['done']}", f"{counts['failed']} failed", *rare])
 
 
-def caption_counts(groups: dict[str, list[Run]], curves: bool = False) -> str:
+def caption_counts(groups: dict[str, list[Run]], needs: str = "") -> str:
     """The counts of each algorithm for a caption, said once where they are all the same."""
-    words = {name: count_words(runs, curves) for name, runs in groups.items()}
+    words = {name: count_words(runs, needs) for name, runs in groups.items()}
     if len(set(words.values())) == 1:
         return f"Each algorithm: {next(iter(words.values()))}"
     return "; ".join(f"{name}: {text}" for name, text in words.items())
@@ -151,7 +157,7 @@ def learning_curves(
                     [env_id, name, run.seed, axis, f"{x:.6g}", "" if math.isnan(y) else f"{y:.6g}"]
                     for x, y in zip(grid, curve, strict=True)
                 ]
-        labels = {name: f"{name} ({count_words(groups[name], curves=True)})" for name in lines}
+        labels = {name: f"{name} ({count_words(groups[name], 'curve')})" for name in lines}
         stem = f"curve-{axis}-{env_id}".replace("/", "_").replace(":", "_")
         x_label = "environment steps" if axis == "steps" else "seconds of training"
         word = {"iqm": "IQM", "mean": "mean"}[aggregate]
@@ -161,7 +167,7 @@ def learning_curves(
             f"{env_id}: return of the training episodes by {x_label}, {word} over seeds with a 95% bootstrap band, in "
             f"bins of 1/{BINS} of the longest run; a line ends with its shortest run. "
         )
-        figures.append(Figure(f"{caption}{caption_counts(groups, curves=True)}.", stem))
+        figures.append(Figure(f"{caption}{caption_counts(groups, 'curve')}.", stem))
     return figures, rows
 
 
@@ -169,16 +175,16 @@ def return_table(groups: dict[str, list[Run]], env_id: str, key: str, what: str)
     """Mean, IQM, intervals and per-seed values of one entry of the summaries."""
     rows = []
     for name, runs in groups.items():
-        values = {run.seed: run.summary[key] for run in done(runs)}
-        known = np.array([value for value in values.values() if value is not None], float)
+        values = [(run.seed, run.summary[key]) for run in done(runs)]
+        known = np.array([value for _, value in values if value is not None], float)
         cells = [
             with_interval(statistic(known), stats.interval(known, statistic)) if len(known) else "-"
             for statistic in (stats.mean, stats.iqm)
         ]
-        seeds = ", ".join(f"{seed}: {number(value)}" for seed, value in values.items())
+        seeds = ", ".join(f"{seed}: {number(value)}" for seed, value in values)
         failed = sum(run.status == "failed" for run in runs)
         rows.append([name, str(len(known)), str(failed), *cells, seeds])
-    caption = f"{env_id}: {what}; 95% bootstrap intervals over seeds. {caption_counts(groups)}."
+    caption = f"{env_id}: {what}; 95% bootstrap intervals over seeds. {caption_counts(groups, key)}."
     return Table(caption, ["algorithm", "n", "failed", "mean", "IQM", "per seed"], rows)
 
 
@@ -193,14 +199,14 @@ def speed_table(groups: dict[str, list[Run]], env_id: str) -> Table:
             count = int(np.isfinite(times[:, 0]).sum())
             medians = np.quantile(times, 0.5, axis=0, method="inverted_cdf")  # of all n, so infinite if most never do
             cells = [f"{count}/{len(good)}", *(number(m) if math.isfinite(m) else "never" for m in medians)]
-        speeds = np.array([run.summary["sps"] for run in done(runs)], float)
+        speeds = np.array([run.summary["sps"] for run in good], float)
         speed = with_interval(speeds.mean(), stats.interval(speeds, stats.mean)) if len(speeds) else "-"
         rows.append([name, *cells, speed])
     goal = f"threshold {level:g}" if level is not None else "no threshold is registered"
     caption = (
         f"{env_id} ({goal}): runs in which the last 100 training episodes averaged the threshold, the median steps and "
         f"seconds until then over all n runs ('never': most did not), and steps per second. "
-        f"{caption_counts(groups, curves=True)}."
+        f"{caption_counts(groups, 'curve')}."
     )
     return Table(caption, ["algorithm", "reached", "steps", "seconds", "steps per second"], rows)
 
@@ -208,57 +214,63 @@ def speed_table(groups: dict[str, list[Run]], env_id: str) -> Table:
 # ======================================================================================================================
 # Across environments
 # ======================================================================================================================
-def scored(runs: list[Run]) -> dict[str, dict[str, np.ndarray]]:
-    """algorithm -> env_id -> normalised scores (n,) of its good runs, where the environment has a scale."""
-    scores: dict[str, dict[str, list[float]]] = {}
-    for run in done(runs):
-        if run.score_range is not None:
-            scores.setdefault(run.algorithm, {}).setdefault(run.env_id, []).append(run.score)
-    return {name: {env: np.array(x) for env, x in environments.items()} for name, environments in scores.items()}
+def attempted(runs: list[Run]) -> dict[str, dict[str, list[Run]]]:
+    """algorithm -> env_id -> its runs, however they ended."""
+    groups: dict[str, dict[str, list[Run]]] = {}
+    for run in runs:
+        groups.setdefault(run.algorithm, {}).setdefault(run.env_id, []).append(run)
+    return groups
 
 
-def pooled(statistic):
-    """The statistic of all runs of all environments together, as stratified() takes it."""
-    return lambda groups: statistic(np.concatenate(groups, -1))
+def without_result(groups: dict[str, dict[str, list[Run]]]) -> list[str]:
+    """A sentence for each algorithm and environment of which no run is done."""
+    return [
+        f"{name} on {env_id}: {count_words(runs)}, so there is no result."
+        for name, environments in groups.items()
+        for env_id, runs in environments.items()
+        if not done(runs)
+    ]
 
 
 def scores_section(runs: list[Run], style: dict, out: Path) -> Section:
     """Normalised scores and performance profiles, side by side for algorithms that ran on the same environments."""
     section = Section("Across environments: normalised scores")
-    scores, groups = scored(runs), {}
-    for name, environments in scores.items():
+    tried = attempted([run for run in runs if run.score_range is not None])
+    groups: dict[tuple[str, ...], list[str]] = {}
+    for name, environments in tried.items():
         groups.setdefault(tuple(environments), []).append(name)
     for i, (environments, names) in enumerate(groups.items()):
-        members = {
-            name: [run for run in runs if run.algorithm == name and run.env_id in environments] for name in names
-        }
-        ranges = {run.env_id: run.score_range for name in names for run in members[name] if run.score_range}
+        members = {name: [run for env_id in environments for run in tried[name][env_id]] for name in names}
+        ranges = {run.env_id: run.score_range for name in names for run in members[name]}
         scale = ", ".join(f"{low:g} and {high:g} on {env}" for env, (low, high) in ranges.items())
         counts = caption_counts(members)
+        scores = {name: [np.array([run.score for run in done(x)]) for x in tried[name].values()] for name in names}
+        known = {name: x for name, x in scores.items() if all(map(len, x))}
         rows, lines = [], {}
-        xs = np.concatenate([x for name in names for x in scores[name].values()])
+        xs = np.concatenate([np.zeros(1), *(x for several in known.values() for x in several)])
         thresholds = np.linspace(min(0.0, xs.min()) - 0.02, max(1.0, xs.max()) + 0.02, PROFILE_POINTS)
-        for name in names:
-            x = list(scores[name].values())
-            cells = [
-                with_interval(*stats.stratified(x, pooled(statistic)), share) for statistic in (stats.mean, stats.iqm)
-            ]
+        for name, x in scores.items():
+            cells = ["-", "-"]
+            if name in known:
+                cells = [with_interval(*stats.stratified(x, f), share) for f in (stats.pooled_mean, stats.pooled_iqm)]
+                profile, ends = stats.stratified(x, lambda g: stats.performance_profile(g, thresholds))  # noqa: B023
+                lines[name] = (thresholds, profile, *ends)
             rows.append([name, str(sum(map(len, x))), *cells])
-            profile, ends = stats.stratified(x, lambda g: stats.performance_profile(g, thresholds))  # noqa: B023
-            lines[name] = (thresholds, profile, *ends)
         caption = (
-            f"Normalised evaluation score: 0 and 1 stand for {scale}. 95% bootstrap intervals, seeds drawn anew within "
-            f"each environment. {counts}."
+            f"Normalised evaluation score: 0 and 1 stand for {scale}; every environment weighs the same. 95% bootstrap "
+            f"intervals, seeds drawn anew within each environment. {counts}."
         )
         section.tables.append(Table(caption, ["algorithm", "runs", "mean", "IQM"], rows))
         stem = "profile" if i == 0 else f"profile-{i + 1}"
-        labels = {name: f"{name} ({count_words(members[name])})" for name in names}
-        plots.plot_bands(out / stem, lines, labels, style, "Performance profile", "normalised score s",
-                         "share of runs above s")  # fmt: skip
-        section.figures.append(Figure(
-            f"Performance profile over {', '.join(environments)}: the share of runs whose evaluation scores more than "
-            f"s, with 95% bootstrap bands; higher is better. {counts}.", stem,
-        ))  # fmt: skip
+        labels = {name: f"{name} ({count_words(members[name])})" for name in lines}
+        if lines:
+            plots.plot_bands(out / stem, lines, labels, style, "Performance profile", "normalised score s",
+                             "share of runs above s")  # fmt: skip
+            section.figures.append(Figure(
+                f"Performance profile over {', '.join(environments)}: the share of runs whose evaluation scores more "
+                f"than s, with 95% bootstrap bands; higher is better. {counts}.", stem,
+            ))  # fmt: skip
+    section.notes += without_result(tried)
     bare = sorted({run.env_id for run in runs if run.score_range is None})
     if bare:
         section.notes.append(f"Not in these scores, for want of a score_range in the suite: {', '.join(bare)}.")
@@ -268,26 +280,38 @@ def scores_section(runs: list[Run], style: dict, out: Path) -> Section:
 def improvement_section(runs: list[Run], out: Path) -> Section:
     """The probability of improvement for each pair of algorithms that share an environment."""
     section = Section("Across environments: probability of improvement")
-    returns: dict[str, dict[str, list[float]]] = {}
-    for run in done(runs):
-        returns.setdefault(run.algorithm, {}).setdefault(run.env_id, []).append(run.summary["eval_return_mean"])
+    shared = {env_id for env_id, groups in by_environment(runs).items() if len(groups) > 1}
+    tried = attempted([run for run in runs if run.env_id in shared])
+    returns = {
+        name: {env_id: np.array([run.summary["eval_return_mean"] for run in done(x)], float) for env_id, x in y.items()}
+        for name, y in tried.items()
+    }
     rows, intervals = [], []
     for x, y in combinations(returns, 2):
         common = [env for env in returns[x] if env in returns[y]]
-        if common:
-            pairs = [np.array(returns[name][env], float) for env in common for name in (x, y)]
-            estimate, ends = stats.stratified(pairs, stats.improvement)
-            rows.append([x, y, str(len(common)), with_interval(float(estimate), ends, share)])
+        known = [env for env in common if len(returns[x][env]) and len(returns[y][env])]
+        if known:
+            estimate, ends = stats.stratified(
+                [returns[name][env] for env in known for name in (x, y)], stats.improvement
+            )
+            rows.append([x, y, str(len(known)), with_interval(float(estimate), ends, share)])
             intervals.append((f"{x} > {y}", float(estimate), *ends))
+        elif common:
+            rows.append([x, y, "0", "-"])
     if rows:
-        names = {name: [run for run in runs if run.algorithm == name] for name in returns}
+        counts = caption_counts(
+            {name: [run for x in environments.values() for run in x] for name, environments in tried.items()}
+        )
         caption = (
             "The probability that a run of X evaluates higher than one of Y on the same environment, a tie counting "
-            f"half, averaged over the environments both ran on; 95% bootstrap intervals. {caption_counts(names)}."
+            "half, averaged over the environments where both have a run that is done; 95% bootstrap intervals. "
+            f"{counts}."
         )
         section.tables.append(Table(caption, ["X", "Y", "environments", "P(X > Y)"], rows))
-        plots.plot_intervals(out / "improvement", intervals, "Probability of improvement", "P(X > Y)")
-        section.figures.append(Figure(caption, "improvement"))
+        if intervals:
+            plots.plot_intervals(out / "improvement", intervals, "Probability of improvement", "P(X > Y)")
+            section.figures.append(Figure(caption, "improvement"))
+        section.notes += without_result(tried)
     else:
         section.notes.append("No two algorithms ran on the same environment.")
     return section
@@ -300,7 +324,9 @@ def result_rows(runs: list[Run]) -> list[list]:
     """One row a run, the failed and unfinished ones too, under the names of RESULT_COLUMNS."""
     rows = []
     for run in runs:
-        times = [x if math.isfinite(x) else "" for x in reached(run)] if run.has_curve else ["", ""]
+        times = ["", ""]  # unknown
+        if run.has_curve and threshold(run.env_id) is not None:
+            times = [x if math.isfinite(x) else "never" for x in reached(run)]
         score = run.score if run.status == "done" else math.nan
         rows.append([
             run.algorithm, run.env_id, run.seed, run.status, run.reason,

@@ -139,7 +139,11 @@ def read_episodes(directory: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray, 
             for record in records:
                 if EPISODES.encode() in record:
                     event = Event.FromString(record)
-                    episodes += [(event.step, event.wall_time - start, v.simple_value) for v in event.summary.value]
+                    episodes += [
+                        (event.step, event.wall_time - start, v.simple_value)
+                        for v in event.summary.value
+                        if v.tag == EPISODES
+                    ]
         except DecodeError as error:
             problems.append(f"{name} holds a record that is no event: {error}")
         before = seconds[-1] if len(seconds) else 0.0

@@ -62,6 +62,26 @@ def stratified(groups: list[np.ndarray], statistic, level: float = LEVEL) -> tup
     return estimate, percentile_interval(np.asarray(statistic(drawn)), level)
 
 
+def pooled_mean(groups: list[np.ndarray]) -> np.ndarray:
+    """The mean over environments of the mean over runs: groups (..., n_i) -> (...)."""
+    return np.mean([group.mean(-1) for group in groups], axis=0)
+
+
+def pooled_iqm(groups: list[np.ndarray]) -> np.ndarray:
+    """The interquartile mean of all runs together, each weighing 1/n_i of its environment: groups (..., n_i) -> (...).
+
+    Where the n_i are equal it is iqm() of all runs.
+    """
+    sizes = [group.shape[-1] for group in groups]
+    values = np.concatenate(groups, -1)
+    order = np.argsort(values, -1)
+    weights = np.concatenate([np.full(n, 1 / (n * len(sizes))) for n in sizes])[order]
+    right = np.cumsum(weights, -1)
+    cut = sum(sizes) // 4 / sum(sizes)
+    kept = np.clip(np.minimum(right, 1 - cut) - np.maximum(right - weights, cut), 0, None)
+    return (kept * np.take_along_axis(values, order, -1)).sum(-1) / kept.sum(-1)
+
+
 def performance_profile(groups: list[np.ndarray], thresholds: np.ndarray) -> np.ndarray:
     """The share of runs that score above each threshold, every environment weighing the same.
 

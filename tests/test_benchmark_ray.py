@@ -2,16 +2,14 @@
 
 import shutil
 import threading
-import time
 from pathlib import Path
 
 import pytest
+from benchmark_helpers import is_alive, wait_until
+from ray.cluster_utils import Cluster
 
 from benchmark.grid import BadInput, load_suite, make_jobs
 from benchmark.ray_pool import run_ray
-
-pytest.importorskip("ray")
-from ray.cluster_utils import Cluster
 
 SUITE = """
 seeds = [1]
@@ -23,21 +21,6 @@ total_timesteps = 100
 wait = { script = "SCRIPT", flags = { behaviour = "wait" } }
 crash = { script = "SCRIPT", flags = { behaviour = "crash" } }
 """
-
-
-def is_alive(pid: str) -> bool:
-    """Whether a process runs; a zombie does not."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
-
-
-def wait_until(condition) -> None:
-    deadline = time.monotonic() + 90
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.05)
 
 
 def test_a_lost_node_costs_no_run(tmp_path):

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from benchmark_helpers import ROOT, benchmark
 from fake_runs import EVENT_FILE, write_events, write_job, write_run
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -23,15 +24,6 @@ from benchmark.check import check
 from benchmark.grid import BadInput
 from benchmark.report import write_report
 from benchmark.runs import find_runs, masked_crc, read_episodes
-
-ROOT = Path(__file__).resolve().parent.parent
-
-
-def benchmark(*words: object, **options) -> subprocess.CompletedProcess:
-    """Run python -m benchmark to its end."""
-    return subprocess.run(
-        [sys.executable, "-m", "benchmark", *map(str, words)], cwd=ROOT, capture_output=True, text=True, **options
-    )
 
 
 def rows(path: Path) -> list[dict]:
@@ -101,6 +93,12 @@ def record_ends(content: bytes) -> list[int]:
         position += 16 + int.from_bytes(content[position : position + 8], "little")
         ends.append(position)
     return ends
+
+
+def test_only_the_tag_of_the_episodes_counts(tmp_path):
+    scalars = [("charts/episodic_return", 1, 1.0, 5.0), ("charts/episodic_return_mean", 2, 2.0, 9.0)]
+    write_events(tmp_path / EVENT_FILE, 1000.0, scalars)
+    assert read_episodes(tmp_path)[2].tolist() == [5.0]
 
 
 # ======================================================================================================================
@@ -189,6 +187,77 @@ def test_a_curve_ends_with_its_shortest_run(tmp_path, monkeypatch):
     steps = drawn["curve-steps-CartPole-v1"]["a"][0]
     assert steps.max() == 5_000
     assert any("mixes runs with different total_timesteps: 10000, 5000" in problem for problem in problems)
+
+
+def section(text: str, heading: str) -> str:
+    """What stands under a heading of report.md."""
+    return text.partition(f"## {heading}")[2].partition("\n## ")[0]
+
+
+def test_runs_that_share_a_seed_all_count(tmp_path):
+    write_job(tmp_path / "runs" / "one", "a", "CartPole-v1", 1, final_return=100)
+    write_job(tmp_path / "runs" / "two", "a", "CartPole-v1", 1, final_return=200)
+    write_report(tmp_path / "runs", tmp_path / "out")
+    text = (tmp_path / "out" / "report.md").read_text()
+    assert "| a | 2 | 0 | 150.0 [100.0, 200.0] | 150.0 [100.0, 200.0] | 1: 100.0, 1: 200.0 |" in text
+
+
+def test_an_algorithm_without_a_result_stands_in_every_count(tmp_path):
+    root = tmp_path / "runs"
+    for seed in (1, 2):
+        for env_id in ("CartPole-v1", "Acrobot-v1"):
+            write_job(root, "good", env_id, seed)
+            write_job(root, "dead", env_id, seed, "failed", "exit status 1")
+        write_job(root, "half", "CartPole-v1", seed)
+        write_job(root, "half", "Acrobot-v1", seed, "failed", "exit status 1")
+    write_report(root, tmp_path / "out")
+    text = (tmp_path / "out" / "report.md").read_text()
+    for heading in ("normalised scores", "probability of improvement"):
+        part = section(text, f"Across environments: {heading}")
+        assert part.count("dead: n = 0, 4 failed; good: n = 4, 0 failed; half: n = 2, 2 failed") == 2, part
+        assert "half on Acrobot-v1: n = 0, 2 failed, so there is no result." in part
+        assert "dead on CartPole-v1: n = 0, 2 failed, so there is no result." in part
+    assert "| half | 2 | - | - |" in text  # no score over two environments from one of them
+    assert "| good | 4 | 1.00 [1.00, 1.00] | 1.00 [1.00, 1.00] |" in text
+    assert "| dead | good | 0 | - |" in text
+    assert "| good | half | 1 | 0.50 [0.50, 0.50] |" in text
+
+
+def test_captions_count_the_runs_that_are_used(tmp_path):
+    root = tmp_path / "runs"
+    for seed in (1, 2, 3):
+        write_job(root, "a", "CartPole-v1", seed, episodes=0 if seed == 3 else 200)
+    write_job(root, "b", "CartPole-v1", 1, score_range=None)
+    write_report(root, tmp_path / "out")
+    text = (tmp_path / "out" / "report.md").read_text()
+    assert "a: n = 3, 0 failed; b: n = 1, 0 failed" in section(text, "CartPole-v1")  # evaluation
+    assert "a: n = 2, 0 failed, 1 without an episode; b: n = 1, 0 failed" in text  # training episodes
+    assert "a: n = 2, 0 failed, 1 no curve; b: n = 1, 0 failed" in text  # curves and speed
+    scores = section(text, "Across environments: normalised scores")
+    assert "Each algorithm: n = 3, 0 failed" in scores  # b's run has no scale
+    assert "b" not in [line.split()[1] for line in scores.splitlines() if line.startswith("| ")]
+
+
+def test_never_is_not_unknown_in_the_csv(tmp_path):
+    root = tmp_path / "runs"
+    write_job(root, "a", "CartPole-v1", 1, final_return=10)
+    write_job(root, "a", "CartPole-v1", 2, episodes=0)
+    write_job(root, "a", "Pendulum-v1", 1)  # no threshold is registered
+    write_report(root, tmp_path / "out")
+    cells = [row["steps_to_threshold"] for row in rows(tmp_path / "out" / "results.csv")]
+    assert cells == ["never", "", ""]
+
+
+def test_scores_against_numbers_worked_out_by_hand(tmp_path):
+    root = tmp_path / "runs"  # two environments of 2 and 6 runs weigh the same
+    for seed, value in enumerate((100, 300), start=1):
+        write_job(root, "a", "CartPole-v1", seed, final_return=value, score_range=(0, 200))  # scores 0.5 and 1.5
+    for seed in range(1, 7):
+        write_job(root, "a", "Acrobot-v1", seed, final_return=-500, score_range=(-500, -100))  # 0
+    write_report(root, tmp_path / "out")
+    # Each run on CartPole-v1 weighs 1/4, on Acrobot-v1 1/12. Mean: (0.5 + 1.5) / 4. The middle half by weight is a
+    # quarter of zeros and a quarter of 0.5.
+    assert "| a | 8 | 0.50 [0.25, 0.75] | 0.25 [0.25, 0.75] |" in (tmp_path / "out" / "report.md").read_text()
 
 
 class Page(HTMLParser):

@@ -7,18 +7,17 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from functools import cache
 from pathlib import Path
 
 import pytest
+from benchmark_helpers import ROOT, benchmark, is_alive, wait_until
 from hypothesis import given
 from hypothesis import strategies as st
 
 from benchmark import pool
 from benchmark.grid import SUITES, BadInput, load_suite, make_jobs, parse_seeds, parse_shard
 
-ROOT = Path(__file__).resolve().parent.parent
 SUITE = """
 seeds = [1, 2]
 [environments.CartPole-v1]
@@ -43,13 +42,6 @@ def suite(tmp_path):
         return path
 
     return write
-
-
-def benchmark(*words: object, **options) -> subprocess.CompletedProcess:
-    """Run python -m benchmark to its end."""
-    return subprocess.run(
-        [sys.executable, "-m", "benchmark", *map(str, words)], cwd=ROOT, capture_output=True, text=True, **options
-    )
 
 
 @pytest.fixture
@@ -88,21 +80,6 @@ def history(job) -> list[str]:
 def pids(directory: Path) -> list[int]:
     """The scripts that were ever started under `directory`."""
     return [int(line.split()[1]) for path in directory.rglob("history.txt") for line in path.read_text().splitlines()]
-
-
-def is_alive(pid: int) -> bool:
-    """Whether a process runs; a zombie does not."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
-
-
-def wait_until(condition) -> None:
-    deadline = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.02)
 
 
 # ======================================================================================================================
@@ -186,6 +163,10 @@ def test_seeds():
         (["run", "smoke", "--address", "auto"], "add --executor ray"),
         (["run", "smoke", "--runs-per-gpu", "2"], "--gpus 0,1"),
         (["run", "smoke", "--gpus", "0", "--workers", "2"], "leave --workers out"),
+        (["run", "smoke", "--", "--seed=3"], "what follows -- must not give seed"),
+        (["run", "smoke", "--", "--env_id", "Acrobot-v1"], "what follows -- must not give env_id"),
+        (["run", "smoke", "--", "--run-dir", "x"], "what follows -- must not give run-dir"),
+        (["run", "smoke", "--", "--resume", "x"], "what follows -- must not give resume"),
         (["report", ".", "--", "--x"], "report takes no flags for scripts"),
         (["walk"], "walk"),
         (["report", "no/such/folder"], "there is no folder no/such/folder"),
@@ -211,6 +192,8 @@ def test_bad_input_is_one_line_and_status_2(words, says):
         (SUITE.replace("CartPole-v1", "CartPol-v1"), "no environment CartPol-v1; did you mean CartPole-v1"),
         (SUITE.replace('"{script}"', '"no_such.py"'), "there is no script no_such.py"),
         (SUITE + "[tuned.fake.CartPole-v1]\nbehaviour = 'x'\n", "must name the source"),
+        (SUITE.replace("behaviour =", "seed = 3, behaviour ="), "the flags of fake on CartPole-v1 must not give seed"),
+        (SUITE + "[tuned.fake.Acrobot-v1]\nsource = 'x'\nenv_id = 'y'\n", "fake on Acrobot-v1 must not give env_id"),
         (SUITE + "[tuned.fak.CartPole-v1]\nsource = 'x'\n", "did you mean fake"),
         (SUITE + "[tuned.fake.Cartpole-v1]\nsource = 'x'\n", "did you mean CartPole-v1"),
         (SUITE.replace("total_timesteps = 100", "total_timesteps = 100\nscore_range = [5, 1]"), "two rising numbers"),
@@ -221,7 +204,8 @@ def test_malformed_suite_is_named_with_its_place(suite, tmp_path, text, says):
     with pytest.raises(BadInput) as error:
         make_jobs(load_suite(str(path)), tmp_path)
     assert says in str(error.value)
-    assert str(path) in str(error.value) or "there are no seeds" in says or "no environment" in says
+    later = ("there are no seeds", "no environment", "must not give")  # seen only when the grid is made
+    assert str(path) in str(error.value) or any(words in says for words in later)
 
 
 def test_dry_run_prints_commands_and_leaves_nothing(suite, tmp_path):
@@ -294,6 +278,15 @@ def test_finished_runs_are_left_alone_until_script_flags_or_versions_change(suit
     assert history(job) == ["start"] * 4
 
 
+def test_a_finished_run_takes_on_the_suites_new_score_range(suite, tmp_path):
+    assert run_one(one_job(suite(), tmp_path))["status"] == "done"
+    text = SUITE.replace("total_timesteps = 100", "total_timesteps = 100\nscore_range = [0, 9]\nscore_source = 'x'")
+    job = one_job(suite(text=text), tmp_path)
+    assert run_one(job)["status"] == "finished"
+    record = json.loads((job.directory / "job.json").read_text())
+    assert (record["score_range"], record["status"]) == ([0, 9], "done")
+
+
 def test_half_finished_run_is_resumed_and_a_damaged_checkpoint_begins_anew(suite, tmp_path):
     job = one_job(suite("flaky"), tmp_path)
     assert run_one(job, retries=0)["status"] == "failed"
@@ -317,7 +310,7 @@ def test_full_disk_fails_the_run_and_not_the_benchmark(suite, tmp_path, monkeypa
     pool.run_local(jobs, lambda job, record: records.update({job.name: record}), workers=2)
     assert [record["status"] for _, record in sorted(records.items())] == ["done", "done", "failed", "failed"]
     reason = records["CartPole-v1__fake__1"]["reason"]
-    assert reason == "the benchmark could not go on: [Errno 28] No space left on device"
+    assert reason == "the benchmark could not go on: No space left on device"
 
 
 def test_gpus_are_shared_out(suite, tmp_path):

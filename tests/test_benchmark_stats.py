@@ -55,6 +55,22 @@ def test_stratified_interval_covers_the_truth_though_environments_differ():
     assert 0.89 < hits / 200 < 0.99
 
 
+@given(
+    st.integers(1, 12).flatmap(lambda n: st.lists(st.lists(numbers, min_size=n, max_size=n), min_size=1, max_size=4))
+)
+def test_pooled_statistics_of_equally_many_runs_are_those_of_all_runs(groups):
+    together = np.concatenate(groups)
+    groups = [np.array(group) for group in groups]
+    assert stats.pooled_mean(groups) == pytest.approx(stats.mean(together), abs=1e-6)
+    assert stats.pooled_iqm(groups) == pytest.approx(stats.iqm(together), abs=1e-6)
+
+
+def test_pooled_statistics_weigh_environments_equally():
+    groups = [np.array([0.5, 1.5]), np.zeros(6)]
+    assert stats.pooled_mean(groups) == 0.5
+    assert stats.pooled_iqm(groups) == pytest.approx(0.25)  # a quarter of the weight is 0, a quarter 0.5
+
+
 @given(st.lists(samples, min_size=1, max_size=3), st.lists(numbers, min_size=1, max_size=5))
 def test_performance_profile_counts_runs(groups, thresholds):
     profile = stats.performance_profile(groups, np.array(thresholds))

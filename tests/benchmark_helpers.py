@@ -1,0 +1,33 @@
+"""What the test files of the benchmark share."""
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+PATIENCE = 120  # seconds that a test waits for what must happen; generous, as the machine may be busy
+
+
+def benchmark(*words: object, **options) -> subprocess.CompletedProcess:
+    """Run python -m benchmark to its end."""
+    return subprocess.run(
+        [sys.executable, "-m", "benchmark", *map(str, words)],
+        cwd=ROOT, capture_output=True, text=True, timeout=2 * PATIENCE, **options,
+    )  # fmt: skip
+
+
+def is_alive(pid: int) -> bool:
+    """Whether a process runs; a zombie does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def wait_until(condition) -> None:
+    """Return once the condition holds."""
+    deadline = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.02)
