@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from benchmark_helpers import ROOT, benchmark
 from fake_runs import EVENT_FILE, write_events, write_job, write_run
 from hypothesis import given, settings
@@ -22,6 +23,7 @@ from torch.utils.tensorboard import SummaryWriter
 from benchmark import report
 from benchmark.check import check
 from benchmark.grid import BadInput
+from benchmark.peers import sb3
 from benchmark.report import write_report
 from benchmark.runs import find_runs, masked_crc, read_episodes
 
@@ -469,9 +471,16 @@ def test_real_scripts_from_run_to_report_and_again(tmp_path):
     assert (args["total_timesteps"], args["eval_episodes"]) == (2048, 1)
 
 
+def test_peers_pass_rmsprops_values_on():
+    args = sb3.Args(algo="a2c", rms_alpha=0.9, num_envs=2)
+    envs = sb3.DummyVecEnv([lambda: sb3.make_env(args)] * 2)
+    optimizer = sb3.ALGORITHMS["a2c"]("MlpPolicy", envs, **sb3.library_arguments(args)).policy.optimizer
+    assert type(optimizer) is torch.optim.RMSprop
+    assert (optimizer.defaults["alpha"], optimizer.defaults["eps"]) == (0.9, 1e-5)
+
+
 @pytest.mark.parametrize("algorithm", ["a2c", "trpo", "ppo"])
 def test_peers_keep_the_contract(tmp_path, algorithm):
-    pytest.importorskip("sb3_contrib")
     env_id = {"a2c": "CartPole-v1", "trpo": "Pendulum-v1", "ppo": "CartPole-v1"}[algorithm]
     words = [sys.executable, "benchmark/peers/sb3.py", "--algo", algorithm, "--env-id", env_id, "--num-steps", "64"]
     words += ["--total-timesteps", "1100", "--eval-episodes", "2", "--seed", "3", "--run-dir", tmp_path / "run"]
@@ -485,6 +494,8 @@ def test_peers_keep_the_contract(tmp_path, algorithm):
     events.Reload()
     tags = {"charts/episodic_return", "charts/episodic_length", "charts/SPS", "eval/episodic_return"}
     assert tags | {"losses/policy_loss", "losses/value_loss"} <= set(events.Tags()["scalars"])
+    logged = [event.step for event in events.Scalars("losses/value_loss")]
+    assert logged == [256, 768, 1024]  # after the first batch of 4 * 64 steps, then every 500 or more, then at the end
 
 
 @pytest.mark.parametrize(
@@ -496,7 +507,6 @@ def test_peers_keep_the_contract(tmp_path, algorithm):
     ],
 )
 def test_peers_refuse_bad_input(words, says):
-    pytest.importorskip("sb3_contrib")
     result = subprocess.run(
         [sys.executable, "benchmark/peers/sb3.py", *words], cwd=ROOT, capture_output=True, text=True
     )

@@ -69,7 +69,7 @@ class Args:
     seed: int = 1  # of the networks, the actions and the environments
     device: Literal["cpu", "cuda", "mps", "auto"] = "cpu"
     torch_threads: int = 1
-    log_interval: int = 1  # iterations between two entries of losses/* in the event file
+    log_interval: int = 500  # steps between two entries of losses/* in the event file
     eval_episodes: int = 20  # episodes of the final evaluation, with the mode of the policy
     run_dir: Path | None = None  # where the run goes; default runs/<env_id>__sb3-<algo>__<seed>__<time>
 
@@ -122,8 +122,10 @@ def library_arguments(args: Args) -> dict:
             fail(f"--num-minibatches {args.num_minibatches} does not divide num_envs * num_steps")
         given["batch_size"] = args.num_envs * args.num_steps // args.num_minibatches
     if args.algo == "a2c" and (args.rms_alpha is not None or args.rms_eps is not None):
-        rms = {"alpha": args.rms_alpha, "eps": args.rms_eps}
-        given["policy_kwargs"] = {"optimizer_kwargs": {key: value for key, value in rms.items() if value is not None}}
+        # The library takes these two only together with the class; 0.99 and 1e-5 are its own values.
+        alpha, eps = 0.99 if args.rms_alpha is None else args.rms_alpha, 1e-5 if args.rms_eps is None else args.rms_eps
+        rms = {"optimizer_class": torch.optim.RMSprop, "optimizer_kwargs": {"alpha": alpha, "eps": eps}}
+        given["policy_kwargs"] = rms
     return given
 
 
@@ -144,7 +146,7 @@ class Recorder(BaseCallback):
         super().__init__()
         self.writer, self.log_interval = writer, log_interval
         self.recent_returns: deque[float] = deque(maxlen=100)
-        self.episodes, self.iteration, self.start = 0, 0, time.perf_counter()
+        self.episodes, self.next_log, self.start = 0, 1, time.perf_counter()
 
     def _on_step(self) -> bool:
         for info in self.locals["infos"]:
@@ -156,9 +158,9 @@ class Recorder(BaseCallback):
         return True
 
     def _on_rollout_start(self) -> None:
-        if self.iteration and self.iteration % self.log_interval == 0:  # the update before has just ended
+        if self.num_timesteps >= self.next_log:  # the update before has just ended; there is none before the first
+            self.next_log = self.num_timesteps + self.log_interval
             self.log()
-        self.iteration += 1
 
     def _on_training_end(self) -> None:
         self.log()
