@@ -19,7 +19,7 @@ def stored_results(path: Path) -> dict[tuple[str, str], list[dict]]:
         with path.open(newline="", encoding="utf-8") as file:
             rows = list(csv.DictReader(file))
     except (OSError, UnicodeDecodeError) as error:
-        raise BadInput(f"cannot read {path}: {error}") from None
+        raise BadInput(f"cannot read {path}: {getattr(error, 'strerror', error)}") from None
     groups: dict[tuple[str, str], list[dict]] = {}
     try:
         for row in rows:
@@ -39,7 +39,8 @@ def check(root: Path, against: Path) -> tuple[list[str], bool]:
 
     For each algorithm and environment that both sets hold, and for each measure: Welch's interval of the difference in
     mean return. Its level is chosen so that all comparisons together raise a false alarm in at most 5% of repeats
-    (Bonferroni). Runs that failed are worse too. Raises BadInput where nothing can be compared.
+    (Bonferroni). Runs that failed, and a measure that none of the new runs has, are worse too. Raises BadInput where
+    nothing can be compared.
     """
     stored = stored_results(against)
     runs, problems = find_runs(root)
@@ -62,14 +63,17 @@ def check(root: Path, against: Path) -> tuple[list[str], bool]:
                 np.array([row[measure] for row in rows if row.get(measure) is not None], float)
                 for rows in (new[key], stored[key])
             ]
-            if min(map(len, pair)) < 2:
+            if len(pair[1]) >= 2 and len(pair[0]) == 0:
+                worse = True
+                lines.append(f"WORSE: {name}, {measure}: no run has it, {len(pair[1])} stored ones do")
+            elif min(map(len, pair)) < 2:
                 lines.append(f"not compared: {name}, {measure}: fewer than two seeds")
             else:
                 comparisons.append((f"{name}, {measure}", *pair))
-    if not comparisons:
+    if not comparisons and not worse:
         raise BadInput(f"nothing in {root} can be compared with {against}: it takes two seeds or more of each, done")
     lines += [f"not here: {algorithm} on {env_id}" for algorithm, env_id in sorted(stored.keys() - new.keys())]
-    level = 1 - 2 * FAMILY / len(comparisons)  # two-sided, of which only the lower tail can be called worse
+    level = 1 - 2 * FAMILY / max(len(comparisons), 1)  # two-sided, of which only the lower tail can be called worse
     for name, values, before in comparisons:
         low, high, is_bad = is_worse(values, before, level)
         worse = worse or is_bad

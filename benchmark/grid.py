@@ -124,6 +124,8 @@ def check_suite(suite: dict, path: Path) -> None:
     seeds = suite["seeds"]
     whole = isinstance(seeds, list) and all(type(seed) is int and seed >= 0 for seed in seeds)
     need(whole and len(set(seeds)) == len(seeds), "seeds must be a list of different whole numbers")
+    for key in ("environments", "algorithms", "tuned"):
+        need(isinstance(suite.get(key, {}), dict), f"{key} must be a table")
     for env_id, table in suite["environments"].items():
         place = f"[environments.{env_id}]"
         check_keys(table, place, {"total_timesteps"}, {"score_range", "score_source"})
@@ -137,13 +139,20 @@ def check_suite(suite: dict, path: Path) -> None:
     for algorithm, table in suite["algorithms"].items():
         place = f"[algorithms.{algorithm}]"
         check_keys(table, place, {"script"}, {"only", "flags"})
-        need((ROOT / table["script"]).is_file(), f"{place} there is no script {table['script']}")
-        need(all(map(is_flag, table.get("flags", {}).values())), f"{place} flags must be numbers, words or true/false")
-        for env_id in table.get("only", []):
-            need(env_id in suite["environments"], f"{place} only names {env_id}, which is not among the environments")
+        script, flags, only = table["script"], table.get("flags", {}), table.get("only", [])
+        need(isinstance(script, str) and (ROOT / script).is_file(), f"{place} there is no script {script}")
+        need(isinstance(flags, dict), f"{place} flags must be a table")
+        need(all(map(is_flag, flags.values())), f"{place} flags must be numbers, words or true/false")
+        need(isinstance(only, list), f"{place} only must be a list of environments")
+        for env_id in only:
+            need(
+                env_id in list(suite["environments"]),
+                f"{place} only names {env_id}, which is not among the environments",
+            )
     for algorithm, tables in suite.get("tuned", {}).items():
         hint = did_you_mean(algorithm, list(suite["algorithms"]))
         need(algorithm in suite["algorithms"], f"[tuned.{algorithm}] is no algorithm of the suite; {hint}")
+        need(isinstance(tables, dict), f"[tuned.{algorithm}] must be a table")
         for env_id, flags in tables.items():
             place = f"[tuned.{algorithm}.{env_id}]"
             hint = did_you_mean(env_id, list(suite["environments"]))

@@ -45,10 +45,10 @@ os.execv(sys.executable, [sys.executable, *sys.argv[2:]])
 # Records
 # ======================================================================================================================
 def read_json(path: Path) -> dict | None:
-    """The object in a JSON file; None where there is no such file or no object in it."""
+    """The object in a JSON file; None where there is no such file, it cannot be read, or no object is in it."""
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, NotADirectoryError, ValueError):
+    except (OSError, ValueError):
         return None
     return value if isinstance(value, dict) else None
 

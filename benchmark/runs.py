@@ -3,7 +3,7 @@
 import os
 import struct
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, lru_cache
 from math import isfinite
 from pathlib import Path
 
@@ -80,6 +80,12 @@ def masked_crc(data: np.ndarray) -> np.ndarray:
     return ((crc >> 15) | (crc << 17)) + np.uint32(0xA282EAD8)
 
 
+@lru_cache(maxsize=10_000)
+def length_crc(length: int) -> int:
+    """The checksum of a record's length; files have few different ones."""
+    return int(masked_crc(np.frombuffer(struct.pack("<Q", length), np.uint8)[None])[0])
+
+
 def read_records(path: Path) -> tuple[list[bytes], str]:
     """The records of an event file up to the first bad one, and what is wrong there ("" where nothing is).
 
@@ -89,12 +95,15 @@ def read_records(path: Path) -> tuple[list[bytes], str]:
     content = path.read_bytes()
     spans, position, problem = [], 0, ""
     while position < len(content):
-        if position + 16 > len(content):
+        if position + 12 > len(content):
             problem = "truncated"
             break
-        (length,) = struct.unpack_from("<Q", content, position)
+        length, stored = struct.unpack_from("<QI", content, position)
+        if stored != length_crc(length):
+            problem = "corrupt"
+            break
         if position + 16 + length > len(content):
-            problem = "truncated or corrupt"
+            problem = "truncated"
             break
         spans.append((position, length))
         position += 16 + length
@@ -105,9 +114,7 @@ def read_records(path: Path) -> tuple[list[bytes], str]:
     for length in np.unique(lengths):
         (indices,) = np.nonzero(lengths == length)
         rows = array[starts[indices, None] + np.arange(length + 16)]
-        head, data = rows[:, :8], rows[:, 12:-4]
-        stored = [np.ascontiguousarray(rows[:, s]).view("<u4")[:, 0] for s in (slice(8, 12), slice(-4, None))]
-        wrong = (masked_crc(head) != stored[0]) | (masked_crc(data) != stored[1])
+        wrong = masked_crc(rows[:, 12:-4]) != np.ascontiguousarray(rows[:, -4:]).view("<u4")[:, 0]
         bad = min([bad, *indices[wrong]])
     if bad < len(spans):
         problem = "corrupt"
@@ -121,33 +128,32 @@ def read_episodes(directory: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray, 
     it went on from, and the seconds go on counting from there: time between sessions is no training time.
     """
     sessions, problems = [], []
-    for path in directory.glob("events.out.tfevents.*"):
+    for number, path in enumerate(sorted(directory.glob("events.out.tfevents.*")), start=1):
         records, problem = read_records(path)
-        if problem:
-            problems.append(f"{path.name} is {problem} after {len(records)} records")
+        if problem:  # named by its number: a file's name holds the name of the machine
+            problems.append(f"event file {number} is {problem} after {len(records)} records")
+        try:
+            head = [Event.FromString(record) for record in records[:8]]
+            episodes = [Event.FromString(record) for record in records if EPISODES.encode() in record]
+        except DecodeError:
+            problems.append(f"event file {number} holds a record that is no event")
+            continue
         if records:
-            sessions.append((Event.FromString(records[0]).wall_time, path.name, records))
+            sessions.append((head[0].wall_time, number, head, episodes))
     steps, seconds, returns = np.zeros(0), np.zeros(0), np.zeros(0)
-    for start, name, records in sorted(sessions, key=lambda session: session[:2]):
-        episodes = []
-        for record in records[:8]:  # a session says at its start where it goes on from
-            event = Event.FromString(record)
+    for start, _, head, episodes in sorted(sessions, key=lambda session: session[:2]):
+        for event in head:  # a session says at its start where it goes on from
             if event.HasField("session_log") and event.session_log.status == SessionLog.START:
                 keep = steps < event.step
                 steps, seconds, returns = steps[keep], seconds[keep], returns[keep]
-        try:
-            for record in records:
-                if EPISODES.encode() in record:
-                    event = Event.FromString(record)
-                    episodes += [
-                        (event.step, event.wall_time - start, v.simple_value)
-                        for v in event.summary.value
-                        if v.tag == EPISODES
-                    ]
-        except DecodeError as error:
-            problems.append(f"{name} holds a record that is no event: {error}")
         before = seconds[-1] if len(seconds) else 0.0
-        new_steps, new_seconds, new_returns = np.array(episodes, float).reshape(-1, 3).T
+        values = [
+            (event.step, event.wall_time - start, v.simple_value)
+            for event in episodes
+            for v in event.summary.value
+            if v.tag == EPISODES
+        ]
+        new_steps, new_seconds, new_returns = np.array(values, float).reshape(-1, 3).T
         steps, returns = np.append(steps, new_steps), np.append(returns, new_returns)
         seconds = np.append(seconds, new_seconds + before)
     return steps, seconds, returns, problems
@@ -170,6 +176,12 @@ def wrong_layout(value: dict | None, required: dict) -> str:
     return f"lacks {', '.join(missing)}" if missing else f"has a strange {', '.join(wrong)}" if wrong else ""
 
 
+def wrong_range(ends: object) -> str:
+    """What is wrong with a job's score_range, two numbers or None; "" for nothing."""
+    good = isinstance(ends, list) and len(ends) == 2 and all(isinstance(end, (int, float)) for end in ends)
+    return "" if ends is None or (good and ends[0] < ends[1]) else "has a strange score_range"
+
+
 def read_run(directory: Path, job: dict | None) -> Run | str:
     """The run in `directory`, made by the `job` of that record, or by hand; a sentence where it is of a foreign layout.
 
@@ -182,7 +194,7 @@ def read_run(directory: Path, job: dict | None) -> Run | str:
         if wrong:
             return f"no run directory of these scripts: args.json {wrong}"
         job = {"algorithm": Path(args["script"]).stem, "env_id": args["env_id"], "seed": args["seed"], "status": ""}
-    elif wrong := wrong_layout(job, job_layout):
+    elif wrong := wrong_layout(job, job_layout) or wrong_range(job.get("score_range")):
         return f"no job of this benchmark: job.json {wrong}"
     run = Run(directory, job["algorithm"], job["env_id"], job["seed"], "unfinished", args=args or {})
     run.score_range = job.get("score_range")
@@ -198,12 +210,15 @@ def read_run(directory: Path, job: dict | None) -> Run | str:
         try:
             run.steps, run.seconds, run.returns, run.problems = read_episodes(directory)
         except OSError as error:
-            run.problems = [f"its event files cannot be read: {error}"]
-        if run.status == "done" and not run.problems and not len(run.steps) and run.summary["train_episodes"]:
-            run.problems.append("there are no episodes in its event files")
-        if run.status == "done" and run.problems:  # half a curve would pass for a run that stopped learning
+            run.problems = [f"its event files cannot be read: {error.strerror}"]
+        # Half a curve would pass for a run that stopped learning. A whole one may still stand in a damaged file: what
+        # is lost at the end of a session that was killed, the next one has disowned.
+        if run.status == "done" and len(run.steps) != run.summary["train_episodes"]:
+            run.problems.append(
+                f"its event files hold {len(run.steps)} of its {run.summary['train_episodes']} episodes; "
+                "its summary is used, its learning curve is not"
+            )
             run.steps, run.seconds, run.returns = np.zeros(0), np.zeros(0), np.zeros(0)
-            run.problems[-1] += "; its summary is used, its learning curve is not"
     return run
 
 

@@ -20,12 +20,18 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.compat.tensorflow_stub.pywrap_tensorflow import masked_crc32c
 from torch.utils.tensorboard import SummaryWriter
 
-from benchmark import report
+from benchmark import report, runs
 from benchmark.check import check
 from benchmark.grid import BadInput
 from benchmark.peers import sb3
 from benchmark.report import write_report
 from benchmark.runs import find_runs, masked_crc, read_episodes
+
+
+def record(data: bytes) -> bytes:
+    """A record of an event file."""
+    parts = (len(data).to_bytes(8, "little"), data)
+    return b"".join(part + masked_crc32c(part).to_bytes(4, "little") for part in parts)
 
 
 def rows(path: Path) -> list[dict]:
@@ -137,7 +143,7 @@ def test_every_run_is_counted(mixed, tmp_path):
     captions = re.findall(r"^\*.*\*$", text, re.MULTILINE)
     assert len(captions) > 8
     assert all(re.search(r"n = \d+, \d+ failed", caption) for caption in captions)
-    assert len(problems) == 3, problems
+    assert len(problems) == 4, problems
     assert sum("is corrupt" in problem for problem in problems) == 1
     assert sum("no run directory of these scripts" in problem for problem in problems) == 2
     assert not any(str(tmp_path) in path.read_text() for path in (tmp_path / "out").glob("*.[chm]*"))  # no place names
@@ -317,26 +323,63 @@ def test_the_same_runs_give_the_same_files(mixed, tmp_path):
         ("summary.json", '{"env_id": 3', "failed, summary.json is missing or no JSON object"),
         ("summary.json", None, "summary.json has a strange train_return_mean, eval_return_mean"),
         ("summary.json", float("nan"), "summary.json has a strange train_return_mean, eval_return_mean"),
+        ("summary.json", b"\xff", "failed, summary.json is missing or no JSON object"),
+        ("args.json", b"\xff", "n = 2, 0 failed"),
         ("../job.json", "[]", "job.json lacks algorithm"),
-        (EVENT_FILE, "", "there are no episodes in its event files"),
+        ("../job.json", b"\xff", "job.json lacks algorithm"),
         (
-            EVENT_FILE,
-            "not an event file at all",
-            "is truncated or corrupt after 0 records; its summary is used, its learning curve is not",
+            "../job.json",
+            '{"algorithm": "a", "env_id": "x", "seed": 1, "status": "done", "reason": "", "score_range": 3}',
+            "job.json has a strange score_range",
         ),
+        (EVENT_FILE, "", "its event files hold 0 of its 200 episodes; its summary is used, its learning curve is not"),
+        (EVENT_FILE, "not an event file at all", "run: event file 1 is corrupt after 0 records"),
+        (EVENT_FILE, record(b"\xff" * 9), "run: event file 1 holds a record that is no event"),
     ],
 )
 def test_foreign_content_is_reported_and_the_other_runs_are_used(tmp_path, file, content, says):
     root = tmp_path / "runs"
     write_job(root, "a", "CartPole-v1", 1)
     folder = write_job(root, "a", "CartPole-v1", 2) / "run"
-    if not isinstance(content, str):
+    if content is None or isinstance(content, float):
         content = (folder / file).read_text().replace("100.0", "NaN" if content else '"high"')
-    (folder / file).write_text(content)
+    (folder / file).write_bytes(content if isinstance(content, bytes) else content.encode())
     write_report(root, tmp_path / "out")
     text = (tmp_path / "out" / "report.md").read_text()
     assert says in text
     assert "n = " in text
+    assert EVENT_FILE not in text  # it names the machine
+    assert EVENT_FILE not in (tmp_path / "out" / "index.html").read_text()
+
+
+def test_a_tail_that_the_next_session_disowned_is_no_loss(tmp_path):
+    folder = write_job(tmp_path / "runs", "a", "CartPole-v1", 1, episodes=3, total_timesteps=30) / "run"
+    whole = (folder / EVENT_FILE).read_bytes()
+    (folder / EVENT_FILE).write_bytes(whole[:-5])  # ends within what was logged at step 30
+    later = folder / EVENT_FILE.replace("17", "18")
+    tag = "charts/episodic_return"
+    write_events(later, 1.8e9, [(tag, 25, 1.0, 7.0)], purge_step=21)
+    ((run,), problems) = find_runs(tmp_path / "runs")
+    assert run.has_curve
+    assert run.steps.tolist() == [10, 20, 25]
+    ((problem),) = problems
+    assert problem.endswith("event file 1 is truncated after 6 records")
+    later.unlink()
+    ((run,), problems) = find_runs(tmp_path / "runs")
+    assert run.has_curve  # all that is lost is the last episode's length
+    (folder / EVENT_FILE).write_bytes(whole[: len(whole) // 2])
+    ((run,), problems) = find_runs(tmp_path / "runs")
+    assert not run.has_curve
+    assert len(problems) == 2
+
+
+def test_a_corrupt_length_costs_no_time(tmp_path, monkeypatch):
+    # A length of 0 everywhere: every 16 bytes would be a record.
+    (tmp_path / EVENT_FILE).write_bytes(bytes(16 * 1000))
+    checked = []
+    monkeypatch.setattr(runs, "length_crc", lambda length: checked.append(length) or 1)
+    assert runs.read_records(tmp_path / EVENT_FILE) == ([], "corrupt")
+    assert len(checked) == 1
 
 
 def test_nothing_to_report_on(tmp_path):
@@ -435,6 +478,22 @@ def test_check_counts_a_failed_run_as_worse_and_says_what_is_not_here(tmp_path, 
     lines, worse = check(tmp_path / "new", stored)
     assert worse
     assert "failed: a on CartPole-v1, seed 104 exit status 1" in lines
+
+
+def test_check_lists_the_failures_where_every_run_failed(tmp_path, stored):
+    write_job(tmp_path / "new", "a", "CartPole-v1", 101, "failed", "exit status 1")
+    result = benchmark("check", tmp_path / "new", "--against", stored)
+    assert result.returncode == 1
+    assert "failed: a on CartPole-v1, seed 101 exit status 1" in result.stdout
+    assert "not here: a on CartPole-v1" in result.stdout
+
+
+def test_check_counts_a_measure_that_has_vanished_as_worse(tmp_path, stored):
+    for seed in (101, 102, 103):  # not one episode ended
+        write_job(tmp_path / "new", "a", "CartPole-v1", seed, final_return=300 + seed, episodes=0)
+    lines, worse = check(tmp_path / "new", stored)
+    assert worse
+    assert "WORSE: a on CartPole-v1, train_return_mean: no run has it, 5 stored ones do" in lines
 
 
 def test_check_refuses_what_cannot_be_compared(tmp_path, stored):
