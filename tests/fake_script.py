@@ -60,7 +60,9 @@ def main() -> None:
     (run_dir / "checkpoint.pt").write_text(json.dumps(flags))
     if behaviour == "hang":
         deaf = "import signal, time; signal.signal(signal.SIGINT, signal.SIG_IGN); time.sleep(60)"
-        subprocess.Popen([sys.executable, "-c", deaf])  # a child of its own, which does not end when asked kindly
+        child = subprocess.Popen([sys.executable, "-c", deaf])
+        (run_dir.parent / "child.txt").write_text(f"{child.pid}\n")
+        # a child of its own, which does not end when asked kindly
         time.sleep(60)
     if behaviour == "killed":
         os.kill(os.getpid(), signal.SIGKILL)
@@ -80,6 +82,8 @@ def main() -> None:
         "eval_return_std": 0.0, "eval_episodes": 1,
     }  # fmt: skip
     (run_dir / "summary.json").write_text(json.dumps(summary))
+    if behaviour == "hang-at-the-end":
+        time.sleep(120)
 
 
 if __name__ == "__main__":

@@ -74,7 +74,7 @@ def test_time_between_sessions_is_no_training_time(tmp_path):
     assert (steps.tolist(), seconds.tolist(), returns.tolist()) == ([10, 15], [5.0, 8.0], [1.0, 3.0])
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.data())
 def test_damaged_event_files_yield_what_comes_before_the_damage(tmp_path_factory, data):
     directory = tmp_path_factory.mktemp("events")

@@ -1,17 +1,19 @@
 """python -m benchmark run: suites, the pool, and what can go wrong, with scripts that take no time."""
 
 import errno
+import importlib
 import json
 import resource
 import shutil
 import signal
 import subprocess
 import sys
-from functools import cache
+import threading
 from pathlib import Path
 
 import pytest
-from benchmark_helpers import ROOT, benchmark, is_alive, wait_until
+import tyro
+from benchmark_helpers import PATIENCE, ROOT, benchmark, is_alive, wait_until
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -88,16 +90,22 @@ def pids(directory: Path) -> list[int]:
 @pytest.mark.parametrize("path", sorted(SUITES.glob("*.toml")), ids=lambda path: path.stem)
 def test_shipped_suites_make_commands_that_the_scripts_understand(path, tmp_path):
     for job in make_jobs(load_suite(path.stem), tmp_path, seeds=[1]):
-        if "peers" in str(job.script):
-            pytest.importorskip("sb3_contrib")
-        for word in job.words():
-            assert not word.startswith("--") or word in help_of(job.script), f"{job.name}: {word}"
+        args = tyro.cli(args_of(job.script), args=[*job.words(), "--run-dir", str(job.run_dir)])
+        assert (args.env_id, args.seed, args.run_dir) == (job.env_id, 1, job.run_dir)
+        assert {name: getattr(args, name) for name in job.flags} == job.flags
 
 
-@cache
-def help_of(script: Path) -> str:
-    """What the script says to --help."""
-    return subprocess.run([sys.executable, script, "--help"], capture_output=True, text=True, check=True).stdout
+def args_of(script: Path) -> type:
+    """A script's dataclass of flags."""
+    module = ".".join(script.relative_to(ROOT).with_suffix("").parts)
+    return importlib.import_module(module).Args
+
+
+def test_the_suite_of_defaults_gives_the_scripts_defaults(tmp_path):
+    for job in make_jobs(load_suite("defaults"), tmp_path, seeds=[1]):
+        args = args_of(job.script)()
+        assert {name: getattr(args, name) for name in job.flags} == job.flags, job.name
+        assert args.env_id == job.env_id
 
 
 def test_smoke_names_every_script():
@@ -255,23 +263,31 @@ def test_outcomes(suite, tmp_path, behaviour, status, reason, starts):
 def test_a_hanging_script_and_its_children_are_ended(suite, tmp_path, monkeypatch):
     monkeypatch.setattr(pool, "GRACE", 0.2)
     job = one_job(suite("hang"), tmp_path)
-    record = run_one(job, retries=0, timeout=1.0)
-    assert (record["status"], record["reason"]) == ("failed", "timed out after 1 s")
-    assert not any(is_alive(pid) for pid in pids(tmp_path))
-    assert not any(is_alive(pid) for pid in group_members(pids(tmp_path)[0]))
+    child, stop, records = job.directory / "child.txt", threading.Event(), []
+    thread = threading.Thread(target=lambda: records.append(pool.run_job(job, retries=0, timeout=15.0, stop=stop)))
+    job.directory.mkdir()
+    thread.start()
+    wait_until(lambda: child.exists() and child.read_text().endswith("\n"))
+    family = [*pids(tmp_path), int(child.read_text())]
+    assert all(map(is_alive, family))
+    thread.join(PATIENCE)
+    assert [(record["status"], record["reason"]) for record in records] == [("failed", "timed out after 15 s")]
+    wait_until(lambda: not any(map(is_alive, family)))
 
 
-def group_members(group: int) -> list[int]:
-    """The processes of a process group."""
-    members = []
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            fields = path.read_text().rpartition(")")[2].split()
-        except (FileNotFoundError, ProcessLookupError):
-            continue
-        if int(fields[2]) == group:
-            members.append(int(path.parent.name))
-    return members
+def test_a_script_that_hangs_after_its_summary_is_done(suite, tmp_path, monkeypatch):
+    monkeypatch.setattr(pool, "GRACE", 0.2)
+    record = run_one(one_job(suite("hang-at-the-end"), tmp_path), retries=0, timeout=15.0)
+    assert (record["status"], record["attempts"]) == ("done", 1)
+
+
+def test_a_job_that_cannot_be_claimed_does_not_end_the_grid(suite, tmp_path):
+    jobs = make_jobs(load_suite(str(suite())), tmp_path, seeds=[1])
+    jobs[0].directory.write_text("a file in its place")
+    records = {}
+    pool.run_local(jobs, lambda job, record: records.update({job.name: record}), workers=1)
+    assert records[jobs[0].name] == {"status": "failed", "reason": "the benchmark could not begin: File exists"}
+    assert records[jobs[1].name]["status"] == "done"
 
 
 def test_finished_runs_are_left_alone_until_script_flags_or_versions_change(suite, tmp_path, monkeypatch):
@@ -325,10 +341,17 @@ def test_full_disk_fails_the_run_and_not_the_benchmark(suite, tmp_path, monkeypa
 
 
 def test_gpus_are_shared_out(suite, tmp_path):
-    jobs = make_jobs(load_suite(str(suite())), tmp_path, seeds=list(range(8)))
-    pool.run_local(jobs, lambda job, record: None, workers=1, gpus=["0", "3"], runs_per_gpu=2)
+    jobs = make_jobs(load_suite(str(suite("wait"))), tmp_path, ["CartPole-v1"], seeds=list(range(6)))
+    grid = threading.Thread(
+        target=pool.run_local, args=(jobs, lambda job, record: None, 1), kwargs={"gpus": ["0", "3"], "runs_per_gpu": 2}
+    )
+    grid.start()
+    wait_until(lambda: len(list(tmp_path.glob("*/run/checkpoint.pt"))) == 4)
     used = [path.read_text().split()[2] for path in tmp_path.rglob("history.txt")]
-    assert set(used) == {"0", "3"}
+    assert sorted(used) == ["0", "0", "3", "3"]  # two at a time on each, and the other jobs wait
+    (tmp_path / "go").touch()
+    grid.join(PATIENCE)
+    assert len(list(tmp_path.glob("*/run/summary.json"))) == 6
 
 
 # ======================================================================================================================
@@ -357,7 +380,7 @@ def test_interrupted_it_leaves_nothing_running_and_goes_on_later(suite, tmp_path
     process = start("run", suite("wait"), "--dir", directory, "--workers", "2")
     wait_until(lambda: len(list(directory.glob("*/run/checkpoint.pt"))) == 2)
     process.send_signal(number)
-    output, _ = process.communicate(timeout=60)
+    output, _ = process.communicate(timeout=PATIENCE)
     assert process.returncode == 130, output
     assert not any(is_alive(pid) for pid in pids(directory))
     (directory / "go").touch()
@@ -383,7 +406,7 @@ def test_two_invocations_do_no_job_twice(suite, tmp_path, start):
     both = [start(*words), start(*words)]
     wait_until(lambda: len(list(directory.glob("*/run/checkpoint.pt"))) == 4)  # each is at two jobs
     (directory / "go").touch()
-    outputs = [process.communicate(timeout=60)[0] for process in both]
+    outputs = [process.communicate(timeout=PATIENCE)[0] for process in both]
     assert [process.returncode for process in both] == [0, 0], outputs
     assert [len(path.read_text().splitlines()) for path in directory.rglob("history.txt")] == [1] * 4
     assert "left to the invocation that is at them" in "".join(outputs)

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats as scipy_stats
 
@@ -88,7 +88,6 @@ def test_improvement_counts_pairs(x, y):
     assert stats.improvement([x, y, y, x]) == pytest.approx(0.5)  # averaged over environments
 
 
-@settings(deadline=None)
 @given(st.lists(st.tuples(st.floats(0.01, 12), numbers), max_size=30))
 def test_binned_means(episodes):
     grid = np.array([2.0, 4.0, 6.0, 8.0, 10.0])
