@@ -64,6 +64,9 @@ def main() -> None:
         (run_dir.parent / "child.txt").write_text(f"{child.pid}\n")
         # a child of its own, which does not end when asked kindly
         time.sleep(60)
+    if behaviour == "kill-parent":
+        os.kill(os.getppid(), signal.SIGKILL)
+        time.sleep(60)
     if behaviour == "killed":
         os.kill(os.getpid(), signal.SIGKILL)
     if behaviour == "no-summary":

@@ -1,5 +1,6 @@
 """The Ray executor on a cluster of several nodes on this machine."""
 
+import json
 import shutil
 import threading
 from pathlib import Path
@@ -8,7 +9,8 @@ import pytest
 from benchmark_helpers import is_alive, wait_until
 from ray.cluster_utils import Cluster
 
-from benchmark.grid import BadInput, load_suite, make_jobs
+from benchmark.grid import BadInput, Job, load_suite, make_jobs
+from benchmark.pool import claim
 from benchmark.ray_pool import run_ray
 
 SUITE = """
@@ -58,6 +60,62 @@ def test_a_lost_node_costs_no_run(tmp_path):
     starts = sorted([line.split()[0] for line in path.read_text().splitlines()] for path in histories)
     assert starts == [["start"], ["start", "resume"]]  # the lost run went on from its checkpoint
     assert all(line.split()[2:] == [] for path in histories for line in path.read_text().splitlines())  # no GPU
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    """A cluster of one node with two CPUs and no GPU."""
+    one = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "num_gpus": 0})
+    yield one
+    one.shutdown()
+
+
+def make(tmp_path: Path, *behaviours: str) -> list[Job]:
+    """A job for each behaviour of the fake script."""
+    script = tmp_path / "fake_script.py"
+    shutil.copy(Path(__file__).parent / "fake_script.py", script)
+    algorithms = {name: {"script": str(script), "flags": {"behaviour": name}} for name in behaviours}
+    suite = {"seeds": [1], "environments": {"CartPole-v1": {"total_timesteps": 100}}, "algorithms": algorithms}
+    return make_jobs(suite, tmp_path / "runs")
+
+
+def test_interrupted_it_ends_the_scripts_before_it_frees_the_locks(tmp_path, cluster):
+    waiting, crashing = make(tmp_path, "wait", "crash")
+    history = waiting.directory / "history.txt"
+
+    def interrupt(job, record) -> None:
+        assert job == crashing
+        wait_until((waiting.run_dir / "checkpoint.pt").exists)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_ray([waiting, crashing], interrupt, cluster.address, retries=0)
+    assert not is_alive(int(history.read_text().split()[1]))
+    assert json.loads((waiting.directory / "job.json").read_text())["status"] == "running"
+    with claim(waiting) as over:
+        assert over == ""
+
+
+def test_what_ray_lost_or_nobody_can_claim_is_recorded(tmp_path, cluster):
+    lost, blocked, good = make(tmp_path, "kill-parent", "crash", "ok")
+    blocked.directory.parent.mkdir()
+    blocked.directory.write_text("a file in its place")
+    records = {}
+    run_ray(
+        [lost, blocked, good],
+        lambda job, record: records.update({job.name: record}),
+        cluster.address, retries=0, node_losses=0,
+    )  # fmt: skip
+    assert records[good.name]["status"] == "done"
+    assert records[blocked.name] == {"status": "failed", "reason": "the benchmark could not begin: File exists"}
+    assert records[lost.name]["reason"].startswith("Ray lost it: ")
+    saved = json.loads((lost.directory / "job.json").read_text())
+    assert (saved["status"], saved["reason"]) == ("failed", records[lost.name]["reason"])
+
+
+def test_a_cluster_without_gpus_is_bad_input(tmp_path, cluster):
+    with pytest.raises(BadInput, match="the Ray cluster has no GPU"):
+        run_ray(make(tmp_path, "ok"), lambda job, record: None, cluster.address, runs_per_gpu=2)
 
 
 def test_no_cluster_is_bad_input():
