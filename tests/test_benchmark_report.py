@@ -4,15 +4,18 @@ import csv
 import json
 import re
 import resource
+import shutil
 import subprocess
 import sys
+from html import escape, unescape
 from html.parser import HTMLParser
+from itertools import product
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from benchmark_helpers import ROOT, benchmark
+from benchmark_helpers import PATIENCE, ROOT, benchmark
 from fake_runs import EVENT_FILE, write_events, write_job, write_run
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -185,6 +188,32 @@ def test_curves_csv_has_every_run_on_one_grid(mixed, tmp_path):
     assert float(mine[0]["return"]) == pytest.approx(np.mean([1, 2, 3, 4]) / 100 * 481, rel=1e-4)
 
 
+@pytest.mark.parametrize("aggregate", ["iqm", "mean"])
+def test_curves_and_bands_against_every_resample_there_is(tmp_path, monkeypatch, aggregate):
+    finals = [100.0, 110.0, 150.0, 200.0, 300.0]
+    for seed, final_return in enumerate(finals):
+        write_job(tmp_path / "runs", "a", "CartPole-v1", seed, final_return=final_return, episodes=199)
+    drawn = {}
+    monkeypatch.setattr(report.plots, "plot_bands", lambda stem, lines, *rest: drawn.update({stem.name: lines}))
+    monkeypatch.setattr(report, "html_page", lambda *rest: "")
+    write_report(tmp_path / "runs", tmp_path / "out", aggregate)
+
+    def middle(values):
+        kept = sorted(values)[1:-1] if aggregate == "iqm" else values  # a quarter of five, rounded down, is one
+        return sum(kept) / len(kept)
+
+    ends = np.quantile([middle(values) for values in product(finals, repeat=5)], [0.025, 0.975])
+    # Of 199 episodes none but the last ends where one of the 50 bins does; every run rises to its return halfway.
+    bins = [[i for i in range(1, 200) if k < i * 50 / 199 <= k + 1] for k in range(50)]
+    shape = np.array([np.mean([min(2 * i / 199, 1) for i in inside]) for inside in bins])
+    for axis, length in (("steps", 10_000), ("seconds", 10)):
+        x, y, low, high = drawn[f"curve-{axis}-CartPole-v1"]["a"]
+        np.testing.assert_allclose(x, np.arange(1, 51) * length / 50)
+        np.testing.assert_allclose(y, middle(finals) * shape, rtol=1e-5)
+        np.testing.assert_allclose(low, ends[0] * shape, rtol=0.05)  # 2000 resamples of the 3125
+        np.testing.assert_allclose(high, ends[1] * shape, rtol=0.05)
+
+
 def test_a_curve_ends_with_its_shortest_run(tmp_path, monkeypatch):
     write_job(tmp_path / "runs", "a", "CartPole-v1", 1, total_timesteps=10_000)
     write_job(tmp_path / "runs", "a", "CartPole-v1", 2, total_timesteps=5_000)
@@ -298,6 +327,43 @@ def test_html_page_is_whole_and_needs_nothing_else(mixed, tmp_path):
     assert "@import" not in text
     assert "url(" not in text
     assert text.count("<summary>flags</summary>") == 11  # of every run that has any: the failed one never started
+
+
+PROBE = """<!DOCTYPE html><iframe id="frame" style="width: 400px; height: 800px; border: 0" srcdoc="PAGE"></iframe>
+<pre id="result"></pre>
+<script>
+  onload = () => {
+    const page = document.getElementById("frame").contentDocument, root = page.documentElement;
+    const table = [...page.querySelectorAll("table")].at(-1), buttons = table.querySelectorAll("th button");
+    const column = i => [...table.tBodies[0].rows].map(row => row.cells[i].textContent);
+    const result = {width: root.clientWidth, needed: root.scrollWidth};
+    buttons[4].click();
+    result.rising = column(4);
+    buttons[4].click();
+    result.falling = column(4);
+    buttons[3].click();
+    result.words = column(3);
+    document.getElementById("result").textContent = JSON.stringify(result);
+  };
+</script>
+"""
+
+
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="there is no chromium")
+def test_html_page_in_a_browser_sorts_and_fits_a_narrow_screen(mixed, tmp_path):
+    write_report(mixed, tmp_path / "out")
+    probe = tmp_path / "probe.html"
+    probe.write_text(PROBE.replace("PAGE", escape((tmp_path / "out" / "index.html").read_text())))
+    words = ["chromium", "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'profile'}"]
+    words += ["--virtual-time-budget=10000", "--dump-dom", probe.as_uri()]
+    page = subprocess.run(words, capture_output=True, text=True, timeout=PATIENCE, check=True).stdout
+    result = json.loads(unescape(re.search(r'<pre id="result">(.*?)</pre>', page, re.DOTALL)[1]))
+    assert 350 < result["width"] <= 400  # a scroll bar may take some
+    assert result["needed"] == result["width"]
+    numbers = ["-200.0"] * 3 + ["101.0", "102.0", "103.0", "481.0", "482.0", "483.0", "490.0"]
+    assert result["rising"] == [*numbers, "-", "-"]
+    assert result["falling"] == [*reversed(numbers), "-", "-"]
+    assert result["words"] == ["done"] * 10 + ["failed: killed by SIGKILL", "unfinished"]
 
 
 def test_words_from_outside_are_escaped(tmp_path):
