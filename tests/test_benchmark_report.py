@@ -609,7 +609,7 @@ def test_peers_keep_the_contract(tmp_path, algorithm):
     env_id = {"a2c": "CartPole-v1", "trpo": "Pendulum-v1", "ppo": "CartPole-v1"}[algorithm]
     words = [sys.executable, "benchmark/peers/sb3.py", "--algo", algorithm, "--env-id", env_id, "--num-steps", "64"]
     words += ["--total-timesteps", "1100", "--eval-episodes", "2", "--seed", "3", "--run-dir", tmp_path / "run"]
-    subprocess.run(words, cwd=ROOT, check=True, capture_output=True)
+    subprocess.run(words, cwd=ROOT, check=True, capture_output=True, timeout=PATIENCE)
     ((run,), problems) = find_runs(tmp_path)
     assert problems == []
     assert (run.status, run.env_id, run.seed, run.summary["global_step"]) == ("done", env_id, 3, 1024)
@@ -633,7 +633,7 @@ def test_peers_keep_the_contract(tmp_path, algorithm):
 )
 def test_peers_refuse_bad_input(words, says):
     result = subprocess.run(
-        [sys.executable, "benchmark/peers/sb3.py", *words], cwd=ROOT, capture_output=True, text=True
+        [sys.executable, "benchmark/peers/sb3.py", *words], cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE
     )
     assert result.returncode == 2
     assert re.fullmatch(f"error: .*{re.escape(says)}.*\n", result.stderr)
