@@ -2,6 +2,7 @@
 
 import errno
 import importlib
+import io
 import json
 import resource
 import shutil
@@ -16,7 +17,9 @@ import tyro
 from benchmark_helpers import PATIENCE, ROOT, benchmark, is_alive, wait_until
 from hypothesis import given
 from hypothesis import strategies as st
+from tqdm import tqdm
 
+from benchmark import __main__ as program
 from benchmark import pool
 from benchmark.grid import SUITES, BadInput, load_suite, make_jobs, parse_seeds, parse_shard
 
@@ -362,6 +365,20 @@ def test_failures_are_listed_with_their_log_and_status_1(suite, tmp_path):
     assert result.returncode == 1
     assert "0 runs done, 0 had been done before, 2 failed" in result.stdout
     assert result.stdout.count("Traceback: it crashed at once") == 2
+
+
+def test_the_bar_reckons_the_time_left_without_the_runs_that_were_there(suite, tmp_path, monkeypatch):
+    bars = []
+
+    class Bar(tqdm):
+        def __init__(self, *words, **options):
+            super().__init__(*words, **options | {"disable": False, "file": io.StringIO()})
+            bars.append(self)
+
+    monkeypatch.setattr(program, "tqdm", Bar)
+    run_one(one_job(suite(), tmp_path / "runs"))
+    assert program.run(program.parse_args(["run", str(suite()), "--dir", str(tmp_path / "runs")])) == 0
+    assert (bars[0].n, bars[0].total) == (3, 3)
 
 
 def test_a_script_that_meets_a_full_disk(suite, tmp_path):
