@@ -73,10 +73,11 @@ def run_ray(
             try:
                 record = ray.get(future)
             except ray.exceptions.RayError as error:
-                reason = f"Ray lost it: {str(error).strip().splitlines()[0]}"
-                record = new_record(job) | {"status": "failed", "reason": reason}
+                record = new_record(job) | {"status": "failed", "reason": f"Ray lost it: {type(error).__name__}"}
                 with suppress(OSError):
                     save_record(job, record)
+                    with (job.directory / "log.txt").open("a", encoding="utf-8") as log:
+                        print(error, file=log)  # names machines, so it is nothing for the record and the report
             del running[future]
             lock.close()
             on_done(job, record)

@@ -108,7 +108,8 @@ def test_what_ray_lost_or_nobody_can_claim_is_recorded(tmp_path, cluster):
     )  # fmt: skip
     assert records[good.name]["status"] == "done"
     assert records[blocked.name] == {"status": "failed", "reason": "the benchmark could not begin: File exists"}
-    assert records[lost.name]["reason"].startswith("Ray lost it: ")
+    assert records[lost.name]["reason"] == "Ray lost it: WorkerCrashedError"
+    assert "worker died" in (lost.directory / "log.txt").read_text()
     saved = json.loads((lost.directory / "job.json").read_text())
     assert (saved["status"], saved["reason"]) == ("failed", records[lost.name]["reason"])
 
