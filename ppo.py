@@ -6,7 +6,7 @@
 
 Collect a short segment from every environment, estimate advantages with GAE, then take several epochs of minibatch
 steps on that one batch. The policy moves away from the one that acted, so each action is weighed by the ratio of the
-new to the old probability, and the ratio is clipped: beyond 1 +- clip_coef a sample no longer pulls.
+new to the old probability, and the ratio is clipped: beyond 1 +- clip_coef a sample no longer pulls further out.
 
 Paper: Schulman et al. 2017, Proximal Policy Optimization Algorithms, https://arxiv.org/abs/1707.06347
 
@@ -16,7 +16,7 @@ Compared with a2c.py:
 - the surrogate ratio * A, clipped, in place of log pi * A;
 - update_epochs passes over shuffled minibatches of the batch, in place of one step on all of it;
 - advantages are normalised in each minibatch, and longer segments are collected to be worth the reuse;
-- Adam, whose step size is annealed to 0, in place of RMSprop;
+- Adam in place of RMSprop;
 - approx_kl and clip_frac tell how far the policy moved; target_kl can end an update early.
 """
 
@@ -58,23 +58,27 @@ class Args:
     learning_rate: float = 1e-3  # Adam's step size at the start
     anneal_lr: bool = True  # lower the step size linearly to 0 over the run
     gamma: float = 0.98  # discount factor
-    gae_lambda: float = 0.8  # GAE's trade of bias (0: one-step TD errors) against variance (1: whole returns)
+    gae_lambda: float = 0.8  # GAE's trade of bias (0: one-step TD errors) against variance (1: n-step returns)
     num_minibatches: int = 2  # minibatches per epoch
     update_epochs: int = 5  # passes over each batch
     norm_adv: bool = True  # advantages to mean 0, std 1 in each minibatch; not in the paper: steps keep one scale
-    clip_coef: float = 0.2  # epsilon: the ratio stops pulling outside 1 +- clip_coef
+    clip_coef: float = 0.2  # epsilon: outside 1 +- clip_coef a sample no longer pulls further out
     ent_coef: float = 0.0  # weight of the entropy bonus, which keeps the policy exploring
     vf_coef: float = 0.5  # weight of the value loss
     max_grad_norm: float = 0.5  # gradients longer than this are scaled down to it
-    target_kl: float | None = None  # end the update once approx_kl exceeds this; not in the paper; 0.02 is usual
+    target_kl: float | None = (
+        None  # end the update after an epoch whose last minibatch has a higher approx_kl; not in the paper
+    )
 
     # The run: the same in every script.
     seed: int = 1  # fixes the run bit for bit on one machine and one set of versions
     device: Literal["cpu", "cuda", "mps", "auto"] = "cpu"  # small networks are faster on the CPU
     torch_threads: int = 1  # more seldom help a small network, and runs side by side would fight for cores
-    log_interval: int = 500  # steps between two entries of losses/* in the event file
-    checkpoint_interval: float = 10.0  # seconds between two checkpoints; a kill loses no more work than that
-    eval_episodes: int = 20  # episodes of the final evaluation, with the mode of the policy
+    log_interval: int = 500  # steps between two entries of losses/* and charts/SPS in the event file
+    checkpoint_interval: float = (
+        10.0  # seconds between two checkpoints, each at an iteration's end; a kill loses no more
+    )
+    eval_episodes: int = 20  # episodes of the final evaluation, with the policy's mode; of 10,000 steps at most
     capture_video: bool = False  # record the first three evaluation episodes; needs moviepy
     run_dir: Path | None = None  # where the run goes; default runs/<env_id>__<script>__<seed>__<time>
     resume: Path | None = None  # run directory to go on from, with its flags
@@ -84,7 +88,8 @@ class Args:
 # Networks
 # ======================================================================================================================
 def mlp(in_features: int, out_features: int, out_gain: float) -> nn.Sequential:
-    """Two hidden layers of 64 tanh units. Orthogonal weights; a small `out_gain` starts the output near zero."""
+    """Two hidden layers of 64 tanh units. Orthogonal weights, as in OpenAI Baselines; a small `out_gain` starts the
+    output near zero."""
     layers = [nn.Linear(in_features, 64), nn.Tanh(), nn.Linear(64, 64), nn.Tanh(), nn.Linear(64, out_features)]
     for layer, gain in zip(layers[::2], (math.sqrt(2), math.sqrt(2), out_gain), strict=True):
         nn.init.orthogonal_(layer.weight, gain)
@@ -300,6 +305,10 @@ def parse_args() -> tuple[Args, dict | None]:
         for name, value in checkpoint["args"].items():
             if getattr(args, name) != value and name not in (*may_change.split(), "run_dir", "resume"):
                 fail(f"--{name.replace('_', '-')} is {value} in {run_dir} and cannot change; start a new run")
+        if args.total_timesteps < min(checkpoint["global_step"], checkpoint["args"]["total_timesteps"]):
+            fail(f"{run_dir} is at step {checkpoint['global_step']:,} already; --total-timesteps must be more")
+        if not os.access(run_dir, os.W_OK):
+            fail(f"cannot write to {run_dir}")
     elif args.run_dir is None:
         name = f"{args.env_id}__{SCRIPT.stem}__{args.seed}__{time.strftime('%Y%m%d-%H%M%S')}"
         args.run_dir = Path("runs") / name.replace("/", "_").replace(":", "_")
@@ -314,7 +323,7 @@ def check_args(args: Args) -> torch.device:
             fail(f"{flag} must be a {'whole' if field.name == 'seed' else 'positive'} number, not {value}")
         if isinstance(value, float) and not 0 <= value < math.inf:
             fail(f"{flag} must be a finite number and not negative, not {value}")
-        if field.name in ("gamma", "gae_lambda") and value > 1:
+        if field.name in ("gamma", "gae_lambda", "rms_alpha", "line_search_shrinking_factor") and value > 1:
             fail(f"{flag} must lie between 0 and 1, not at {value}")
     works = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     name = next(name for name in ("cuda", "mps", "cpu") if works[name]) if args.device == "auto" else args.device
@@ -354,9 +363,11 @@ def make_envs(args: Args) -> SyncVectorEnv:
         env = make_env(args, render_mode="rgb_array")
         try:
             env.reset()
-            env.render()
-        except gym.error.DependencyNotInstalled as error:
+            frame = env.render()
+        except Exception as error:  # renderers fail in as many ways as there are renderers
             fail(f"--capture-video cannot render {args.env_id}: {error}")
+        if frame is None:
+            fail(f"--capture-video: {args.env_id} renders nothing")
         env.close()
     return SyncVectorEnv([lambda: make_env(args)] * args.num_envs, autoreset_mode=AutoresetMode.SAME_STEP)
 
@@ -427,6 +438,8 @@ class Run:
         self.returns, self.lengths = np.zeros(args.num_envs), np.zeros(args.num_envs, int)  # of the running episodes
         if checkpoint:
             self.restore(checkpoint)
+            if self.global_step < total_steps:  # the run is unfinished again
+                (args.run_dir / "summary.json").unlink(missing_ok=True)
         else:
             try:
                 args.run_dir.mkdir(parents=True)
@@ -465,8 +478,8 @@ class Run:
                 setattr(self, name, checkpoint[name])
             self.recent_returns.extend(checkpoint["recent_returns"])
             torch.set_rng_state(checkpoint["rng_state"])
-            if self.device.type == "cuda" and "cuda_rng_state" in checkpoint:
-                torch.cuda.set_rng_state(checkpoint["cuda_rng_state"])
+            if self.device.type != "cpu" and "device_rng_state" in checkpoint:
+                getattr(torch, self.device.type).set_rng_state(checkpoint["device_rng_state"])
         except (AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
             fail(f"the checkpoint in {self.args.run_dir} does not fit these flags: {error}")
 
@@ -482,8 +495,8 @@ class Run:
             "recent_returns": list(self.recent_returns),
             "rng_state": torch.get_rng_state(),
         }
-        if self.device.type == "cuda":
-            state["cuda_rng_state"] = torch.cuda.get_rng_state()
+        if self.device.type != "cpu":  # torch.cuda or torch.mps
+            state["device_rng_state"] = getattr(torch, self.device.type).get_rng_state()
         buffer = io.BytesIO()
         torch.save(state, buffer)
         write_atomically(self.args.run_dir / "checkpoint.pt", buffer.getvalue())
@@ -505,6 +518,7 @@ class Run:
         self.iteration += 1
         for name, value in losses.items():
             if not math.isfinite(value):
+                self.bar.close()
                 kept = self.args.run_dir / "checkpoint.pt"
                 sys.exit(
                     f"error: {name} is {value} in iteration {self.iteration}; the last checkpoint is intact, {kept}"
@@ -543,9 +557,9 @@ class Run:
         }
         write_atomically(self.args.run_dir / "summary.json", json.dumps(summary, indent=2).encode())
         if not self.episodes:
-            print(
-                "no episode has ended in all these steps, so there is no training return; give --total-timesteps more"
-            )
+            print("no episode has ended in all these steps, so there is no training return")
+        if not self.iteration:
+            print("no update was made in so few steps: what is evaluated is the untrained policy")
         print("evaluation: return {eval_return_mean:.1f} +- {eval_return_std:.1f} over {eval_episodes} episodes; "
               "{global_step:,} steps, {train_episodes:,} episodes, {sps:,.0f} steps/s".format(**summary))  # fmt: skip
         return summary
@@ -555,8 +569,9 @@ if __name__ == "__main__":
     args, checkpoint = parse_args()
     try:
         train(args, checkpoint)
-    except KeyboardInterrupt:
-        print(f"\nstopped; go on with: python {SCRIPT.name} --resume {args.run_dir}", file=sys.stderr)
-        sys.exit(130)
-    except OSError as error:  # a full disk, for one; bad input has been refused by now
-        sys.exit(f"error: {error}; go on with: python {SCRIPT.name} --resume {args.run_dir}")
+    except (KeyboardInterrupt, OSError) as error:  # OSError: a full disk, for one; bad input has been refused by now
+        stopped = isinstance(error, KeyboardInterrupt)
+        resumable = (args.run_dir / "checkpoint.pt").exists()
+        hint = f"; go on with: python {SCRIPT.name} --resume {args.run_dir}" if resumable else ""
+        print("\nstopped" if stopped else f"error: {error}", hint, sep="", file=sys.stderr)
+        sys.exit(130 if stopped else 1)

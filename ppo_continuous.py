@@ -47,7 +47,8 @@ from tqdm import tqdm
 
 @dataclass
 class Args:
-    # Defaults: rl-baselines3-zoo's for Pendulum-v1, but for shorter segments, annealing and plain Gaussian exploration.
+    # Defaults: rl-baselines3-zoo's for Pendulum-v1, but for shorter segments, minibatches of 128, annealing, the
+    # normalisation of Stable-Baselines3's VecNormalize, and plain Gaussian exploration.
     # Usual for MuJoCo: --num-envs 1 --num-steps 2048 --num-minibatches 32 --learning-rate 3e-4 --gamma 0.99.
     env_id: str = "Pendulum-v1"  # Gymnasium environment with Box actions; its observations are flattened
     total_timesteps: int = 200_000  # environment steps of the whole run, all environments together
@@ -56,25 +57,29 @@ class Args:
     learning_rate: float = 1e-3  # Adam's step size at the start
     anneal_lr: bool = True  # lower the step size linearly to 0 over the run
     gamma: float = 0.9  # discount factor
-    gae_lambda: float = 0.95  # GAE's trade of bias (0: one-step TD errors) against variance (1: whole returns)
+    gae_lambda: float = 0.95  # GAE's trade of bias (0: one-step TD errors) against variance (1: n-step returns)
     num_minibatches: int = 8  # minibatches per epoch
     update_epochs: int = 10  # passes over each batch
     norm_obs: bool = True  # observations to mean 0, std 1, at most 10 in size; not in the paper
     norm_reward: bool = True  # rewards divided by the std of the running return, at most 10 in size; not in the paper
     norm_adv: bool = True  # advantages to mean 0, std 1 in each minibatch; not in the paper: steps keep one scale
-    clip_coef: float = 0.2  # epsilon: the ratio stops pulling outside 1 +- clip_coef
+    clip_coef: float = 0.2  # epsilon: outside 1 +- clip_coef a sample no longer pulls further out
     ent_coef: float = 0.0  # weight of the entropy bonus, which keeps the policy exploring
     vf_coef: float = 0.5  # weight of the value loss
     max_grad_norm: float = 0.5  # gradients longer than this are scaled down to it
-    target_kl: float | None = None  # end the update once approx_kl exceeds this; not in the paper; 0.02 is usual
+    target_kl: float | None = (
+        None  # end the update after an epoch whose last minibatch has a higher approx_kl; not in the paper
+    )
 
     # The run: the same in every script.
     seed: int = 1  # fixes the run bit for bit on one machine and one set of versions
     device: Literal["cpu", "cuda", "mps", "auto"] = "cpu"  # small networks are faster on the CPU
     torch_threads: int = 1  # more seldom help a small network, and runs side by side would fight for cores
-    log_interval: int = 500  # steps between two entries of losses/* in the event file
-    checkpoint_interval: float = 10.0  # seconds between two checkpoints; a kill loses no more work than that
-    eval_episodes: int = 20  # episodes of the final evaluation, with the mode of the policy
+    log_interval: int = 500  # steps between two entries of losses/* and charts/SPS in the event file
+    checkpoint_interval: float = (
+        10.0  # seconds between two checkpoints, each at an iteration's end; a kill loses no more
+    )
+    eval_episodes: int = 20  # episodes of the final evaluation, with the policy's mode; of 10,000 steps at most
     capture_video: bool = False  # record the first three evaluation episodes; needs moviepy
     run_dir: Path | None = None  # where the run goes; default runs/<env_id>__<script>__<seed>__<time>
     resume: Path | None = None  # run directory to go on from, with its flags
@@ -84,7 +89,8 @@ class Args:
 # Networks
 # ======================================================================================================================
 def mlp(in_features: int, out_features: int, out_gain: float) -> nn.Sequential:
-    """Two hidden layers of 64 tanh units. Orthogonal weights; a small `out_gain` starts the output near zero."""
+    """Two hidden layers of 64 tanh units. Orthogonal weights, as in OpenAI Baselines; a small `out_gain` starts the
+    output near zero."""
     layers = [nn.Linear(in_features, 64), nn.Tanh(), nn.Linear(64, 64), nn.Tanh(), nn.Linear(64, out_features)]
     for layer, gain in zip(layers[::2], (math.sqrt(2), math.sqrt(2), out_gain), strict=True):
         nn.init.orthogonal_(layer.weight, gain)
@@ -106,7 +112,8 @@ class RunningNorm(nn.Module):
         return ((x - self.mean) / (self.var + 1e-8).sqrt()).clamp(-10, 10)
 
     def update(self, batch: Tensor) -> None:
-        """Take in (..., *shape) values. Source: Chan et al. 1979, Updating Formulae for Computing Sample Variances."""
+        """Take in (..., *shape) values. Source: Chan et al. 1979, Updating Formulae and
+        a Pairwise Algorithm for Computing Sample Variances."""
         batch = batch.reshape(-1, *self.mean.shape)
         total = self.count + len(batch)
         delta = batch.mean(0) - self.mean
@@ -339,6 +346,10 @@ def parse_args() -> tuple[Args, dict | None]:
         for name, value in checkpoint["args"].items():
             if getattr(args, name) != value and name not in (*may_change.split(), "run_dir", "resume"):
                 fail(f"--{name.replace('_', '-')} is {value} in {run_dir} and cannot change; start a new run")
+        if args.total_timesteps < min(checkpoint["global_step"], checkpoint["args"]["total_timesteps"]):
+            fail(f"{run_dir} is at step {checkpoint['global_step']:,} already; --total-timesteps must be more")
+        if not os.access(run_dir, os.W_OK):
+            fail(f"cannot write to {run_dir}")
     elif args.run_dir is None:
         name = f"{args.env_id}__{SCRIPT.stem}__{args.seed}__{time.strftime('%Y%m%d-%H%M%S')}"
         args.run_dir = Path("runs") / name.replace("/", "_").replace(":", "_")
@@ -353,7 +364,7 @@ def check_args(args: Args) -> torch.device:
             fail(f"{flag} must be a {'whole' if field.name == 'seed' else 'positive'} number, not {value}")
         if isinstance(value, float) and not 0 <= value < math.inf:
             fail(f"{flag} must be a finite number and not negative, not {value}")
-        if field.name in ("gamma", "gae_lambda") and value > 1:
+        if field.name in ("gamma", "gae_lambda", "rms_alpha", "line_search_shrinking_factor") and value > 1:
             fail(f"{flag} must lie between 0 and 1, not at {value}")
     works = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     name = next(name for name in ("cuda", "mps", "cpu") if works[name]) if args.device == "auto" else args.device
@@ -374,7 +385,7 @@ def make_env(args: Args, **options: str) -> gym.Env:
         fail(f"{args.env_id} cannot be made: {error}")
     if not isinstance(env.action_space, gym.spaces.Box) or len(env.action_space.shape) != 1:
         hint = "; use ppo.py" if isinstance(env.action_space, gym.spaces.Discrete) else ""
-        fail(f"{args.env_id} has {env.action_space} actions, {SCRIPT.name} takes one-dimensional Box ones{hint}")
+        fail(f"{args.env_id} has {type(env.action_space).__name__} actions, {SCRIPT.name} takes 1-D Box ones{hint}")
     env = gym.wrappers.ClipAction(env)
     if not env.observation_space.is_np_flattenable:
         fail(f"{args.env_id} has {type(env.observation_space).__name__} observations, which cannot be flattened")
@@ -391,9 +402,11 @@ def make_envs(args: Args) -> SyncVectorEnv:
         env = make_env(args, render_mode="rgb_array")
         try:
             env.reset()
-            env.render()
-        except gym.error.DependencyNotInstalled as error:
+            frame = env.render()
+        except Exception as error:  # renderers fail in as many ways as there are renderers
             fail(f"--capture-video cannot render {args.env_id}: {error}")
+        if frame is None:
+            fail(f"--capture-video: {args.env_id} renders nothing")
         env.close()
     return SyncVectorEnv([lambda: make_env(args)] * args.num_envs, autoreset_mode=AutoresetMode.SAME_STEP)
 
@@ -464,6 +477,8 @@ class Run:
         self.returns, self.lengths = np.zeros(args.num_envs), np.zeros(args.num_envs, int)  # of the running episodes
         if checkpoint:
             self.restore(checkpoint)
+            if self.global_step < total_steps:  # the run is unfinished again
+                (args.run_dir / "summary.json").unlink(missing_ok=True)
         else:
             try:
                 args.run_dir.mkdir(parents=True)
@@ -502,8 +517,8 @@ class Run:
                 setattr(self, name, checkpoint[name])
             self.recent_returns.extend(checkpoint["recent_returns"])
             torch.set_rng_state(checkpoint["rng_state"])
-            if self.device.type == "cuda" and "cuda_rng_state" in checkpoint:
-                torch.cuda.set_rng_state(checkpoint["cuda_rng_state"])
+            if self.device.type != "cpu" and "device_rng_state" in checkpoint:
+                getattr(torch, self.device.type).set_rng_state(checkpoint["device_rng_state"])
         except (AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
             fail(f"the checkpoint in {self.args.run_dir} does not fit these flags: {error}")
 
@@ -519,8 +534,8 @@ class Run:
             "recent_returns": list(self.recent_returns),
             "rng_state": torch.get_rng_state(),
         }
-        if self.device.type == "cuda":
-            state["cuda_rng_state"] = torch.cuda.get_rng_state()
+        if self.device.type != "cpu":  # torch.cuda or torch.mps
+            state["device_rng_state"] = getattr(torch, self.device.type).get_rng_state()
         buffer = io.BytesIO()
         torch.save(state, buffer)
         write_atomically(self.args.run_dir / "checkpoint.pt", buffer.getvalue())
@@ -542,6 +557,7 @@ class Run:
         self.iteration += 1
         for name, value in losses.items():
             if not math.isfinite(value):
+                self.bar.close()
                 kept = self.args.run_dir / "checkpoint.pt"
                 sys.exit(
                     f"error: {name} is {value} in iteration {self.iteration}; the last checkpoint is intact, {kept}"
@@ -580,9 +596,9 @@ class Run:
         }
         write_atomically(self.args.run_dir / "summary.json", json.dumps(summary, indent=2).encode())
         if not self.episodes:
-            print(
-                "no episode has ended in all these steps, so there is no training return; give --total-timesteps more"
-            )
+            print("no episode has ended in all these steps, so there is no training return")
+        if not self.iteration:
+            print("no update was made in so few steps: what is evaluated is the untrained policy")
         print("evaluation: return {eval_return_mean:.1f} +- {eval_return_std:.1f} over {eval_episodes} episodes; "
               "{global_step:,} steps, {train_episodes:,} episodes, {sps:,.0f} steps/s".format(**summary))  # fmt: skip
         return summary
@@ -592,8 +608,9 @@ if __name__ == "__main__":
     args, checkpoint = parse_args()
     try:
         train(args, checkpoint)
-    except KeyboardInterrupt:
-        print(f"\nstopped; go on with: python {SCRIPT.name} --resume {args.run_dir}", file=sys.stderr)
-        sys.exit(130)
-    except OSError as error:  # a full disk, for one; bad input has been refused by now
-        sys.exit(f"error: {error}; go on with: python {SCRIPT.name} --resume {args.run_dir}")
+    except (KeyboardInterrupt, OSError) as error:  # OSError: a full disk, for one; bad input has been refused by now
+        stopped = isinstance(error, KeyboardInterrupt)
+        resumable = (args.run_dir / "checkpoint.pt").exists()
+        hint = f"; go on with: python {SCRIPT.name} --resume {args.run_dir}" if resumable else ""
+        print("\nstopped" if stopped else f"error: {error}", hint, sep="", file=sys.stderr)
+        sys.exit(130 if stopped else 1)

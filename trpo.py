@@ -18,6 +18,8 @@ Compared with a2c.py:
 - the surrogate ratio * A in place of log pi * A: the line search asks how far from the old policy it still improves;
 - the critic is fitted separately, by several epochs of minibatches with Adam; there is no entropy bonus;
 - advantages are normalised, and longer segments are collected: the Fisher matrix is an average over states.
+
+Not in the paper: GAE and a fitted critic, which Schulman et al. 2016 added.
 """
 
 import hashlib
@@ -56,8 +58,10 @@ class Args:
     num_envs: int = 4  # environments stepped side by side
     num_steps: int = 256  # steps per environment and iteration; the batch is num_envs * num_steps
     gamma: float = 0.99  # discount factor
-    gae_lambda: float = 0.95  # GAE's trade of bias (0: one-step TD errors) against variance (1: whole returns)
-    norm_adv: bool = True  # advantages to mean 0, std 1 in each batch; not in the paper: leaves the step as it is
+    gae_lambda: float = 0.95  # GAE's trade of bias (0: one-step TD errors) against variance (1: n-step returns)
+    norm_adv: bool = (
+        True  # advantages to mean 0, std 1 in each batch; not in the paper; their scale leaves the step as it is
+    )
     target_kl: float = 0.01  # delta: the largest mean KL(pi_old || pi) of one step
     cg_max_steps: int = 15  # conjugate gradient steps at most
     cg_damping: float = 0.1  # added to the Fisher matrix's diagonal, which keeps it positive definite
@@ -71,9 +75,11 @@ class Args:
     seed: int = 1  # fixes the run bit for bit on one machine and one set of versions
     device: Literal["cpu", "cuda", "mps", "auto"] = "cpu"  # small networks are faster on the CPU
     torch_threads: int = 1  # more seldom help a small network, and runs side by side would fight for cores
-    log_interval: int = 500  # steps between two entries of losses/* in the event file
-    checkpoint_interval: float = 10.0  # seconds between two checkpoints; a kill loses no more work than that
-    eval_episodes: int = 20  # episodes of the final evaluation, with the mode of the policy
+    log_interval: int = 500  # steps between two entries of losses/* and charts/SPS in the event file
+    checkpoint_interval: float = (
+        10.0  # seconds between two checkpoints, each at an iteration's end; a kill loses no more
+    )
+    eval_episodes: int = 20  # episodes of the final evaluation, with the policy's mode; of 10,000 steps at most
     capture_video: bool = False  # record the first three evaluation episodes; needs moviepy
     run_dir: Path | None = None  # where the run goes; default runs/<env_id>__<script>__<seed>__<time>
     resume: Path | None = None  # run directory to go on from, with its flags
@@ -83,7 +89,8 @@ class Args:
 # Networks
 # ======================================================================================================================
 def mlp(in_features: int, out_features: int, out_gain: float) -> nn.Sequential:
-    """Two hidden layers of 64 tanh units. Orthogonal weights; a small `out_gain` starts the output near zero."""
+    """Two hidden layers of 64 tanh units. Orthogonal weights, as in OpenAI Baselines; a small `out_gain` starts the
+    output near zero."""
     layers = [nn.Linear(in_features, 64), nn.Tanh(), nn.Linear(64, 64), nn.Tanh(), nn.Linear(64, out_features)]
     for layer, gain in zip(layers[::2], (math.sqrt(2), math.sqrt(2), out_gain), strict=True):
         nn.init.orthogonal_(layer.weight, gain)
@@ -149,8 +156,8 @@ def conjugate_gradient(
 ) -> Tensor:
     """x with A x = b nearly, (n,) each, for a symmetric positive definite A known only by matvec(v) = A v.
 
-    Ends after max_steps, when the squared residual falls below `tolerance`, or where rounding errors leave a direction
-    p without positive curvature p^T A p. In exact arithmetic it is exact after n steps.
+    Ends after max_steps, when the squared residual falls below `tolerance` times that of b, or where rounding errors
+    leave a direction p without positive curvature p^T A p. In exact arithmetic it is exact after n steps.
     Source: Schulman et al. 2015, appendix C; Hestenes & Stiefel 1952.
     """
     x = torch.zeros_like(b)
@@ -159,7 +166,7 @@ def conjugate_gradient(
     for _ in range(max_steps):
         product = matvec(direction)
         curvature = direction @ product
-        if residual_sq < tolerance or curvature <= 0:
+        if residual_sq <= tolerance * (b @ b) or curvature <= 0:
             break
         alpha = residual_sq / curvature
         x += alpha * direction
@@ -215,7 +222,8 @@ def trust_region_step(
         return fisher_vector_product(kl_gradient, parameters, vector, cg_damping)
 
     direction = conjugate_gradient(matvec, gradient, cg_max_steps)
-    full_step = (2 * target_kl / (direction @ matvec(direction))).sqrt() * direction
+    curvature = direction @ matvec(direction)
+    full_step = (2 * target_kl / curvature).sqrt() * direction if curvature > 0 else direction
     with torch.no_grad():
         for i in range(max_iter):
             fraction = shrinking_factor**i
@@ -245,6 +253,8 @@ def explained_variance(values: Tensor, returns: Tensor) -> float:
 def train(args: Args, checkpoint: dict | None = None) -> dict:
     """Train, evaluate, and return what summary.json holds."""
     device = check_args(args)
+    if args.target_kl == 0:
+        fail("--target-kl must be positive, or no step could be taken")
     batch_size = args.num_envs * args.num_steps
     minibatch_size = batch_size // args.num_minibatches
     num_iterations = args.total_timesteps // batch_size
@@ -314,6 +324,8 @@ def train(args: Args, checkpoint: dict | None = None) -> dict:
                 value_losses.append(value_loss.detach())
 
         # ---- LOG ----
+        with torch.no_grad():
+            losses["entropy"] = actor(b_obs).entropy().mean().item()
         losses["value_loss"] = torch.stack(value_losses).mean().item()  # mean over the update
         losses["explained_variance"] = explained_variance(values, returns)
         run.record_iteration(losses)
@@ -348,6 +360,10 @@ def parse_args() -> tuple[Args, dict | None]:
         for name, value in checkpoint["args"].items():
             if getattr(args, name) != value and name not in (*may_change.split(), "run_dir", "resume"):
                 fail(f"--{name.replace('_', '-')} is {value} in {run_dir} and cannot change; start a new run")
+        if args.total_timesteps < min(checkpoint["global_step"], checkpoint["args"]["total_timesteps"]):
+            fail(f"{run_dir} is at step {checkpoint['global_step']:,} already; --total-timesteps must be more")
+        if not os.access(run_dir, os.W_OK):
+            fail(f"cannot write to {run_dir}")
     elif args.run_dir is None:
         name = f"{args.env_id}__{SCRIPT.stem}__{args.seed}__{time.strftime('%Y%m%d-%H%M%S')}"
         args.run_dir = Path("runs") / name.replace("/", "_").replace(":", "_")
@@ -362,7 +378,7 @@ def check_args(args: Args) -> torch.device:
             fail(f"{flag} must be a {'whole' if field.name == 'seed' else 'positive'} number, not {value}")
         if isinstance(value, float) and not 0 <= value < math.inf:
             fail(f"{flag} must be a finite number and not negative, not {value}")
-        if field.name in ("gamma", "gae_lambda") and value > 1:
+        if field.name in ("gamma", "gae_lambda", "rms_alpha", "line_search_shrinking_factor") and value > 1:
             fail(f"{flag} must lie between 0 and 1, not at {value}")
     works = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     name = next(name for name in ("cuda", "mps", "cpu") if works[name]) if args.device == "auto" else args.device
@@ -402,9 +418,11 @@ def make_envs(args: Args) -> SyncVectorEnv:
         env = make_env(args, render_mode="rgb_array")
         try:
             env.reset()
-            env.render()
-        except gym.error.DependencyNotInstalled as error:
+            frame = env.render()
+        except Exception as error:  # renderers fail in as many ways as there are renderers
             fail(f"--capture-video cannot render {args.env_id}: {error}")
+        if frame is None:
+            fail(f"--capture-video: {args.env_id} renders nothing")
         env.close()
     return SyncVectorEnv([lambda: make_env(args)] * args.num_envs, autoreset_mode=AutoresetMode.SAME_STEP)
 
@@ -475,6 +493,8 @@ class Run:
         self.returns, self.lengths = np.zeros(args.num_envs), np.zeros(args.num_envs, int)  # of the running episodes
         if checkpoint:
             self.restore(checkpoint)
+            if self.global_step < total_steps:  # the run is unfinished again
+                (args.run_dir / "summary.json").unlink(missing_ok=True)
         else:
             try:
                 args.run_dir.mkdir(parents=True)
@@ -513,8 +533,8 @@ class Run:
                 setattr(self, name, checkpoint[name])
             self.recent_returns.extend(checkpoint["recent_returns"])
             torch.set_rng_state(checkpoint["rng_state"])
-            if self.device.type == "cuda" and "cuda_rng_state" in checkpoint:
-                torch.cuda.set_rng_state(checkpoint["cuda_rng_state"])
+            if self.device.type != "cpu" and "device_rng_state" in checkpoint:
+                getattr(torch, self.device.type).set_rng_state(checkpoint["device_rng_state"])
         except (AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
             fail(f"the checkpoint in {self.args.run_dir} does not fit these flags: {error}")
 
@@ -530,8 +550,8 @@ class Run:
             "recent_returns": list(self.recent_returns),
             "rng_state": torch.get_rng_state(),
         }
-        if self.device.type == "cuda":
-            state["cuda_rng_state"] = torch.cuda.get_rng_state()
+        if self.device.type != "cpu":  # torch.cuda or torch.mps
+            state["device_rng_state"] = getattr(torch, self.device.type).get_rng_state()
         buffer = io.BytesIO()
         torch.save(state, buffer)
         write_atomically(self.args.run_dir / "checkpoint.pt", buffer.getvalue())
@@ -553,6 +573,7 @@ class Run:
         self.iteration += 1
         for name, value in losses.items():
             if not math.isfinite(value):
+                self.bar.close()
                 kept = self.args.run_dir / "checkpoint.pt"
                 sys.exit(
                     f"error: {name} is {value} in iteration {self.iteration}; the last checkpoint is intact, {kept}"
@@ -591,9 +612,9 @@ class Run:
         }
         write_atomically(self.args.run_dir / "summary.json", json.dumps(summary, indent=2).encode())
         if not self.episodes:
-            print(
-                "no episode has ended in all these steps, so there is no training return; give --total-timesteps more"
-            )
+            print("no episode has ended in all these steps, so there is no training return")
+        if not self.iteration:
+            print("no update was made in so few steps: what is evaluated is the untrained policy")
         print("evaluation: return {eval_return_mean:.1f} +- {eval_return_std:.1f} over {eval_episodes} episodes; "
               "{global_step:,} steps, {train_episodes:,} episodes, {sps:,.0f} steps/s".format(**summary))  # fmt: skip
         return summary
@@ -603,8 +624,9 @@ if __name__ == "__main__":
     args, checkpoint = parse_args()
     try:
         train(args, checkpoint)
-    except KeyboardInterrupt:
-        print(f"\nstopped; go on with: python {SCRIPT.name} --resume {args.run_dir}", file=sys.stderr)
-        sys.exit(130)
-    except OSError as error:  # a full disk, for one; bad input has been refused by now
-        sys.exit(f"error: {error}; go on with: python {SCRIPT.name} --resume {args.run_dir}")
+    except (KeyboardInterrupt, OSError) as error:  # OSError: a full disk, for one; bad input has been refused by now
+        stopped = isinstance(error, KeyboardInterrupt)
+        resumable = (args.run_dir / "checkpoint.pt").exists()
+        hint = f"; go on with: python {SCRIPT.name} --resume {args.run_dir}" if resumable else ""
+        print("\nstopped" if stopped else f"error: {error}", hint, sep="", file=sys.stderr)
+        sys.exit(130 if stopped else 1)

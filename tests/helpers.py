@@ -10,8 +10,9 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
-import envs  # noqa: F401  registers the test environments
+import numpy as np
 import torch
+from envs import Tape  # which registers the test environments
 
 ROOT = Path(__file__).resolve().parent.parent
 SCRIPTS = ["reinforce", "reinforce_baseline", "a2c", "trpo", "ppo", "ppo_continuous"]
@@ -61,3 +62,29 @@ def run(script: str | Path, *arguments: object, cwd: Path, **flags) -> subproces
 
 def summary_of(run_dir: Path) -> dict:
     return json.loads((run_dir / "summary.json").read_text())
+
+
+def transitions(num_envs: int, num_steps: int, drawn_actions: np.ndarray | None = None) -> list[list[tuple]]:
+    """What the environments saw, cut to the segment: num_steps transitions for each of them, in order.
+
+    Tape starts an episode list at every reset, in the order of resets; environments are told apart by their streams:
+    the first num_envs lists are theirs in turn, and a new list belongs to the environment whose episode just ended.
+    """
+    episodes = list(Tape.episodes)
+    owner = {i: i for i in range(num_envs)}
+    tapes, following = [[] for _ in range(num_envs)], num_envs
+    position = dict.fromkeys(range(num_envs), 0)
+    for _ in range(num_steps):
+        for env in range(num_envs):
+            step = episodes[owner[env]][position[env]]
+            tapes[env].append(step)
+            position[env] += 1
+            if step[4] or step[5]:
+                owner[env], position[env] = following, 0
+                following += 1
+    if drawn_actions is not None:  # the environment saw clipped ones; what is learned from are those drawn
+        tapes = [
+            [(step[0], drawn_actions[t, env], *step[2:]) for t, step in enumerate(tape)]
+            for env, tape in enumerate(tapes)
+        ]
+    return tapes

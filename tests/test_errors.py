@@ -10,7 +10,7 @@ from pathlib import Path
 import gymnasium as gym
 import pytest
 import torch
-from helpers import SCRIPTS, fields, module, run, small, train
+from helpers import SCRIPTS, fields, module, run, small, summary_of, train
 
 ENV = {name: "Pendulum-v1" if name == "ppo_continuous" else "CartPole-v1" for name in SCRIPTS}
 
@@ -79,7 +79,9 @@ def test_observations_that_cannot_be_flattened(script, tmp_path, capsys):
         {"num_minibatches": 0}, {"n_critic_updates": 0}, {"cg_max_steps": 0}, {"line_search_max_iter": -3},
         {"eval_episodes": 0}, {"torch_threads": 0}, {"seed": -1}, {"seed": 2**64},
         {"learning_rate": -1.0}, {"learning_rate": float("nan")}, {"clip_coef": float("inf")}, {"gamma": 1.5},
-        {"gae_lambda": 1.01}, {"gamma": -0.1}, {"target_kl": -1.0}, {"cg_damping": -0.1}, {"checkpoint_interval": -1.0},
+        {"gae_lambda": 1.01}, {"gamma": -0.1},
+        {"rms_alpha": 1.5}, {"line_search_shrinking_factor": 2.0},
+        {"target_kl": -1.0}, {"cg_damping": -0.1}, {"checkpoint_interval": -1.0},
     ],
 )  # fmt: skip
 def test_sizes_and_rates_out_of_range(script, flags, tmp_path, capsys):
@@ -207,6 +209,28 @@ def test_hyperparameters_cannot_change_on_the_way(script, tmp_path, capsys, monk
     assert "--gamma" in resume_refused(script, capsys, run_dir, monkeypatch, "--gamma", "0.5")
     assert "--seed" in resume_refused(script, capsys, run_dir, monkeypatch, "--seed", "9")
     assert "--run-dir" in resume_refused(script, capsys, run_dir, monkeypatch, "--run-dir", "other")
+    assert "--total-timesteps" in resume_refused(script, capsys, run_dir, monkeypatch, "--total-timesteps", "32")
+    assert summary_of(run_dir)["global_step"] == 64
+
+
+def test_trpo_without_a_trust_region(tmp_path, capsys):
+    assert "--target-kl" in refused("trpo", capsys, tmp_path / "run", target_kl=0.0)
+
+
+def test_an_unfinished_continuation_has_no_summary(script, tmp_path, monkeypatch):
+    """Trained on and stopped before the end, a finished run must not pass for one that succeeded."""
+    run_dir = tmp_path / "run"
+    train(script, run_dir, env_id=ENV[script], total_timesteps=64)
+    monkeypatch.setattr(sys, "argv", [script, "--resume", str(run_dir), "--total-timesteps", "640"])
+    args, checkpoint = module(script).parse_args()
+
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(module(script).Run, "record_step", stop)
+    with pytest.raises(KeyboardInterrupt):
+        module(script).train(args, checkpoint)
+    assert not (run_dir / "summary.json").exists()
 
 
 def test_as_a_program(script, tmp_path):

@@ -177,7 +177,7 @@ def test_one_iteration_takes_the_gradient_of_its_own_episodes(name, norm_returns
     actor.load_state_dict(before["actor"])
     advantages = returns
     if norm_returns:
-        advantages = (returns - returns.mean()) / returns.std()
+        advantages = (returns - returns.mean()) / returns.std(correction=0)
     if name == "reinforce_baseline":
         critic = script.Critic(3)
         critic.load_state_dict(before["critic"])

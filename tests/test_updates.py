@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from envs import Tape
-from helpers import module, train
+from helpers import module, train, transitions
 from sb3_contrib import TRPO
 from stable_baselines3 import A2C, PPO
 from stable_baselines3.common.logger import Logger
@@ -72,32 +72,6 @@ def fill(model, tapes) -> None:
     buffer.compute_returns_and_advantage(torch.as_tensor(next_values), starts)
 
 
-def transitions(drawn_actions: np.ndarray | None = None) -> list[list[tuple]]:
-    """What the environments saw, cut to the segment: NUM_STEPS transitions for each of them, in order.
-
-    Tape starts an episode list at every reset, in the order of resets; environments are told apart by their streams:
-    the first NUM_ENVS lists are theirs in turn, and a new list belongs to the environment whose episode just ended.
-    """
-    episodes = list(Tape.episodes)
-    owner = {i: i for i in range(NUM_ENVS)}
-    tapes, following = [[] for _ in range(NUM_ENVS)], NUM_ENVS
-    position = dict.fromkeys(range(NUM_ENVS), 0)
-    for _ in range(NUM_STEPS):
-        for env in range(NUM_ENVS):
-            step = episodes[owner[env]][position[env]]
-            tapes[env].append(step)
-            position[env] += 1
-            if step[4] or step[5]:
-                owner[env], position[env] = following, 0
-                following += 1
-    if drawn_actions is not None:  # the environment saw clipped ones; what is learned from are those drawn
-        tapes = [
-            [(step[0], drawn_actions[t, env], *step[2:]) for t, step in enumerate(tape)]
-            for env, tape in enumerate(tapes)
-        ]
-    return tapes
-
-
 def their_update(model_class, before, tapes, continuous=False, **settings):
     """Their parameters after one train() on the tapes, starting from our networks `before`."""
     model = model_class("MlpPolicy", DummyVecEnv([lambda: Tape(continuous)] * NUM_ENVS), **THEIRS | settings)
@@ -118,7 +92,7 @@ def assert_same_update(before, after, theirs, continuous=False, keys=None, rtol=
 
 def test_there_are_ends_of_both_kinds_in_the_segment(tmp_path, monkeypatch):
     one_iteration("a2c", tmp_path / "run", monkeypatch)
-    steps = [step for tape in transitions() for step in tape]
+    steps = [step for tape in transitions(NUM_ENVS, NUM_STEPS) for step in tape]
     assert len(steps) == NUM_ENVS * NUM_STEPS
     assert sum(step[4] for step in steps) >= 3
     assert sum(step[5] and not step[4] for step in steps) >= 3
@@ -129,7 +103,7 @@ def test_a2c(flags, tmp_path, monkeypatch):
     rates = {"learning_rate": 7e-3}
     before, after = one_iteration("a2c", tmp_path / "run", monkeypatch, anneal_lr=False, **rates | flags)
     settings = {"ent_coef": 0.0, "vf_coef": 0.5, "max_grad_norm": 0.5} | flags
-    theirs = their_update(A2C, before, transitions(), **rates | settings)
+    theirs = their_update(A2C, before, transitions(NUM_ENVS, NUM_STEPS), **rates | settings)
     assert_same_update(before, after, theirs)
 
 
@@ -142,7 +116,9 @@ def test_ppo(flags, tmp_path, monkeypatch):
     before, after = one_iteration("ppo", tmp_path / "run", monkeypatch, **ours | flags)
     flags = {"norm_adv": True, "clip_coef": 0.2, "ent_coef": 0.0, "vf_coef": 0.5, "max_grad_norm": 0.5} | flags
     flags["normalize_advantage"], flags["clip_range"] = flags.pop("norm_adv"), flags.pop("clip_coef")
-    theirs = their_update(PPO, before, transitions(), n_epochs=8, batch_size=96, learning_rate=3e-3, **flags)
+    theirs = their_update(
+        PPO, before, transitions(NUM_ENVS, NUM_STEPS), n_epochs=8, batch_size=96, learning_rate=3e-3, **flags
+    )
     assert_same_update(before, after, theirs)
 
 
@@ -155,12 +131,12 @@ def test_ppo_continuous(tmp_path, monkeypatch):
     off = {"norm_obs": False, "norm_reward": False}
     before, after = one_iteration("ppo_continuous", tmp_path / "run", monkeypatch, **ours | off)
     actions = torch.stack(drawn[:NUM_STEPS]).numpy()
-    tapes = transitions()
+    tapes = transitions(NUM_ENVS, NUM_STEPS)
     seen = np.array([[step[1] for step in tape] for tape in tapes]).transpose(1, 0, 2)
     np.testing.assert_array_equal(seen, actions.clip(-0.5, 0.5))
     assert (np.abs(actions) > 0.5).mean() > 0.2
     theirs = their_update(
-        PPO, before, transitions(actions), continuous=True, n_epochs=8, batch_size=96,
+        PPO, before, transitions(NUM_ENVS, NUM_STEPS, actions), continuous=True, n_epochs=8, batch_size=96,
         learning_rate=3e-3, ent_coef=0.0,
     )  # fmt: skip
     assert_same_update(before, after, theirs, continuous=True)
@@ -169,7 +145,7 @@ def test_ppo_continuous(tmp_path, monkeypatch):
 def test_trpo(tmp_path, monkeypatch):
     """The policy's step; the critic's minibatches are shuffled, so it only has to come out near theirs."""
     before, after = one_iteration("trpo", tmp_path / "run", monkeypatch, num_minibatches=1)
-    theirs = their_update(TRPO, before, transitions(), batch_size=96, learning_rate=1e-3)
+    theirs = their_update(TRPO, before, transitions(NUM_ENVS, NUM_STEPS), batch_size=96, learning_rate=1e-3)
     actor = [key for key in theirs if "policy_net" in key or "action_net" in key]
     assert_same_update(before, after, theirs, keys=actor, rtol=2e-2)
     assert_same_update(before, after, theirs, keys=[key for key in theirs if "value_net" in key])
