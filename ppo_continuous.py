@@ -53,12 +53,12 @@ class Args:
     env_id: str = "Pendulum-v1"  # Gymnasium environment with Box actions; its observations are flattened
     total_timesteps: int = 200_000  # environment steps of the whole run, all environments together
     num_envs: int = 4  # environments stepped side by side
-    num_steps: int = 256  # steps per environment and iteration; the batch is num_envs * num_steps
+    num_steps: int = 512  # steps per environment and iteration; the batch is num_envs * num_steps
     learning_rate: float = 1e-3  # Adam's step size at the start
     anneal_lr: bool = True  # lower the step size linearly to 0 over the run
     gamma: float = 0.9  # discount factor
     gae_lambda: float = 0.95  # GAE's trade of bias (0: one-step TD errors) against variance (1: n-step returns)
-    num_minibatches: int = 8  # minibatches per epoch
+    num_minibatches: int = 16  # minibatches per epoch
     update_epochs: int = 10  # passes over each batch
     norm_obs: bool = True  # observations to mean 0, std 1, at most 10 in size; not in the paper
     norm_reward: bool = True  # rewards divided by the std of the running return, at most 10 in size; not in the paper

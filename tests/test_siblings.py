@@ -113,6 +113,7 @@ def test_what_has_one_name_has_one_text():
 def test_flags_with_one_name_have_one_help():
     """The same words for the same flag, unless the algorithm gives it another meaning."""
     differ = {"learning_rate", "norm_adv", "gae_lambda", "num_envs", "num_minibatches", "n_critic_updates", "env_id"}
+    differ |= {"total_timesteps"}  # REINFORCE needs whole episodes, the others whole batches
     differ |= {"target_kl"}  # a bound on each step in TRPO, a reason to stop early in PPO
     seen = {}
     for name in SCRIPTS:
