@@ -67,18 +67,14 @@ class Args:
     ent_coef: float = 0.0  # weight of the entropy bonus, which keeps the policy exploring
     vf_coef: float = 0.5  # weight of the value loss
     max_grad_norm: float = 0.5  # gradients longer than this are scaled down to it
-    target_kl: float | None = (
-        None  # end the update after an epoch whose last minibatch has a higher approx_kl; not in the paper
-    )
+    target_kl: float | None = None  # end the update after an epoch that ends above this approx_kl; not in the paper
 
     # The run: the same in every script.
     seed: int = 1  # fixes the run bit for bit on one machine and one set of versions
     device: Literal["cpu", "cuda", "mps", "auto"] = "cpu"  # small networks are faster on the CPU
     torch_threads: int = 1  # more seldom help a small network, and runs side by side would fight for cores
     log_interval: int = 500  # steps between two entries of losses/* and charts/SPS in the event file
-    checkpoint_interval: float = (
-        10.0  # seconds between two checkpoints, each at an iteration's end; a kill loses no more
-    )
+    checkpoint_interval: float = 10.0  # seconds between checkpoints, written between iterations; a kill loses no more
     eval_episodes: int = 20  # episodes of the final evaluation, with the policy's mode; of 10,000 steps at most
     capture_video: bool = False  # record the first three evaluation episodes; needs moviepy
     run_dir: Path | None = None  # where the run goes; default runs/<env_id>__<script>__<seed>__<time>
@@ -240,7 +236,7 @@ def train(args: Args, checkpoint: dict | None = None) -> dict:
     norm = RunningNorm(obs_dim) if args.norm_obs else nn.Identity()
     actor, critic = Actor(obs_dim, action_dim, norm).to(device), Critic(obs_dim, norm).to(device)
     parameters = [*actor.parameters(), *critic.parameters()]
-    optimizer = torch.optim.Adam(parameters, lr=args.learning_rate, eps=1e-5, fused=True)
+    optimizer = torch.optim.Adam(parameters, lr=args.learning_rate, eps=1e-5, fused=True)  # eps: Baselines'
     modules = {"actor": actor, "critic": critic, "optimizer": optimizer}
     run = Run(args, modules, num_iterations * batch_size, device, checkpoint)
 

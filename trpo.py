@@ -59,9 +59,7 @@ class Args:
     num_steps: int = 256  # steps per environment and iteration; the batch is num_envs * num_steps
     gamma: float = 0.99  # discount factor
     gae_lambda: float = 0.95  # GAE's trade of bias (0: one-step TD errors) against variance (1: n-step returns)
-    norm_adv: bool = (
-        True  # advantages to mean 0, std 1 in each batch; not in the paper; their scale leaves the step as it is
-    )
+    norm_adv: bool = True  # advantages to mean 0, std 1 in each batch; not in the paper; the step ignores their scale
     target_kl: float = 0.01  # delta: the largest mean KL(pi_old || pi) of one step
     cg_max_steps: int = 15  # conjugate gradient steps at most
     cg_damping: float = 0.1  # added to the Fisher matrix's diagonal, which keeps it positive definite
@@ -76,9 +74,7 @@ class Args:
     device: Literal["cpu", "cuda", "mps", "auto"] = "cpu"  # small networks are faster on the CPU
     torch_threads: int = 1  # more seldom help a small network, and runs side by side would fight for cores
     log_interval: int = 500  # steps between two entries of losses/* and charts/SPS in the event file
-    checkpoint_interval: float = (
-        10.0  # seconds between two checkpoints, each at an iteration's end; a kill loses no more
-    )
+    checkpoint_interval: float = 10.0  # seconds between checkpoints, written between iterations; a kill loses no more
     eval_episodes: int = 20  # episodes of the final evaluation, with the policy's mode; of 10,000 steps at most
     capture_video: bool = False  # record the first three evaluation episodes; needs moviepy
     run_dir: Path | None = None  # where the run goes; default runs/<env_id>__<script>__<seed>__<time>
@@ -268,7 +264,9 @@ def train(args: Args, checkpoint: dict | None = None) -> dict:
     envs = make_envs(args)
     obs_dim, num_actions = envs.single_observation_space.shape[0], envs.single_action_space.n
     actor, critic = Actor(obs_dim, num_actions).to(device), Critic(obs_dim).to(device)
-    critic_optimizer = torch.optim.Adam(critic.parameters(), lr=args.learning_rate, eps=1e-5, fused=True)
+    critic_optimizer = torch.optim.Adam(
+        critic.parameters(), lr=args.learning_rate, eps=1e-5, fused=True
+    )  # eps: Baselines'
     modules = {"actor": actor, "critic": critic, "critic_optimizer": critic_optimizer}
     run = Run(args, modules, num_iterations * batch_size, device, checkpoint)
 

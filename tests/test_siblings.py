@@ -134,6 +134,13 @@ def test_each_names_its_sibling(older, younger):
     assert f"Compared with {older}.py:" in SOURCES[younger]
 
 
+def test_every_flag_is_one_line_with_its_help(script):
+    """One line a field, as its help is that line's comment."""
+    body = top_level(script)["Args"].split("class Args:\n")[1]
+    for line in filter(None, body.splitlines()):
+        assert re.match(r"    (#|\w+: .+ = \S+  # )", line), line
+
+
 def test_lines_fit_and_no_leftovers(script):
     assert all(len(line) <= 120 for line in SOURCES[script].splitlines())
     assert not re.search(r"TODO|FIXME|XXX|breakpoint\(|print\(f?\"debug", SOURCES[script])
