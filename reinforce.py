@@ -159,7 +159,7 @@ def train(args: Args, checkpoint: dict | None = None) -> dict:
                 current_obs, reward, terminated, truncated, _ = envs.step(actions[-1])
                 done = terminated | truncated
                 rewards.append(np.float32(reward * alive[-1]))
-                run.record_step(rewards[-1], done & alive[-1])
+                run.record_step(rewards[-1], np.flatnonzero(done & alive[-1]))
                 alive.append(alive[-1] & ~done)
             if alive.pop().any():
                 break  # the steps are spent within an episode, and a part of one has no return to learn from
@@ -267,7 +267,8 @@ def make_env(args: Args, **options: str) -> gym.Env:
 
 def make_envs(args: Args) -> SyncVectorEnv:
     """num_envs environments stepped together. In SAME_STEP mode an ended episode's successor starts within the same
-    step; Gymnasium's default would insert a step that ignores the action, and we would train on it."""
+    step; Gymnasium's default would insert a step that ignores the action, and we would train on it. What is returned
+    is not copied: the next step overwrites it."""
     if args.capture_video:  # find out now rather than after the training
         if find_spec("moviepy") is None:
             fail("--capture-video needs moviepy: pip install moviepy")
@@ -280,7 +281,8 @@ def make_envs(args: Args) -> SyncVectorEnv:
         if frame is None:
             fail(f"--capture-video: {args.env_id} renders nothing")
         env.close()
-    return SyncVectorEnv([lambda: make_env(args)] * args.num_envs, autoreset_mode=AutoresetMode.SAME_STEP)
+    makers = [lambda: make_env(args)] * args.num_envs
+    return SyncVectorEnv(makers, autoreset_mode=AutoresetMode.SAME_STEP, copy=False)
 
 
 @torch.no_grad()
@@ -412,12 +414,12 @@ class Run:
         torch.save(state, buffer)
         write_atomically(self.args.run_dir / "checkpoint.pt", buffer.getvalue())
 
-    def record_step(self, rewards: np.ndarray, done: np.ndarray) -> None:
-        """Count one step of every environment, (num_envs,) each, and log the episodes that ended with it."""
+    def record_step(self, rewards: np.ndarray, ended: np.ndarray) -> None:
+        """Count one step of every environment, rewards (num_envs,), and log the episodes of those in `ended`."""
         self.global_step += len(rewards)
         self.returns += rewards
         self.lengths += 1
-        for i in np.flatnonzero(done):
+        for i in ended:
             self.writer.add_scalar("charts/episodic_return", self.returns[i], self.global_step)
             self.writer.add_scalar("charts/episodic_length", self.lengths[i], self.global_step)
             self.recent_returns.append(float(self.returns[i]))
@@ -440,13 +442,16 @@ class Run:
             self.writer.add_scalar("charts/SPS", sps, self.global_step)
             for name, value in losses.items():
                 self.writer.add_scalar(f"losses/{name}", value, self.global_step)
-        status = f"return {np.mean(self.recent_returns):.1f}" if self.recent_returns else "no episode has ended yet"
-        self.bar.set_postfix_str(status, refresh=False)
-        self.bar.update(self.global_step - self.bar.n)
+        if not self.bar.disable:
+            self.bar.set_postfix_str(self.status(), refresh=False)
+            self.bar.update(self.global_step - self.bar.n)
         if time.perf_counter() - self.saved > self.args.checkpoint_interval:
             self.save()
             if self.bar.disable:
-                print(f"step {self.global_step:,}, {status}, {sps:,.0f} steps/s", flush=True)
+                print(f"step {self.global_step:,}, {self.status()}, {sps:,.0f} steps/s", flush=True)
+
+    def status(self) -> str:
+        return f"return {np.mean(self.recent_returns):.1f}" if self.recent_returns else "no episode has ended yet"
 
     def finish(self, eval_returns: np.ndarray) -> dict:
         """Write and return the summary; returns are undiscounted, seconds those of training."""
