@@ -122,6 +122,20 @@ def reached(run: Run) -> tuple[float, float]:
     return (math.inf, math.inf) if index is None else (float(run.steps[index]), float(run.seconds[index]))
 
 
+def curve_mean(run: Run) -> float | None:
+    """The mean of a run's learning curve over its steps, in bins of 1/BINS of its own length, from the first bin in
+    which an episode ended: the area under the curve, in units of the return. None where there is no curve."""
+    if not run.has_curve:
+        return None
+    curve = stats.binned(run.steps, run.returns, np.linspace(0, run.summary["global_step"], BINS + 1)[1:])
+    return float(np.nanmean(curve))
+
+
+def measure(run: Run, key: str) -> float | None:
+    """An entry of a run's summary, or the mean of its curve under the key "curve"; None where it is unknown."""
+    return curve_mean(run) if key == "curve" else run.summary[key]
+
+
 # ======================================================================================================================
 # Per environment: learning curves and tables
 # ======================================================================================================================
@@ -172,10 +186,10 @@ def learning_curves(
 
 
 def return_table(groups: dict[str, list[Run]], env_id: str, key: str, what: str) -> Table:
-    """Mean, IQM, intervals and per-seed values of one entry of the summaries."""
+    """Mean, IQM, intervals and per-seed values of one measure."""
     rows = []
     for name, runs in groups.items():
-        values = [(run.seed, run.summary[key]) for run in done(runs)]
+        values = [(run.seed, measure(run, key)) for run in done(runs)]
         known = np.array([value for _, value in values if value is not None], float)
         cells = [
             with_interval(statistic(known), stats.interval(known, statistic)) if len(known) else "-"
@@ -282,35 +296,38 @@ def improvement_section(runs: list[Run], out: Path) -> Section:
     section = Section("Across environments: probability of improvement")
     shared = {env_id for env_id, groups in by_environment(runs).items() if len(groups) > 1}
     tried = attempted([run for run in runs if run.env_id in shared])
-    returns = {
-        name: {env_id: np.array([run.summary["eval_return_mean"] for run in done(x)], float) for env_id, x in y.items()}
-        for name, y in tried.items()
-    }
-    rows, intervals = [], []
-    for x, y in combinations(returns, 2):
-        common = [env for env in returns[x] if env in returns[y]]
-        known = [env for env in common if len(returns[x][env]) and len(returns[y][env])]
-        if known:
-            estimate, ends = stats.stratified(
-                [returns[name][env] for env in known for name in (x, y)], stats.improvement
-            )
-            rows.append([x, y, str(len(known)), with_interval(float(estimate), ends, share)])
-            intervals.append((f"{x} > {y}", float(estimate), *ends))
-        elif common:
-            rows.append([x, y, "0", "-"])
-    if rows:
-        counts = caption_counts(
-            {name: [run for x in environments.values() for run in x] for name, environments in tried.items()}
-        )
+    flat = {name: [run for x in environments.values() for run in x] for name, environments in tried.items()}
+    for key, what, stem in (
+        ("eval_return_mean", "final evaluation", "improvement"),
+        ("curve", "area under the learning curve", "improvement-curve"),
+    ):
+        values: dict[str, dict[str, np.ndarray]] = {}
+        for name, environments in tried.items():
+            for env_id, x in environments.items():
+                known = [value for run in done(x) if (value := measure(run, key)) is not None]
+                values.setdefault(name, {})[env_id] = np.array(known, float)
+        rows, intervals = [], []
+        for x, y in combinations(values, 2):
+            common = [env for env in values[x] if env in values[y]]
+            known = [env for env in common if len(values[x][env]) and len(values[y][env])]
+            if known:
+                groups = [values[name][env] for env in known for name in (x, y)]
+                estimate, ends = stats.stratified(groups, stats.improvement)
+                rows.append([x, y, str(len(known)), with_interval(float(estimate), ends, share)])
+                intervals.append((f"{x} > {y}", float(estimate), *ends))
+            elif common:
+                rows.append([x, y, "0", "-"])
         caption = (
-            "The probability that a run of X evaluates higher than one of Y on the same environment, a tie counting "
-            "half, averaged over the environments where both have a run that is done; 95% bootstrap intervals. "
-            f"{counts}."
+            f"By {what}: the probability that a run of X is higher than one of Y on the same environment, a tie "
+            "counting half, averaged over the environments where both have such a run; 95% bootstrap intervals. "
+            f"{caption_counts(flat, key)}."
         )
-        section.tables.append(Table(caption, ["X", "Y", "environments", "P(X > Y)"], rows))
+        if rows:
+            section.tables.append(Table(caption, ["X", "Y", "environments", "P(X > Y)"], rows))
         if intervals:
-            plots.plot_intervals(out / "improvement", intervals, "Probability of improvement", "P(X > Y)")
-            section.figures.append(Figure(caption, "improvement"))
+            plots.plot_intervals(out / stem, intervals, f"Probability of improvement, {what}", "P(X > Y)")
+            section.figures.append(Figure(caption, stem))
+    if section.tables:
         section.notes += without_result(tried)
     else:
         section.notes.append("No two algorithms ran on the same environment.")
@@ -331,7 +348,7 @@ def result_rows(runs: list[Run]) -> list[list]:
         rows.append([
             run.algorithm, run.env_id, run.seed, run.status, run.reason,
             *(run.summary.get(name) for name in SUMMARY if name not in ("env_id", "seed")),
-            threshold(run.env_id), *times, "" if math.isnan(score) else score,
+            threshold(run.env_id), *times, "" if math.isnan(score) else score, curve_mean(run),
             run.args.get("script_sha256"), run.args.get("device"), json.dumps(run.args.get("versions")),
             json.dumps(run.flags()),
         ])  # fmt: skip
@@ -340,7 +357,8 @@ def result_rows(runs: list[Run]) -> list[list]:
 
 RESULT_COLUMNS = [
     "algorithm", "env_id", "seed", "status", "reason", *(name for name in SUMMARY if name not in ("env_id", "seed")),
-    "threshold", "steps_to_threshold", "seconds_to_threshold", "score", "script_sha256", "device", "versions", "flags",
+    "threshold", "steps_to_threshold", "seconds_to_threshold", "score", "curve_mean", "script_sha256", "device",
+    "versions", "flags",
 ]  # fmt: skip
 
 
@@ -374,6 +392,7 @@ def write_report(root: Path, out: Path, aggregate: str = "iqm") -> tuple[list[Ru
         tables = [
             return_table(groups, env_id, "eval_return_mean", what),
             return_table(groups, env_id, "train_return_mean", "return of the last 100 training episodes"),
+            return_table(groups, env_id, "curve", "area under the learning curve, as the mean return over the run"),
             speed_table(groups, env_id),
         ]
         sections.append(Section(env_id, figures, tables))

@@ -249,15 +249,34 @@ def test_an_algorithm_without_a_result_stands_in_every_count(tmp_path):
         write_job(root, "half", "Acrobot-v1", seed, "failed", "exit status 1")
     write_report(root, tmp_path / "out")
     text = (tmp_path / "out" / "report.md").read_text()
-    for heading in ("normalised scores", "probability of improvement"):
+    for heading, captions in (("normalised scores", 2), ("probability of improvement", 4)):
         part = section(text, f"Across environments: {heading}")
-        assert part.count("dead: n = 0, 4 failed; good: n = 4, 0 failed; half: n = 2, 2 failed") == 2, part
+        assert part.count("dead: n = 0, 4 failed; good: n = 4, 0 failed; half: n = 2, 2 failed") == captions, part
         assert "half on Acrobot-v1: n = 0, 2 failed, so there is no result." in part
         assert "dead on CartPole-v1: n = 0, 2 failed, so there is no result." in part
     assert "| half | 2 | - | - |" in text  # no score over two environments from one of them
     assert "| good | 4 | 1.00 [1.00, 1.00] | 1.00 [1.00, 1.00] |" in text
     assert "| dead | good | 0 | - |" in text
     assert "| good | half | 1 | 0.50 [0.50, 0.50] |" in text
+
+
+def test_area_under_the_learning_curve(tmp_path):
+    root = tmp_path / "runs"
+    for seed, final in ((1, 100.0), (2, 200.0)):
+        write_job(root, "high", "CartPole-v1", seed, final_return=final)
+    write_job(root, "low", "CartPole-v1", 1, final_return=40.0)
+    write_job(root, "none", "CartPole-v1", 1, episodes=0)
+    write_report(root, tmp_path / "out")
+    # A line from 0 to the final return over the first half of the run and flat over the second: 3/4 of it on average.
+    areas = {(row["algorithm"], row["seed"]): row["curve_mean"] for row in rows(tmp_path / "out" / "results.csv")}
+    assert float(areas["high", "1"]) == pytest.approx(75, abs=0.5)
+    assert float(areas["high", "2"]) == pytest.approx(150, abs=1)
+    assert float(areas["low", "1"]) == pytest.approx(30, abs=0.2)
+    assert areas["none", "1"] == ""
+    text = (tmp_path / "out" / "report.md").read_text()
+    assert "area under the learning curve" in section(text, "CartPole-v1")
+    improvement = section(text, "Across environments: probability of improvement")
+    assert "| high | low | 1 | 1.00 |" in improvement.partition("By area under the learning curve")[2]
 
 
 def test_captions_count_the_runs_that_are_used(tmp_path):
