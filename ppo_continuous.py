@@ -49,7 +49,7 @@ from tqdm import tqdm
 class Args:
     # Defaults: rl-baselines3-zoo's for Pendulum-v1, but for shorter segments, minibatches of 128, annealing, the
     # normalisation of Stable-Baselines3's VecNormalize, and plain Gaussian exploration.
-    # Usual for MuJoCo: --num-envs 1 --num-steps 2048 --num-minibatches 32 --learning-rate 3e-4 --gamma 0.99.
+    # For MuJoCo: --num-envs 8 --num-steps 256 --learning-rate 3e-4 --gamma 0.99, and often --init-std 0.5.
     env_id: str = "Pendulum-v1"  # Gymnasium environment with Box actions; its observations are flattened
     total_timesteps: int = 200_000  # environment steps of the whole run, all environments together
     num_envs: int = 4  # environments stepped side by side
@@ -60,6 +60,7 @@ class Args:
     gae_lambda: float = 0.95  # GAE's trade of bias (0: one-step TD errors) against variance (1: n-step returns)
     num_minibatches: int = 16  # minibatches per epoch
     update_epochs: int = 10  # passes over each batch
+    init_std: float = 1.0  # standard deviation of the actions at the start, before they are clipped to the action space
     norm_obs: bool = True  # observations to mean 0, std 1, at most 10 in size; not in the paper
     norm_reward: bool = True  # rewards divided by the std of the running return, at most 10 in size; not in the paper
     norm_adv: bool = True  # advantages to mean 0, std 1 in each minibatch; not in the paper: steps keep one scale
@@ -124,11 +125,11 @@ class RunningNorm(nn.Module):
 class Actor(nn.Module):
     """The policy pi(a|s): observations (..., obs_dim) -> diagonal Gaussian over (action_dim,), batch shape (...)."""
 
-    def __init__(self, obs_dim: int, action_dim: int, norm: nn.Module):
+    def __init__(self, obs_dim: int, action_dim: int, norm: nn.Module, init_std: float = 1.0):
         super().__init__()
         self.norm = norm
         self.mean = mlp(obs_dim, action_dim, out_gain=0.01)  # 0.01: all actions are drawn around 0 at first
-        self.log_std = nn.Parameter(torch.zeros(action_dim))
+        self.log_std = nn.Parameter(torch.full((action_dim,), math.log(init_std)))
 
     def forward(self, obs: Tensor) -> Independent:
         normal = Normal(self.mean(self.norm(obs)), self.log_std.exp(), validate_args=False)
@@ -231,6 +232,8 @@ def explained_variance(values: Tensor, returns: Tensor) -> float:
 def train(args: Args, checkpoint: dict | None = None) -> dict:
     """Train, evaluate, and return what summary.json holds."""
     device = check_args(args)
+    if args.init_std == 0:
+        fail("--init-std must be positive, or nothing would be explored")
     batch_size = args.num_envs * args.num_steps
     minibatch_size = batch_size // args.num_minibatches
     num_iterations = args.total_timesteps // batch_size
@@ -244,7 +247,7 @@ def train(args: Args, checkpoint: dict | None = None) -> dict:
     envs = make_envs(args)
     obs_dim, action_dim = envs.single_observation_space.shape[0], envs.single_action_space.shape[0]
     norm = RunningNorm(obs_dim) if args.norm_obs else nn.Identity()
-    actor, critic = Actor(obs_dim, action_dim, norm).to(device), Critic(obs_dim, norm).to(device)
+    actor, critic = Actor(obs_dim, action_dim, norm, args.init_std).to(device), Critic(obs_dim, norm).to(device)
     # All weights in one vector, of which the networks' become views: it is clipped and stepped in a fraction of the
     # time that a dozen small tensors take.
     parameters = [*actor.parameters(), *critic.parameters()]

@@ -64,6 +64,7 @@ class Args:
     line_search_max_iter: int | None = None  # TRPO
     line_search_shrinking_factor: float | None = None  # TRPO
     n_critic_updates: int | None = None  # TRPO
+    init_std: float | None = None  # standard deviation of the actions at the start; Box actions
     norm_obs: bool = False  # observations to mean 0, std 1
     norm_reward: bool = False  # rewards divided by the std of the running return
 
@@ -132,6 +133,10 @@ def library_arguments(args: Args) -> dict:
         alpha, eps = 0.99 if args.rms_alpha is None else args.rms_alpha, 1e-5 if args.rms_eps is None else args.rms_eps
         rms = {"optimizer_class": torch.optim.RMSprop, "optimizer_kwargs": {"alpha": alpha, "eps": eps}}
         given["policy_kwargs"] = rms
+    if args.init_std is not None:
+        if not args.init_std > 0:
+            fail(f"--init-std must be a positive number, not {args.init_std}")
+        given.setdefault("policy_kwargs", {})["log_std_init"] = math.log(args.init_std)
     return given
 
 
