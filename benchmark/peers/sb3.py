@@ -52,6 +52,7 @@ class Args:
     update_epochs: int | None = None  # passes over each batch; PPO
     norm_adv: bool = True  # advantages to mean 0, std 1; PPO and TRPO
     clip_coef: float | None = None  # PPO
+    anneal_clip: bool = False  # lower clip_coef linearly to 0 over the run; PPO
     ent_coef: float | None = None  # A2C and PPO
     vf_coef: float | None = None  # A2C and PPO
     max_grad_norm: float | None = None  # A2C and PPO
@@ -117,6 +118,12 @@ def library_arguments(args: Args) -> dict:
         given["learning_rate"] = (lambda left: rate * left) if args.anneal_lr else rate
     elif args.anneal_lr:
         fail("--anneal-lr needs --learning-rate")
+    if args.anneal_clip:
+        if args.algo != "ppo":
+            fail(f"--anneal-clip has no effect on {args.algo}; leave it out")
+        if args.clip_coef is None:
+            fail("--anneal-clip needs --clip-coef")
+        given["clip_range"] = lambda left: args.clip_coef * left
     if args.num_minibatches is not None:
         if args.num_steps is None or args.num_envs * args.num_steps % args.num_minibatches:
             fail(f"--num-minibatches {args.num_minibatches} does not divide num_envs * num_steps")
