@@ -1,4 +1,4 @@
-"""python -m benchmark run | report | check: see README.md in this folder."""
+"""python -m benchmark run | report | check | speed: see README.md in this folder."""
 
 import argparse
 import os
@@ -56,6 +56,15 @@ def parse_args(words: list[str]) -> argparse.Namespace:
     check = commands.add_parser("check", help="compare runs with stored results; exit status 1 if they are worse")
     check.add_argument("dir", type=Path, help="folder with the new runs")
     check.add_argument("--against", type=Path, required=True, help="results.csv of an earlier report")
+
+    speed = commands.add_parser("speed", help="time the scripts, their peers and the environments, one at a time")
+    speed.add_argument("--suite", default="speed", help="what is trained; default speed, whose comments say more")
+    speed.add_argument("--dir", type=Path, help=f"folder for the measurements; default {RUNS}/<suite>")
+    speed.add_argument("--repeats", type=positive, default=5, help="of every measurement; default 5")
+    speed.add_argument("--seed", type=whole, default=1000, help="repeat k has this seed + k; default 1000")
+    speed.add_argument(
+        "--only", nargs="+", metavar="PART", help="of pairs, threshold, shares, environments and num_envs; default all"
+    )
 
     args = parser.parse_args(words)
     if extra and args.command != "run":
@@ -193,6 +202,14 @@ def check(args: argparse.Namespace) -> int:
     return 1 if worse else 0
 
 
+def speed(args: argparse.Namespace) -> int:
+    """Measure speeds; return the exit status."""
+    from .speed import speed as measure
+
+    directory = args.dir or RUNS / Path(args.suite).stem
+    return measure(load_suite(args.suite), directory, args.seed, args.repeats, args.only)
+
+
 def interrupt(signum: int, frame: object) -> NoReturn:
     """Every polite signal ends the program the way Ctrl-C does: children first."""
     raise KeyboardInterrupt
@@ -204,7 +221,7 @@ if __name__ == "__main__":
             signal.signal(number, interrupt)
     try:
         arguments = parse_args(sys.argv[1:])
-        sys.exit({"run": run, "report": report, "check": check}[arguments.command](arguments))
+        sys.exit({"run": run, "report": report, "check": check, "speed": speed}[arguments.command](arguments))
     except BadInput as error:
         print("error:", " ".join(str(error).split()), file=sys.stderr)
         sys.exit(2)

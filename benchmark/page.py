@@ -38,9 +38,9 @@ def unsuccessful(runs: list[Run]) -> list[str]:
     ]
 
 
-def markdown_page(title: str, sections: list[Section], runs: list[Run], problems: list[str]) -> str:
-    """The report for a README: tables, and figures as links to the PNG files beside it."""
-    lines = [f"# {title}", "", *(line + "\n" for line in overview(runs))]
+def markdown_sections(sections: list[Section]) -> list[str]:
+    """The lines of the sections: tables, and figures as links to the PNG files beside the page."""
+    lines = []
     for section in sections:
         lines += [f"## {section.title}", ""]
         for figure in section.figures:
@@ -51,6 +51,12 @@ def markdown_page(title: str, sections: list[Section], runs: list[Run], problems
             lines += [f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in row)} |" for row in table.rows]
             lines.append("")
         lines += [note + "\n" for note in section.notes]
+    return lines
+
+
+def markdown_page(title: str, sections: list[Section], runs: list[Run], problems: list[str]) -> str:
+    """The report for a README."""
+    lines = [f"# {title}", "", *(line + "\n" for line in overview(runs)), *markdown_sections(sections)]
     for heading, items in (("Runs that are not done", unsuccessful(runs)), ("Problems", problems)):
         lines += [f"## {heading}", "", *(f"- {item}" for item in items or ["none"]), ""]
     return "\n".join(lines)

@@ -69,6 +69,26 @@ def plot_bands(
         save(figure, stem)
 
 
+def plot_scaling(
+    stem: Path, lines: dict[str, tuple], labels: dict[str, str], style: dict[str, dict],
+    title: str, x_label: str, y_label: str,
+) -> None:  # fmt: skip
+    """Lines with bands on logarithmic axes, x as powers of two: lines[name] = (x, y, low, high), each (points,)."""
+    with plt.rc_context(STYLE):
+        figure, axes = plt.subplots()
+        for name, (x, y, low, high) in lines.items():
+            axes.plot(x, y, marker="o", markersize=3, label=labels[name], **style[name])
+            axes.fill_between(x, low, high, color=style[name]["color"], alpha=0.18, linewidth=0)
+        axes.set_xscale("log", base=2)
+        axes.set_yscale("log")
+        axes.set(title=title, xlabel=x_label, ylabel=y_label)
+        ticks = sorted({int(x) for line in lines.values() for x in line[0]})
+        axes.set_xticks(ticks, [str(x) for x in ticks])
+        axes.yaxis.set_major_formatter(EngFormatter(sep=""))
+        legend_below(axes, 3)
+        save(figure, stem)
+
+
 def plot_intervals(stem: Path, rows: list[tuple[str, float, float, float]], title: str, x_label: str) -> None:
     """One row for each (label, estimate, low, high), all within 0 and 1, beside a line at one half."""
     with plt.rc_context(STYLE):
