@@ -623,6 +623,13 @@ def test_peers_pass_rmsprops_values_on():
     assert (optimizer.defaults["alpha"], optimizer.defaults["eps"]) == (0.9, 1e-5)
 
 
+def test_peers_start_with_the_exploration_asked_for():
+    args = sb3.Args(algo="ppo", env_id="Pendulum-v1", init_std=0.5, num_envs=2)
+    envs = sb3.DummyVecEnv([lambda: sb3.make_env(args)] * 2)
+    model = sb3.ALGORITHMS["ppo"]("MlpPolicy", envs, **sb3.library_arguments(args))
+    assert model.policy.log_std.exp().tolist() == pytest.approx([0.5])
+
+
 @pytest.mark.parametrize("algorithm", ["a2c", "trpo", "ppo"])
 def test_peers_keep_the_contract(tmp_path, algorithm):
     env_id = {"a2c": "CartPole-v1", "trpo": "Pendulum-v1", "ppo": "CartPole-v1"}[algorithm]
@@ -647,6 +654,7 @@ def test_peers_keep_the_contract(tmp_path, algorithm):
     [
         (["--algo", "a2c", "--clip-coef", "0.2"], "--clip-coef has no effect on a2c"),
         (["--env-id", "CartPol-v1"], "CartPol-v1 cannot be made"),
+        (["--init-std", "0"], "--init-std must be a positive number"),
         (["--total-timesteps", "8"], "less than one batch"),
     ],
 )

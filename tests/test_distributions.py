@@ -81,3 +81,12 @@ def test_running_statistics_are_clipped_and_travel_with_the_state_dict():
     actor.norm.update(torch.tensor([[3.0], [9.0]]))
     other.load_state_dict(actor.state_dict())
     assert (other.norm.mean.item(), other.norm.var.item(), other.norm.count.item()) == (6.0, 9.0, 2.0)
+
+
+def test_initial_standard_deviation_is_the_one_asked_for():
+    actor = ppo_continuous.Actor(3, 2, torch.nn.Identity(), 0.5)
+    dist = actor(torch.zeros(4, 3))
+    torch.testing.assert_close(dist.stddev, torch.full((4, 2), 0.5))
+    torch.manual_seed(0)
+    draws = actor.sample(torch.zeros(20_000, 3)).detach()
+    assert stats.kstest(draws[:, 0], stats.norm(0, 0.5).cdf).pvalue > 1e-3

@@ -215,6 +215,7 @@ def test_hyperparameters_cannot_change_on_the_way(script, tmp_path, capsys, monk
 
 def test_trpo_without_a_trust_region(tmp_path, capsys):
     assert "--target-kl" in refused("trpo", capsys, tmp_path / "run", target_kl=0.0)
+    assert "--init-std" in refused("ppo_continuous", capsys, tmp_path / "run", init_std=0.0)
 
 
 def test_an_unfinished_continuation_has_no_summary(script, tmp_path, monkeypatch):

@@ -120,8 +120,10 @@ def library_arguments(args: Args) -> dict:
     elif args.anneal_lr:
         fail("--anneal-lr needs --learning-rate")
     if args.anneal_clip:
-        if args.algo != "ppo" or args.clip_coef is None:
-            fail("--anneal-clip is for ppo and needs --clip-coef")
+        if args.algo != "ppo":
+            fail(f"--anneal-clip has no effect on {args.algo}; leave it out")
+        if args.clip_coef is None:
+            fail("--anneal-clip needs --clip-coef")
         clip = args.clip_coef
         given["clip_range"] = lambda left: clip * left
     if args.num_minibatches is not None:
