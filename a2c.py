@@ -16,8 +16,8 @@ Compared with reinforce_baseline.py:
 - fixed segments of num_steps from every environment, in place of whole episodes: an update need not wait for an end;
 - what follows a segment is the critic's estimate (bootstrapping): some bias, far less variance. The advantage is GAE,
   and gae_lambda = 1 gives the n-step returns of the paper;
-- policy and critic learn in one step on one loss, with an entropy bonus and clipped gradients; it is a mean over steps
-  in place of a sum over each episode's;
+- policy and critic learn in one step on one loss, with an entropy bonus and clipped gradients, their weights in one
+  vector; the loss is a mean over steps in place of a sum over each episode's;
 - RMSprop, whose step size is annealed to 0, in place of Adam.
 """
 
@@ -194,8 +194,8 @@ def train(args: Args, checkpoint: dict | None = None) -> dict:
     envs = make_envs(args)
     obs_dim, num_actions = envs.single_observation_space.shape[0], envs.single_action_space.n
     actor, critic = Actor(obs_dim, num_actions).to(device), Critic(obs_dim).to(device)
-    # All weights in one vector, of which the networks' become views: it is clipped and stepped in a fraction of the
-    # time that a dozen small tensors take.
+    # One vector holds all weights, and the parameters become views into it: to clip and step it takes a fraction of the
+    # time that a dozen small tensors take. Networks can move to a device before this, not after.
     parameters = [*actor.parameters(), *critic.parameters()]
     weights = nn.utils.parameters_to_vector(parameters).detach()
     nn.utils.vector_to_parameters(weights, parameters)
@@ -333,8 +333,8 @@ def make_env(args: Args, **options: str) -> gym.Env:
 
 def make_envs(args: Args) -> SyncVectorEnv:
     """num_envs environments stepped together. In SAME_STEP mode an ended episode's successor starts within the same
-    step; Gymnasium's default would insert a step that ignores the action, and we would train on it. What is returned
-    is not copied: the next step overwrites it."""
+    step; Gymnasium's default would insert a step that ignores the action, and we would train on it. Observations are
+    not copied: the next step overwrites them."""
     if args.capture_video:  # find out now rather than after the training
         if find_spec("moviepy") is None:
             fail("--capture-video needs moviepy: pip install moviepy")

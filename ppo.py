@@ -212,8 +212,8 @@ def train(args: Args, checkpoint: dict | None = None) -> dict:
     envs = make_envs(args)
     obs_dim, num_actions = envs.single_observation_space.shape[0], envs.single_action_space.n
     actor, critic = Actor(obs_dim, num_actions).to(device), Critic(obs_dim).to(device)
-    # All weights in one vector, of which the networks' become views: it is clipped and stepped in a fraction of the
-    # time that a dozen small tensors take.
+    # One vector holds all weights, and the parameters become views into it: to clip and step it takes a fraction of the
+    # time that a dozen small tensors take. Networks can move to a device before this, not after.
     parameters = [*actor.parameters(), *critic.parameters()]
     weights = nn.utils.parameters_to_vector(parameters).detach()
     nn.utils.vector_to_parameters(weights, parameters)
@@ -365,8 +365,8 @@ def make_env(args: Args, **options: str) -> gym.Env:
 
 def make_envs(args: Args) -> SyncVectorEnv:
     """num_envs environments stepped together. In SAME_STEP mode an ended episode's successor starts within the same
-    step; Gymnasium's default would insert a step that ignores the action, and we would train on it. What is returned
-    is not copied: the next step overwrites it."""
+    step; Gymnasium's default would insert a step that ignores the action, and we would train on it. Observations are
+    not copied: the next step overwrites them."""
     if args.capture_video:  # find out now rather than after the training
         if find_spec("moviepy") is None:
             fail("--capture-video needs moviepy: pip install moviepy")

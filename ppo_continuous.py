@@ -49,7 +49,7 @@ from tqdm import tqdm
 class Args:
     # Defaults: rl-baselines3-zoo's for Pendulum-v1, but for shorter segments, minibatches of 128, annealing, the
     # normalisation of Stable-Baselines3's VecNormalize, and plain Gaussian exploration.
-    # For MuJoCo: --num-envs 8 --num-steps 256 --learning-rate 3e-4 --gamma 0.99, and often --init-std 0.5.
+    # MuJoCo: --num-envs 8 --num-steps 256 --learning-rate 3e-4 --gamma 0.99; HalfCheetah --gamma 0.98 --init-std 0.5.
     env_id: str = "Pendulum-v1"  # Gymnasium environment with Box actions; its observations are flattened
     total_timesteps: int = 200_000  # environment steps of the whole run, all environments together
     num_envs: int = 4  # environments stepped side by side
@@ -248,8 +248,8 @@ def train(args: Args, checkpoint: dict | None = None) -> dict:
     obs_dim, action_dim = envs.single_observation_space.shape[0], envs.single_action_space.shape[0]
     norm = RunningNorm(obs_dim) if args.norm_obs else nn.Identity()
     actor, critic = Actor(obs_dim, action_dim, norm, args.init_std).to(device), Critic(obs_dim, norm).to(device)
-    # All weights in one vector, of which the networks' become views: it is clipped and stepped in a fraction of the
-    # time that a dozen small tensors take.
+    # One vector holds all weights, and the parameters become views into it: to clip and step it takes a fraction of the
+    # time that a dozen small tensors take. Networks can move to a device before this, not after.
     parameters = [*actor.parameters(), *critic.parameters()]
     weights = nn.utils.parameters_to_vector(parameters).detach()
     nn.utils.vector_to_parameters(weights, parameters)
@@ -409,8 +409,8 @@ def make_env(args: Args, **options: str) -> gym.Env:
 
 def make_envs(args: Args) -> SyncVectorEnv:
     """num_envs environments stepped together. In SAME_STEP mode an ended episode's successor starts within the same
-    step; Gymnasium's default would insert a step that ignores the action, and we would train on it. What is returned
-    is not copied: the next step overwrites it."""
+    step; Gymnasium's default would insert a step that ignores the action, and we would train on it. Observations are
+    not copied: the next step overwrites them."""
     if args.capture_video:  # find out now rather than after the training
         if find_spec("moviepy") is None:
             fail("--capture-video needs moviepy: pip install moviepy")

@@ -122,11 +122,11 @@ def returns_to_go(rewards: Tensor, gamma: float) -> Tensor:
 
     Source: Sutton & Barto 2018, section 3.3.
     """
-    returns = torch.empty_like(rewards)
-    following = torch.zeros_like(rewards[0])
-    for t in reversed(range(len(rewards))):
-        returns[t] = following = rewards[t] + gamma * following
-    return returns
+    returns, following = [], torch.zeros_like(rewards[0])
+    for reward in rewards.flip(0):  # from the last step to the first
+        following = reward + gamma * following
+        returns.append(following)
+    return torch.stack(returns).flip(0)
 
 
 def reinforce_loss(log_probs: Tensor, advantages: Tensor, alive: Tensor) -> Tensor:
@@ -301,8 +301,8 @@ def make_env(args: Args, **options: str) -> gym.Env:
 
 def make_envs(args: Args) -> SyncVectorEnv:
     """num_envs environments stepped together. In SAME_STEP mode an ended episode's successor starts within the same
-    step; Gymnasium's default would insert a step that ignores the action, and we would train on it. What is returned
-    is not copied: the next step overwrites it."""
+    step; Gymnasium's default would insert a step that ignores the action, and we would train on it. Observations are
+    not copied: the next step overwrites them."""
     if args.capture_video:  # find out now rather than after the training
         if find_spec("moviepy") is None:
             fail("--capture-video needs moviepy: pip install moviepy")

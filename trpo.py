@@ -412,8 +412,8 @@ def make_env(args: Args, **options: str) -> gym.Env:
 
 def make_envs(args: Args) -> SyncVectorEnv:
     """num_envs environments stepped together. In SAME_STEP mode an ended episode's successor starts within the same
-    step; Gymnasium's default would insert a step that ignores the action, and we would train on it. What is returned
-    is not copied: the next step overwrites it."""
+    step; Gymnasium's default would insert a step that ignores the action, and we would train on it. Observations are
+    not copied: the next step overwrites them."""
     if args.capture_video:  # find out now rather than after the training
         if find_spec("moviepy") is None:
             fail("--capture-video needs moviepy: pip install moviepy")
