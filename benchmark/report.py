@@ -20,6 +20,7 @@ from .runs import SUMMARY, Run, find_runs
 
 BINS = 50  # points of a learning curve
 PROFILE_POINTS = 101
+AREA = "the mean return over the steps up to the shortest run of the environment"
 AGGREGATES = {"mean": stats.mean, "iqm": stats.iqm}
 
 
@@ -122,18 +123,26 @@ def reached(run: Run) -> tuple[float, float]:
     return (math.inf, math.inf) if index is None else (float(run.steps[index]), float(run.seconds[index]))
 
 
-def curve_mean(run: Run) -> float | None:
-    """The mean of a run's learning curve over its steps, in bins of 1/BINS of its own length, from the first bin in
-    which an episode ended: the area under the curve, in units of the return. None where there is no curve."""
+def curve_mean(run: Run, length: int) -> float | None:
+    """The mean of a run's learning curve over its first `length` steps, in bins of 1/BINS of them, from the first bin
+    in which an episode ended: the area under the curve, in units of the return. None where there is no curve."""
     if not run.has_curve:
         return None
-    curve = stats.binned(run.steps, run.returns, np.linspace(0, run.summary["global_step"], BINS + 1)[1:])
-    return float(np.nanmean(curve))
+    curve = stats.binned(run.steps, run.returns, np.linspace(0, length, BINS + 1)[1:])
+    return None if np.isnan(curve).all() else float(np.nanmean(curve))
+
+
+def set_curve_means(runs: list[Run]) -> None:
+    """Give each run its curve_mean over the steps that all runs of its environment have: longer ones earn no more."""
+    for groups in by_environment(runs).values():
+        members = [run for group in groups.values() for run in group if run.has_curve]
+        for run in members:
+            run.curve_mean = curve_mean(run, min(other.summary["global_step"] for other in members))
 
 
 def measure(run: Run, key: str) -> float | None:
     """An entry of a run's summary, or the mean of its curve under the key "curve"; None where it is unknown."""
-    return curve_mean(run) if key == "curve" else run.summary[key]
+    return run.curve_mean if key == "curve" else run.summary[key]
 
 
 # ======================================================================================================================
@@ -299,7 +308,7 @@ def improvement_section(runs: list[Run], out: Path) -> Section:
     flat = {name: [run for x in environments.values() for run in x] for name, environments in tried.items()}
     for key, what, stem in (
         ("eval_return_mean", "final evaluation", "improvement"),
-        ("curve", "area under the learning curve", "improvement-curve"),
+        ("curve", f"area under the learning curve, {AREA}", "improvement-curve"),
     ):
         values: dict[str, dict[str, np.ndarray]] = {}
         for name, environments in tried.items():
@@ -325,7 +334,7 @@ def improvement_section(runs: list[Run], out: Path) -> Section:
         if rows:
             section.tables.append(Table(caption, ["X", "Y", "environments", "P(X > Y)"], rows))
         if intervals:
-            plots.plot_intervals(out / stem, intervals, f"Probability of improvement, {what}", "P(X > Y)")
+            plots.plot_intervals(out / stem, intervals, f"Probability of improvement, {what.split(',')[0]}", "P(X > Y)")
             section.figures.append(Figure(caption, stem))
     if section.tables:
         section.notes += without_result(tried)
@@ -348,7 +357,7 @@ def result_rows(runs: list[Run]) -> list[list]:
         rows.append([
             run.algorithm, run.env_id, run.seed, run.status, run.reason,
             *(run.summary.get(name) for name in SUMMARY if name not in ("env_id", "seed")),
-            threshold(run.env_id), *times, "" if math.isnan(score) else score, curve_mean(run),
+            threshold(run.env_id), *times, "" if math.isnan(score) else score, run.curve_mean,
             run.args.get("script_sha256"), run.args.get("device"), json.dumps(run.args.get("versions")),
             json.dumps(run.flags()),
         ])  # fmt: skip
@@ -384,6 +393,7 @@ def write_report(root: Path, out: Path, aggregate: str = "iqm") -> tuple[list[Ru
         raise BadInput(f"there are no runs in {root}{found}; python -m benchmark run <suite> makes some")
     out.mkdir(parents=True, exist_ok=True)
     style = plots.styles(sorted({run.algorithm for run in runs}))
+    set_curve_means(runs)
     sections, curve_rows = [], []
     for env_id, groups in by_environment(runs).items():
         figures, rows = learning_curves(env_id, groups, style, aggregate, out)
@@ -392,7 +402,7 @@ def write_report(root: Path, out: Path, aggregate: str = "iqm") -> tuple[list[Ru
         tables = [
             return_table(groups, env_id, "eval_return_mean", what),
             return_table(groups, env_id, "train_return_mean", "return of the last 100 training episodes"),
-            return_table(groups, env_id, "curve", "area under the learning curve, as the mean return over the run"),
+            return_table(groups, env_id, "curve", f"area under the learning curve, {AREA}"),
             speed_table(groups, env_id),
         ]
         sections.append(Section(env_id, figures, tables))

@@ -39,6 +39,7 @@ class Run:
     seconds: np.ndarray = field(default_factory=lambda: np.zeros(0))
     returns: np.ndarray = field(default_factory=lambda: np.zeros(0))
     problems: list[str] = field(default_factory=list)
+    curve_mean: float | None = None  # the mean of the learning curve over the steps that the report compares
 
     @property
     def score(self) -> float:

@@ -265,6 +265,7 @@ def test_area_under_the_learning_curve(tmp_path):
     for seed, final in ((1, 100.0), (2, 200.0)):
         write_job(root, "high", "CartPole-v1", seed, final_return=final)
     write_job(root, "low", "CartPole-v1", 1, final_return=40.0)
+    write_job(root, "long", "CartPole-v1", 1, final_return=100.0, total_timesteps=20_000)
     write_job(root, "none", "CartPole-v1", 1, episodes=0)
     write_report(root, tmp_path / "out")
     # A line from 0 to the final return over the first half of the run and flat over the second: 3/4 of it on average.
@@ -273,6 +274,8 @@ def test_area_under_the_learning_curve(tmp_path):
     assert float(areas["high", "2"]) == pytest.approx(150, abs=1)
     assert float(areas["low", "1"]) == pytest.approx(30, abs=0.2)
     assert areas["none", "1"] == ""
+    # Twice as long, and compared over the first half: the rising one, half of the final return on average.
+    assert float(areas["long", "1"]) == pytest.approx(50, abs=0.5)
     text = (tmp_path / "out" / "report.md").read_text()
     assert "area under the learning curve" in section(text, "CartPole-v1")
     improvement = section(text, "Across environments: probability of improvement")
