@@ -81,6 +81,7 @@ def test_running_statistics_are_clipped_and_travel_with_the_state_dict():
     actor.norm.update(torch.tensor([[3.0], [9.0]]))
     other.load_state_dict(actor.state_dict())
     assert (other.norm.mean.item(), other.norm.var.item(), other.norm.count.item()) == (6.0, 9.0, 2.0)
+    assert other.norm(torch.tensor([[12.0]])).item() == pytest.approx(2.0)
 
 
 def test_initial_standard_deviation_is_the_one_asked_for():

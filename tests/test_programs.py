@@ -167,6 +167,7 @@ def test_killed_or_interrupted_and_resumed_to_the_end(script, sent, tmp_path):
     assert summary["wall_seconds"] > before["seconds"]
     after = torch.load(run_dir / "checkpoint.pt", weights_only=True)
     assert after["iteration"] > before["iteration"]
+    assert any(not torch.equal(after["actor"][name], value) for name, value in before["actor"].items())
 
     returns = scalars(run_dir)["charts/episodic_return"]
     steps = [e.step for e in returns]

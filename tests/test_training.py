@@ -80,6 +80,12 @@ def test_running_statistics_are_those_of_all_training_steps(monkeypatch, tmp_pat
         np.testing.assert_allclose(scaled[k], rewards[part] / np.sqrt(seen.var() + 1e-8), rtol=1e-4, atol=1e-5)
 
 
+def test_exploration_starts_as_asked_for(tmp_path):
+    flags = {"num_envs": 3, "num_steps": 16, "total_timesteps": 48, "learning_rate": 0.0, "init_std": 0.5}
+    _, checkpoint = train("ppo_continuous", tmp_path / "run", env_id="TapeBox-v0", **flags)
+    assert checkpoint["actor"]["log_std"].exp().tolist() == pytest.approx([0.5, 0.5])
+
+
 def test_evaluation_uses_the_mode_and_changes_nothing(script, tmp_path):
     """Whatever the random state, the same returns; and not a bit of the networks moves."""
     script, name = module(script), script

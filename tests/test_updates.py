@@ -33,6 +33,9 @@ def one_iteration(script: str, run_dir, monkeypatch, **flags):
         )
 
     monkeypatch.setattr(module(script).Run, "save", save_and_keep)
+    # At its usual start the policy is all but uniform, and the entropy bonus all but flat: not a start to see it from.
+    mlp = module(script).mlp
+    monkeypatch.setattr(module(script), "mlp", lambda inputs, outputs, out_gain: mlp(inputs, outputs, 1.0))
     Tape.episodes.clear()
     env_id = "TapeBox-v0" if script == "ppo_continuous" else "Tape-v0"
     train(script, run_dir, env_id=env_id, total_timesteps=NUM_ENVS * NUM_STEPS, **SHARED | flags)
@@ -105,6 +108,11 @@ def test_a2c(flags, tmp_path, monkeypatch):
     settings = {"ent_coef": 0.0, "vf_coef": 0.5, "max_grad_norm": 0.5} | flags
     theirs = their_update(A2C, before, transitions(NUM_ENVS, NUM_STEPS), **rates | settings)
     assert_same_update(before, after, theirs)
+    if settings["ent_coef"]:
+        settings["ent_coef"] = 0.0
+        without = their_update(A2C, before, transitions(NUM_ENVS, NUM_STEPS), **rates | settings)
+        with pytest.raises(AssertionError, match="not close"):
+            assert_same_update(before, after, without)
 
 
 @pytest.mark.parametrize(
@@ -122,22 +130,27 @@ def test_ppo(flags, tmp_path, monkeypatch):
     assert_same_update(before, after, theirs)
 
 
-def test_ppo_continuous(tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    "flags", [{}, {"norm_adv": False, "clip_coef": 0.05, "ent_coef": 0.05, "vf_coef": 0.3, "max_grad_norm": 0.1}]
+)
+def test_ppo_continuous(flags, tmp_path, monkeypatch):
     """Without our normalisation, which they leave to a wrapper. Actions beyond the bounds are learned from as drawn."""
     drawn = []
     sample = module("ppo_continuous").Actor.sample
     monkeypatch.setattr(module("ppo_continuous").Actor, "sample", lambda *a: (drawn.append(sample(*a)), drawn[-1])[1])
     ours = {"num_minibatches": 1, "update_epochs": 8, "learning_rate": 3e-3, "anneal_lr": False}
     off = {"norm_obs": False, "norm_reward": False}
-    before, after = one_iteration("ppo_continuous", tmp_path / "run", monkeypatch, **ours | off)
+    before, after = one_iteration("ppo_continuous", tmp_path / "run", monkeypatch, **ours | off | flags)
     actions = torch.stack(drawn[:NUM_STEPS]).numpy()
     tapes = transitions(NUM_ENVS, NUM_STEPS)
     seen = np.array([[step[1] for step in tape] for tape in tapes]).transpose(1, 0, 2)
     np.testing.assert_array_equal(seen, actions.clip(-0.5, 0.5))
     assert (np.abs(actions) > 0.5).mean() > 0.2
+    flags = {"norm_adv": True, "clip_coef": 0.2, "ent_coef": 0.0, "vf_coef": 0.5, "max_grad_norm": 0.5} | flags
+    flags["normalize_advantage"], flags["clip_range"] = flags.pop("norm_adv"), flags.pop("clip_coef")
     theirs = their_update(
         PPO, before, transitions(NUM_ENVS, NUM_STEPS, actions), continuous=True, n_epochs=8, batch_size=96,
-        learning_rate=3e-3, ent_coef=0.0,
+        learning_rate=3e-3, **flags,
     )  # fmt: skip
     assert_same_update(before, after, theirs, continuous=True)
 
