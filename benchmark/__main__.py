@@ -61,7 +61,7 @@ def parse_args(words: list[str]) -> argparse.Namespace:
     speed.add_argument("--suite", default="speed", help="what is trained; default speed, whose comments say more")
     speed.add_argument("--dir", type=Path, help=f"folder for the measurements; default {RUNS}/<suite>")
     speed.add_argument("--repeats", type=positive, default=5, help="of every measurement; default 5")
-    speed.add_argument("--seed", type=whole, default=1000, help="repeat k has this seed + k; default 1000")
+    speed.add_argument("--seed", type=whole, default=0, help="repeat k has this seed + k; default 0")
     speed.add_argument(
         "--only", nargs="+", metavar="PART", help="of pairs, threshold, shares, environments and num_envs; default all"
     )
@@ -180,10 +180,12 @@ def report(args: argparse.Namespace) -> int:
     from .report import write_report  # here, because matplotlib is not needed to run
 
     if args.dir is None:
-        folders = [path for path in RUNS.glob("*") if path.is_dir()]
+        folders = [path for path in RUNS.glob("*") if path.is_dir() and not (path / "speed.csv").exists()]
         if not folders:
             raise BadInput(f"there are no runs in {RUNS}; name a folder, or make some: python -m benchmark run smoke")
         args.dir = max(folders, key=lambda path: path.stat().st_mtime)
+    if (args.dir / "speed.csv").exists():  # its run directories are no suite: one contestant stands there many times
+        raise BadInput(f"{args.dir} is a folder of `speed`; its report is report.md in it")
     out = args.out or args.dir / "report"
     runs, problems = write_report(args.dir, out, args.aggregate)
     for problem in problems:

@@ -22,12 +22,12 @@ WARM_UP = 100  # steps of all environments before the clock starts
 
 
 def shares(script: ModuleType) -> None:
-    """Train with clocks around the environments' step and reset, Actor.sample and Run's two record functions.
+    """Train with clocks around the environments' step and reset, Actor.sample and Run's record functions and save.
 
     shares.json gives each its share of the summary's wall_seconds; `update` lasts from the last record_step of a
     rollout to record_iteration, and `rest` is what none of them covers.
     """
-    seconds, last_step = Counter(), 0.0
+    seconds, last_step, recording, after_the_end = Counter(), 0.0, False, 0.0
 
     def timed(label: str, function: Callable) -> Callable:
         @wraps(function)
@@ -41,7 +41,7 @@ def shares(script: ModuleType) -> None:
         return wrapper
 
     make_envs, record_step = script.make_envs, timed("logging", script.Run.record_step)
-    record_iteration = timed("logging", script.Run.record_iteration)
+    record_iteration, save = timed("logging", script.Run.record_iteration), script.Run.save
 
     def make_timed_envs(args: object) -> object:
         envs = make_envs(args)
@@ -54,13 +54,26 @@ def shares(script: ModuleType) -> None:
         last_step = time.perf_counter()
 
     def mark_end_of_update(*args) -> None:
+        nonlocal recording
         seconds["update"] += time.perf_counter() - last_step
+        recording = True
         record_iteration(*args)
+        recording = False
+
+    def timed_save(run: object) -> None:
+        nonlocal after_the_end
+        if recording:  # a save of record_iteration's, whose clock is running
+            save(run)
+            return
+        timed("logging", save)(run)
+        after_the_end = time.perf_counter() - run.saved  # wall_seconds ends where the last save begins to write
 
     script.make_envs, script.Actor.sample = make_timed_envs, timed("policy", script.Actor.sample)
     script.Run.record_step, script.Run.record_iteration = mark_end_of_step, mark_end_of_update
+    script.Run.save = timed_save
     args, checkpoint = script.parse_args()
     total = script.train(args, checkpoint)["wall_seconds"]
+    seconds["logging"] -= after_the_end
     parts = {name: seconds[name] / total for name in ("environment", "policy", "update", "logging")}
     parts["rest"] = 1 - sum(parts.values())
     (args.run_dir / "shares.json").write_text(json.dumps(parts, indent=2))

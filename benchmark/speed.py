@@ -242,26 +242,29 @@ def speed(suite: dict, directory: Path, seed: int, repeats: int, only: list[str]
         if not rows:
             save_rows(path, rows)  # an empty table marks the folder as this command's
         done = {(*(row[name] for name in GROUP), row["repeat"]) for row in rows}
-        for i, one in enumerate(wanted, start=1):
-            row = one.row()
-            if (*(row[name] for name in GROUP), row["repeat"]) in done or one.job.env_id in absent:
-                continue
-            try:
-                new = measure(one)
-            except Failed as failure:
-                if one.part == "environments" and failure.refused:  # it is not installed, the others may be
-                    absent.add(one.job.env_id)
-                    print(f"{i}/{len(wanted)} {one.job.name}: {last_lines(one.job)[-1]}", flush=True)
+        try:
+            for i, one in enumerate(wanted, start=1):
+                row = one.row()
+                if (*(row[name] for name in GROUP), row["repeat"]) in done or one.job.env_id in absent:
                     continue
-                print(f"failed: {failure}", file=sys.stderr)
-                return 1
-            rows += new
-            save_rows(path, rows)
-            shown = "; ".join(f"{row['quantity']} {row['value']}" for row in new)
-            print(f"{i}/{len(wanted)} {one.job.name}: {shown}", flush=True)
+                try:
+                    new = measure(one)
+                except Failed as failure:
+                    if one.part == "environments" and failure.refused:  # it is not installed, the others may be
+                        absent.add(one.job.env_id)
+                        print(f"{i}/{len(wanted)} {one.job.name}: {last_lines(one.job)[-1]}", flush=True)
+                        continue
+                    print(f"failed: {failure}", file=sys.stderr)
+                    return 1
+                rows += new
+                save_rows(path, rows)
+                shown = "; ".join(f"{row['quantity']} {row['value']}" for row in new)
+                print(f"{i}/{len(wanted)} {one.job.name}: {shown}", flush=True)
+        finally:  # after a failure and an interruption too, the report is of all that has been measured
+            if rows:
+                write_report(directory, rows, absent)
         if not rows:
             raise BadInput("nothing could be measured")
-        write_report(directory, rows, absent)
     print(f"{len(rows)} rows: {directory / 'report.md'}")
     return 0
 

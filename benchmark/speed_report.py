@@ -1,7 +1,7 @@
 """From the rows of speed.csv to report.md and its figure."""
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 
 import numpy as np
@@ -60,6 +60,22 @@ def paired(ours: dict[int, float], peers: dict[int, float]) -> tuple[list[float]
     return [ours[i] for i in both], [peers[i] for i in both], [ours[i] / peers[i] for i in both]
 
 
+def flag(rows: list[dict[str, str]], contestant: str, name: str) -> str:
+    """'num_steps (128)' as the rows of the contestant have it; the name alone where it is the script's default."""
+    for row in rows:
+        words = row["flags"].split() if row["contestant"] == contestant else []
+        option = f"--{name.replace('_', '-')}"
+        if option in words:
+            return f"{name} ({words[words.index(option) + 1]})"
+    return name
+
+
+def repeats(cells: list[Collection[float]]) -> str:
+    """How many repeats the cells of a line have: one number, or one for each cell where they differ."""
+    counts = {len(cell) for cell in cells if cell}
+    return str(max(counts, default=0)) if len(counts) < 2 else " / ".join(str(len(cell)) for cell in cells)
+
+
 def pairs_table(rows: list[dict[str, str]]) -> Table:
     """Ours beside the peer."""
     speeds, lines = collect(rows, "pairs", "steps_per_second"), []
@@ -93,9 +109,11 @@ def threshold_table(rows: list[dict[str, str]]) -> Table:
         ])  # fmt: skip
     caption = (
         "Seconds and environment steps until the last 100 training episodes averaged the environment's threshold (in "
-        "brackets), each side with flags of its own that suit it (in the suite, with their source); the seconds count "
-        "from the start of the run's event file: no imports, no evaluation. Median [lowest-highest] over all n runs, "
-        "one a seed; 'never': not within the run. The ratios are of the medians, ours / peer: below 1, ours is faster."
+        "brackets), each side with flags of its own that suit it. In the suite `speed`, ours are the script's "
+        "defaults, which were tuned on this environment (on other seeds), and the peer's are rl-baselines3-zoo's, "
+        "tuned on it too. The seconds count from the start of the run's event file: no imports, no evaluation. Median "
+        "[lowest-highest] over all n runs, one a seed; 'never': not within the run. The ratios are of the medians, "
+        "ours / peer: below 1, ours is faster."
     )
     columns = ["environment (threshold)", "contestant", "reached", "seconds", "steps", "ratio of seconds",
                "ratio of steps"]  # fmt: skip
@@ -113,25 +131,26 @@ def shares_table(rows: list[dict[str, str]]) -> Table:
     caption = (
         "Where the seconds of training go: to stepping and resetting the environments; to drawing actions from the "
         "policy; to the update, advantages included; to logging, which is counting steps, event files and checkpoints; "
-        "the rest is mostly copying between them. Median [lowest-highest] over n runs, one a seed, so a line need not "
-        "add up to 100%. The clocks around the script's functions cost a little, and the steps per second are with "
+        "the rest: copying between them, and all else. Median [lowest-highest] over n runs, one a seed, so a line need "
+        "not add up to 100%. The clocks around the script's functions cost a little, and the steps per second are with "
         "them. Flags are the scripts' defaults, but for the length of the run and what the suite sets on MuJoCo."
     )
     return Table(caption, ["trained on", "script", "n", *SHARES, "steps/s"], lines)
 
 
 def environments_table(rows: list[dict[str, str]], absent: set[str]) -> Table:
-    """The ceiling of every training run."""
+    """Steps per second of the environments alone."""
     speeds, lines = collect(rows, "environments", "steps_per_second"), []
     sizes = sorted({n for *_, n in speeds})
     for env_id in dict.fromkeys([*(env_id for env_id, *_ in speeds), *sorted(absent)]):
         cells = [speeds.get((env_id, BARE, n), {}).values() for n in sizes]
         missing = "could not be made" if env_id in absent else "-"
-        lines.append([env_id, str(max(map(len, cells))), *(spread(cell) if cell else missing for cell in cells)])
+        lines.append([env_id, repeats(cells), *(spread(cell) if cell else missing for cell in cells)])
     caption = (
-        "The ceiling: steps per second of the bare environments as the scripts make them (SyncVectorEnv), with random "
-        "actions drawn beforehand; no policy, no learning. Steps of all environments together; median "
-        "[lowest-highest] over n repeats."
+        "Steps per second of the environments alone, as the scripts make them (SyncVectorEnv), with random actions "
+        "drawn beforehand; no policy, no learning. That is roughly the ceiling of a training run, not a bound: random "
+        "actions end episodes early, and resets cost time. Steps of all environments together; median "
+        "[lowest-highest] over n repeats, of each column where they differ."
     )
     return Table(caption, ["environment", "n", *(f"num_envs {n}, steps/s" for n in sizes)], lines)
 
@@ -150,13 +169,16 @@ def num_envs_section(rows: list[dict[str, str]], out: Path) -> Section:
         cells = [speeds.get((env_id, name, n), {}) for name in CONTESTANTS]
         ratios = [paired(cells[0], other)[2] for other in cells[1:]]
         shown = [spread(cell.values()) if cell else "-" for cell in cells]
-        table.append([str(n), str(max(map(len, cells))), *shown, *(spread(x, ratio) if x else "-" for x in ratios)])
+        table.append([str(n), repeats(cells), *shown, *(spread(x, ratio) if x else "-" for x in ratios)])
+    fixed = " and ".join(flag(rows, "ppo", name) for name in ("num_steps", "num_minibatches"))
     counts = {len(values) for values in speeds.values()}
     n_words = f"n = {min(counts)}" if len(counts) == 1 else f"n = {min(counts)} to {max(counts)}"
     caption = (
         f"{env_id}: steps per second by the number of environments stepped side by side, for PPO (ours and "
-        "Stable-Baselines3's, at equal hyperparameters, those of `ppo` in the suite) and for the bare environments "
-        f"with random actions, the ceiling. Median [lowest-highest], ratios within each repeat; {n_words} repeats."
+        "Stable-Baselines3's, at equal hyperparameters, those of `ppo` in the suite) and for the environments alone, "
+        "with random actions: roughly the ceiling, as random actions end episodes early, and resets cost time. "
+        f"{fixed} stay fixed, so batch and minibatch grow with num_envs. Median [lowest-highest], ratios within each "
+        f"repeat; {n_words} repeats, of each column of steps/s where they differ."
     )
     labels = {name: {"ppo": "ppo.py", BARE: "bare environment"}.get(name, name) for name in names}
     plots.plot_scaling(out / "num_envs", lines, labels, plots.styles(names), f"{env_id} ({n_words})",
@@ -175,11 +197,12 @@ def write_report(out: Path, rows: list[dict[str, str]], absent: set[str]) -> Non
         "shares": ("Where the time goes", shares_table),
         "environments": ("Environments without a script", lambda rows: environments_table(rows, absent)),
     }
-    sections = [
+    made = [
         Section(title, tables=[table(rows)])
         for part, (title, table) in tables.items()
         if part in have or (part == "environments" and absent)
     ]
+    sections = [section for section in made if section.tables[0].rows]  # a pair may lack its second half yet
     if "num_envs" in have:
         sections.append(num_envs_section(rows, out))
     loads = [float(row["load"]) for row in rows]

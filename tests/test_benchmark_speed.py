@@ -2,17 +2,20 @@
 
 import json
 import math
+import os
 import shutil
 import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from benchmark_helpers import PATIENCE, ROOT, benchmark, is_alive, wait_until
 from fake_runs import write_run
 
-from benchmark import speed, speed_report
+from benchmark import __main__ as program
+from benchmark import measure, speed, speed_report
 from benchmark.grid import BadInput, load_suite
 from benchmark.peers import sb3
 
@@ -46,7 +49,7 @@ def run(suite, tmp_path, monkeypatch):
     started = []
     monkeypatch.setattr(speed, "attempt", lambda job, *_: started.append(job.name) or leave_summary(job))
 
-    def one(text: str = SUITE, only: tuple = ("pairs",), repeats: int = 2, seed: int = 1000) -> int:
+    def one(text: str = SUITE, only: tuple = ("pairs",), repeats: int = 2, seed: int = 0) -> int:
         started.clear()
         return speed.speed(load_suite(str(suite(text))), tmp_path / "out", seed, repeats, list(only))
 
@@ -68,7 +71,7 @@ def leave_summary(job) -> tuple[str, str]:
 def row(part, contestant, repeat, value, quantity="steps_per_second", env_id="CartPole-v1", num_envs=4) -> dict:
     """A row of speed.csv."""
     about = {
-        "seed": str(1000 + repeat),
+        "seed": str(repeat),
         "unit": "",
         "script_sha256": "",
         "flags": "",
@@ -85,7 +88,7 @@ def row(part, contestant, repeat, value, quantity="steps_per_second", env_id="Ca
 # The plan
 # ======================================================================================================================
 def test_the_shipped_suite_pairs_every_contestant_at_equal_flags():
-    plan = speed.make_plan(load_suite("speed"), Path("x"), 1000, 2)
+    plan = speed.make_plan(load_suite("speed"), Path("x"), 0, 2)
     assert [part for part in speed.PARTS if any(one.part == part for one in plan)] == list(speed.PARTS)
     pairs = {one.job.algorithm: one.job for one in plan if one.part == "pairs"}
     assert len(pairs) == 8
@@ -97,6 +100,12 @@ def test_the_shipped_suite_pairs_every_contestant_at_equal_flags():
     assert (sizes[0]["total_timesteps"], sizes[8]["total_timesteps"]) == (8192, 4 * 128 * 256)
     names = [one.job.directory.name for one in plan]
     assert len(set(names)) == len(names)
+
+
+def test_the_default_seeds_are_those_that_results_are_reported_on():
+    args = program.parse_args(["speed"])
+    plan = speed.make_plan(load_suite("speed"), Path("x"), args.seed, args.repeats)
+    assert sorted({one.job.seed for one in plan}) == load_suite("speed")["seeds"] == [1, 2, 3, 4, 5]
 
 
 def test_contestants_take_turns_and_share_seeds(suite):
@@ -137,22 +146,42 @@ def test_what_is_measured_is_not_measured_again(run):
 
 
 def test_half_a_run_is_set_aside_and_a_failure_keeps_what_was_measured(run, monkeypatch, capsys):
-    def fail_at_the_second(job, *_):
-        if job.algorithm == "x":
+    def fail_at_the_second_repeat(job, *_):
+        if job.seed == 1:
             return leave_summary(job)
         job.run_dir.mkdir()
         (job.directory / "log.txt").write_text("Traceback\nit broke\n")
         return "failed", "exit status 1"
 
     with monkeypatch.context() as patch:
-        patch.setattr(speed, "attempt", fail_at_the_second)
+        patch.setattr(speed, "attempt", fail_at_the_second_repeat)
         assert run() == 1
     error = capsys.readouterr().err
-    assert "pairs__CartPole-v1__sb3-x__2__1: exit status 1" in error
+    assert "pairs__CartPole-v1__sb3-x__2__2: exit status 1" in error
     assert "    it broke" in error
+    assert "| CartPole-v1 | x | 1 | 200.0 | 100.0 | 2.00 |" in (run.out / "report.md").read_text()
     assert run() == 0
-    assert len(run.started) == 3
-    assert (run.out / "runs" / "pairs__CartPole-v1__sb3-x__2__1" / "superseded-1").is_dir()
+    assert len(run.started) == 2
+    assert (run.out / "runs" / "pairs__CartPole-v1__sb3-x__2__2" / "superseded-1").is_dir()
+
+
+def test_an_interruption_leaves_the_report_of_what_was_measured(run, monkeypatch):
+    def interrupt_at(repeat):
+        def attempt(job, *_):
+            if job.seed == repeat:
+                raise KeyboardInterrupt
+            return leave_summary(job)
+
+        return attempt
+
+    monkeypatch.setattr(speed, "attempt", interrupt_at(1))
+    with pytest.raises(KeyboardInterrupt):
+        run()
+    assert not (run.out / "report.md").exists()  # there is nothing to report on
+    monkeypatch.setattr(speed, "attempt", interrupt_at(2))
+    with pytest.raises(KeyboardInterrupt):
+        run()
+    assert "| CartPole-v1 | x | 1 | 200.0 | 100.0 | 2.00 |" in (run.out / "report.md").read_text()
 
 
 def test_other_scripts_flags_seeds_and_machines_are_refused(run, tmp_path, monkeypatch):
@@ -260,10 +289,92 @@ def test_threshold_ratios_are_of_the_medians():
     assert peer[1:4] + peer[5:] == ["sb3-x-best", "2 of 3", "8.0 [4.0-never]", "", ""]
 
 
+def test_lines_say_how_many_repeats_each_cell_has():
+    assert speed_report.repeats([[], []]) == "0"
+    assert speed_report.repeats([[1.0, 2.0], [], [3.0, 4.0]]) == "2"
+    assert speed_report.repeats([[1.0, 2.0], [], [3.0]]) == "2 / 0 / 1"
+    rows = [row("environments", "environment", i, 5, num_envs=n) for i, n in ((1, 1), (1, 8), (2, 1))]
+    assert speed_report.environments_table(rows, set()).rows == [["CartPole-v1", "2 / 1", "5.0 [5.0-5.0]", "5.0"]]
+
+
+def test_captions_name_the_flags_that_stay_fixed():
+    rows = [{"contestant": "sb3-ppo", "flags": "--num-steps 9"}, {"contestant": "ppo", "flags": "--num-steps 128"}]
+    assert speed_report.flag(rows, "ppo", "num_steps") == "num_steps (128)"
+    assert speed_report.flag(rows, "ppo", "num_minibatches") == "num_minibatches"
+
+
 def test_shares_in_percent():
     rows = [row("shares", "ppo-share", 1, 1234, num_envs="")]
     rows += [row("shares", "ppo-share", 1, 0.2, name, num_envs="") for name in speed_report.SHARES]
     assert speed_report.shares_table(rows).rows == [["CartPole-v1", "ppo", "1", *["20%"] * 5, "1,234"]]
+
+
+# ======================================================================================================================
+# Clocks
+# ======================================================================================================================
+def test_each_second_of_training_is_counted_once(tmp_path, monkeypatch):
+    clock = SimpleNamespace(now=0.0)
+    monkeypatch.setattr(measure, "time", SimpleNamespace(perf_counter=lambda: clock.now))
+
+    def spend(seconds):
+        clock.now += seconds
+
+    class Run:
+        def save(self):
+            self.saved = clock.now
+            spend(10)
+
+        def record_step(self):
+            spend(1)
+
+        def record_iteration(self):
+            spend(2)
+            self.save()
+
+    def train(args, checkpoint):
+        envs, actor, run = script.make_envs(args), script.Actor(), Run()
+        run.save()  # the first checkpoint, 10
+        envs.reset(), actor.sample(), envs.step(), spend(5), run.record_step()  # 100, 20, 200, rest 5, 1
+        spend(40)  # the update
+        run.record_iteration()  # 12
+        run.save()  # not in wall_seconds
+        return {"wall_seconds": run.saved}
+
+    script = SimpleNamespace(
+        make_envs=lambda args: SimpleNamespace(step=lambda: spend(200), reset=lambda: spend(100)),
+        Actor=type("Actor", (), {"sample": lambda self: spend(20)}),
+        Run=Run, train=train, parse_args=lambda: (SimpleNamespace(run_dir=tmp_path), None),
+    )  # fmt: skip
+    measure.shares(script)
+    shares = json.loads((tmp_path / "shares.json").read_text())
+    total = 10 + 100 + 20 + 200 + 5 + 1 + 40 + 12
+    seconds = {name: round(share * total, 6) for name, share in shares.items()}
+    assert seconds == {"environment": 300, "policy": 20, "update": 40, "logging": 23, "rest": 5}
+
+
+# ======================================================================================================================
+# The report command and folders of `speed`
+# ======================================================================================================================
+def test_report_takes_the_newest_folder_that_is_not_of_speed(tmp_path, monkeypatch):
+    monkeypatch.setattr(program, "RUNS", tmp_path)
+    for i, name in enumerate(("older", "newer", "speed")):
+        write_run(tmp_path / name / "run", "ppo", "CartPole-v1", 1)
+        if name == "speed":
+            (tmp_path / name / "speed.csv").touch()
+        os.utime(tmp_path / name, (i, i))
+    assert program.report(program.parse_args(["report"])) == 0
+    assert [path.parent.name for path in tmp_path.glob("*/report")] == ["newer"]
+    shutil.rmtree(tmp_path / "older")
+    shutil.rmtree(tmp_path / "newer")
+    with pytest.raises(BadInput, match="there are no runs in"):
+        program.report(program.parse_args(["report"]))
+
+
+def test_report_refuses_a_folder_of_speed(tmp_path):
+    (tmp_path / "speed.csv").touch()
+    result = benchmark("report", tmp_path)
+    assert (result.returncode, result.stdout) == (2, "")
+    assert result.stderr == f"error: {tmp_path} is a folder of `speed`; its report is report.md in it\n"
 
 
 # ======================================================================================================================
