@@ -123,8 +123,6 @@ def test_same_seed_same_bits_other_seed_other_bits(script, tmp_path):
 def start(script, cwd: Path, **flags) -> subprocess.Popen:
     environment = os.environ | {"PYTHONPATH": str(ROOT / "tests"), "PYTHONUNBUFFERED": "1"}
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    # Where the tests run in the background of a shell, SIGINT is ignored, and a child would inherit that.
-    pipes["preexec_fn"] = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)
     return subprocess.Popen(command(script, **flags), cwd=cwd, env=environment, **pipes)
 
 
