@@ -306,9 +306,9 @@ def improvement_section(runs: list[Run], out: Path) -> Section:
     shared = {env_id for env_id, groups in by_environment(runs).items() if len(groups) > 1}
     tried = attempted([run for run in runs if run.env_id in shared])
     flat = {name: [run for x in environments.values() for run in x] for name, environments in tried.items()}
-    for key, what, stem in (
-        ("eval_return_mean", "final evaluation", "improvement"),
-        ("curve", f"area under the learning curve, {AREA}", "improvement-curve"),
+    for key, what, title, stem in (
+        ("eval_return_mean", "final evaluation", "Probability of improvement: evaluation", "improvement"),
+        ("curve", f"area under the learning curve, {AREA}", "Probability of improvement: area", "improvement-curve"),
     ):
         values: dict[str, dict[str, np.ndarray]] = {}
         for name, environments in tried.items():
@@ -334,7 +334,7 @@ def improvement_section(runs: list[Run], out: Path) -> Section:
         if rows:
             section.tables.append(Table(caption, ["X", "Y", "environments", "P(X > Y)"], rows))
         if intervals:
-            plots.plot_intervals(out / stem, intervals, f"Probability of improvement, {what.split(',')[0]}", "P(X > Y)")
+            plots.plot_intervals(out / stem, intervals, title, "P(X > Y)")
             section.figures.append(Figure(caption, stem))
     if section.tables:
         section.notes += without_result(tried)
