@@ -283,11 +283,11 @@ def train(args: Args, checkpoint: dict | None = None) -> dict:
     seeds = np.random.SeedSequence([args.seed, run.global_step]).generate_state(args.num_envs)
     current_obs, _ = envs.reset(seed=seeds.tolist())
     for _ in range(run.global_step // batch_size, num_iterations):
-        with torch.no_grad():
+        with torch.inference_mode():  # no_grad with less overhead: nothing made here is differentiated later
             # ---- ROLLOUT ----
             for t in range(args.num_steps):
                 obs[t] = current_obs
-                actions[t] = actor.sample(torch.as_tensor(obs[t], device=device)).cpu()
+                actions[t] = actor.sample(torch.as_tensor(obs[t], device=device)).cpu().numpy()
                 current_obs, rewards[t], terminated[t], truncated[t], infos = envs.step(actions[t])
                 ended = np.flatnonzero(terminated[t] | truncated[t])
                 next_obs[t] = current_obs
@@ -295,6 +295,7 @@ def train(args: Args, checkpoint: dict | None = None) -> dict:
                     next_obs[t, i] = infos["final_obs"][i]
                 run.record_step(rewards[t], ended)
 
+        with torch.no_grad():
             # ---- ADVANTAGE ----
             b_obs, b_next_obs, b_actions, b_rewards, b_terminated, b_truncated = (
                 torch.as_tensor(array, device=device)
