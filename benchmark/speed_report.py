@@ -109,10 +109,10 @@ def threshold_table(rows: list[dict[str, str]]) -> Table:
         ])  # fmt: skip
     caption = (
         "Seconds and environment steps until the last 100 training episodes averaged the environment's threshold (in "
-        "brackets), each side with flags of its own that suit it. In the suite `speed`, ours were chosen "
-        "on other seeds of this environment, and the peer's are rl-baselines3-zoo's, tuned on it too. The seconds count from the start of the run's event file: no imports, no evaluation. Median "
-        "[lowest-highest] over all n runs, one a seed; 'never': not within the run. The ratios are of the medians, "
-        "ours / peer: below 1, ours is faster."
+        "brackets), each side with flags of its own that suit it. In the suite `speed`, ours were chosen on other "
+        "seeds of this environment, and the peer's are rl-baselines3-zoo's, tuned on it too. The seconds count from "
+        "the start of the run's event file: no imports, no evaluation. Median [lowest-highest] over all n runs, one a "
+        "seed; 'never': not within the run. The ratios are of the medians, ours / peer: below 1, ours is faster."
     )
     columns = ["environment (threshold)", "contestant", "reached", "seconds", "steps", "ratio of seconds",
                "ratio of steps"]  # fmt: skip
