@@ -16,6 +16,7 @@ Compared with reinforce_baseline.py:
 - fixed segments of num_steps from every environment, in place of whole episodes: an update need not wait for an end;
 - what follows a segment is the critic's estimate (bootstrapping): some bias, far less variance. The advantage is GAE,
   and gae_lambda = 1 gives the n-step returns of the paper;
+- a time limit is no end any more: the critic stands for what would have followed;
 - policy and critic learn in one step on one loss, with an entropy bonus and clipped gradients, their weights in one
   vector; the loss is a mean over steps in place of a sum over each episode's;
 - RMSprop, whose step size is annealed to 0, in place of Adam.
@@ -59,18 +60,19 @@ class Args:
     anneal_lr: bool = True  # lower the step size linearly to 0 over the run
     gamma: float = 0.99  # discount factor
     gae_lambda: float = 1.0  # GAE's trade of bias (0: one-step TD errors) against variance (1: n-step returns)
+    norm_adv: bool = False  # advantages to mean 0, std 1 in each batch: rewards of any scale; not in the paper
     ent_coef: float = 0.0  # weight of the entropy bonus, which keeps the policy exploring
     vf_coef: float = 0.5  # weight of the value loss
     max_grad_norm: float = 0.5  # gradients longer than this are scaled down to it
-    rms_alpha: float = 0.99  # RMSprop's memory of squared gradients; from the paper
+    rms_alpha: float = 0.99  # decay of RMSprop's running mean of squared gradients; from the paper
     rms_eps: float = 1e-5  # added to that mean's root, not under it; a large one damps steps on small gradients
 
     # The run: the same in every script.
     seed: int = 1  # fixes the run bit for bit on one machine and one set of versions
     device: Literal["cpu", "cuda", "mps", "auto"] = "cpu"  # small networks are faster on the CPU
     torch_threads: int = 1  # more seldom help a small network, and runs side by side would fight for cores
-    log_interval: int = 500  # steps between two entries of losses/* and charts/SPS in the event file
-    checkpoint_interval: float = 10.0  # seconds between checkpoints, written between iterations; a kill loses no more
+    log_interval: int = 500  # least steps between two entries of losses/* and charts/SPS in the event file
+    checkpoint_interval: float = 10.0  # least seconds between checkpoints, written at the ends of iterations
     eval_episodes: int = 20  # episodes of the final evaluation, with the policy's mode; of 10,000 steps at most
     capture_video: bool = False  # record the first three evaluation episodes; needs moviepy
     run_dir: Path | None = None  # where the run goes; default runs/<env_id>__<script>__<seed>__<time>
@@ -128,10 +130,11 @@ def gae(
     """Generalized advantage estimates; everything (num_steps, num_envs), terminated and truncated boolean.
 
         delta_t = r_t + gamma * (1 - terminated_t) * V(next_obs_t) - V(obs_t)
-        A_t     = delta_t + gamma * gae_lambda * (1 - done_t) * A_{t+1}
+        A_t     = delta_t + gamma * gae_lambda * (1 - done_t) * A_{t+1},   done_t = terminated_t or truncated_t
 
     A terminated episode is worth nothing afterwards; a truncated one goes on in principle, so it is bootstrapped from
-    the observation it really ended with. Neither passes advantages on to the episode before it in the array.
+    the observation it really ended with. Neither takes in advantages of the episode after it in the array. Past the
+    array's end A is 0.
     Source: Schulman et al. 2016, High-Dimensional Continuous Control Using GAE, section 3.
     """
     deltas = rewards + gamma * next_values.masked_fill(terminated, 0.0) - values
@@ -188,6 +191,8 @@ def train(args: Args, checkpoint: dict | None = None) -> dict:
     num_iterations = args.total_timesteps // batch_size
     if args.total_timesteps < batch_size:
         fail(f"--total-timesteps {args.total_timesteps} is less than one batch of {batch_size} (num_envs * num_steps)")
+    if args.norm_adv and batch_size < 2:
+        fail("--norm-adv needs a batch of at least 2 (num_envs * num_steps)")
     torch.set_num_threads(args.torch_threads)
     torch.manual_seed(args.seed)
 
@@ -235,6 +240,8 @@ def train(args: Args, checkpoint: dict | None = None) -> dict:
         with torch.no_grad():
             advantages = gae(b_rewards, values, next_values, b_terminated, b_truncated, args.gamma, args.gae_lambda)
             returns = advantages + values
+            if args.norm_adv:
+                advantages = (advantages - advantages.mean()) / (advantages.std() + 1e-8)
 
         # ---- UPDATE ----
         if args.anneal_lr:
@@ -295,8 +302,9 @@ def check_args(args: Args) -> torch.device:
     """Refuse flags that cannot work, whatever the algorithm; return the device that --device means."""
     for field in fields(args):
         flag, value = "--" + field.name.replace("_", "-"), getattr(args, field.name)
-        if field.type is int and not (field.name != "seed") <= value < 2**63:
-            fail(f"{flag} must be a {'whole' if field.name == 'seed' else 'positive'} number, not {value}")
+        least = 0 if field.name == "seed" else 1
+        if field.type is int and not least <= value < 2**63:
+            fail(f"{flag} must be a whole number of at least {least}, not {value}")
         if isinstance(value, float) and not 0 <= value < math.inf:
             fail(f"{flag} must be a finite number and not negative, not {value}")
         if field.name in ("gamma", "gae_lambda", "rms_alpha", "line_search_shrinking_factor") and value > 1:

@@ -15,7 +15,7 @@ Run: python ppo.py --env-id CartPole-v1 --seed 1
 Compared with a2c.py:
 - the surrogate ratio * A, clipped, in place of log pi * A;
 - update_epochs passes over shuffled minibatches of the batch, in place of one step on all of it;
-- advantages are normalised in each minibatch, and longer segments are collected to be worth the reuse;
+- advantages are normalised by default, in each minibatch, and longer segments are collected to be worth the reuse;
 - Adam in place of RMSprop;
 - approx_kl and clip_frac tell how far the policy moved; target_kl can end an update early.
 """
@@ -61,19 +61,19 @@ class Args:
     gae_lambda: float = 0.8  # GAE's trade of bias (0: one-step TD errors) against variance (1: n-step returns)
     num_minibatches: int = 2  # minibatches per epoch
     update_epochs: int = 5  # passes over each batch
-    norm_adv: bool = True  # advantages to mean 0, std 1 in each minibatch; not in the paper: steps keep one scale
+    norm_adv: bool = True  # advantages to mean 0, std 1 in each minibatch: rewards of any scale; not in the paper
     clip_coef: float = 0.2  # epsilon: outside 1 +- clip_coef a sample no longer pulls further out
     ent_coef: float = 0.0  # weight of the entropy bonus, which keeps the policy exploring
     vf_coef: float = 0.5  # weight of the value loss
     max_grad_norm: float = 0.5  # gradients longer than this are scaled down to it
-    target_kl: float | None = None  # end the update after an epoch that ends above this approx_kl; not in the paper
+    target_kl: float | None = None  # end the update after an epoch whose last minibatch is above this approx_kl
 
     # The run: the same in every script.
     seed: int = 1  # fixes the run bit for bit on one machine and one set of versions
     device: Literal["cpu", "cuda", "mps", "auto"] = "cpu"  # small networks are faster on the CPU
     torch_threads: int = 1  # more seldom help a small network, and runs side by side would fight for cores
-    log_interval: int = 500  # steps between two entries of losses/* and charts/SPS in the event file
-    checkpoint_interval: float = 10.0  # seconds between checkpoints, written between iterations; a kill loses no more
+    log_interval: int = 500  # least steps between two entries of losses/* and charts/SPS in the event file
+    checkpoint_interval: float = 10.0  # least seconds between checkpoints, written at the ends of iterations
     eval_episodes: int = 20  # episodes of the final evaluation, with the policy's mode; of 10,000 steps at most
     capture_video: bool = False  # record the first three evaluation episodes; needs moviepy
     run_dir: Path | None = None  # where the run goes; default runs/<env_id>__<script>__<seed>__<time>
@@ -131,10 +131,11 @@ def gae(
     """Generalized advantage estimates; everything (num_steps, num_envs), terminated and truncated boolean.
 
         delta_t = r_t + gamma * (1 - terminated_t) * V(next_obs_t) - V(obs_t)
-        A_t     = delta_t + gamma * gae_lambda * (1 - done_t) * A_{t+1}
+        A_t     = delta_t + gamma * gae_lambda * (1 - done_t) * A_{t+1},   done_t = terminated_t or truncated_t
 
     A terminated episode is worth nothing afterwards; a truncated one goes on in principle, so it is bootstrapped from
-    the observation it really ended with. Neither passes advantages on to the episode before it in the array.
+    the observation it really ended with. Neither takes in advantages of the episode after it in the array. Past the
+    array's end A is 0.
     Source: Schulman et al. 2016, High-Dimensional Continuous Control Using GAE, section 3.
     """
     deltas = rewards + gamma * next_values.masked_fill(terminated, 0.0) - values
@@ -150,7 +151,7 @@ def ppo_loss(
     dist: Distribution, values: Tensor, actions: Tensor, old_log_probs: Tensor, advantages: Tensor, returns: Tensor,
     clip_coef: float, vf_coef: float, ent_coef: float,
 ) -> tuple[Tensor, dict[str, Tensor]]:  # fmt: skip
-    """The loss to minimise, a scalar, and its parts; all tensors (batch,).
+    """The loss to minimise, a scalar, and its parts; all tensors (batch,); actions may have more dimensions.
 
         ratio  = pi(a|s) / pi_old(a|s)
         policy = -mean min(ratio * A, clip(ratio, 1 - clip_coef, 1 + clip_coef) * A)
@@ -329,8 +330,9 @@ def check_args(args: Args) -> torch.device:
     """Refuse flags that cannot work, whatever the algorithm; return the device that --device means."""
     for field in fields(args):
         flag, value = "--" + field.name.replace("_", "-"), getattr(args, field.name)
-        if field.type is int and not (field.name != "seed") <= value < 2**63:
-            fail(f"{flag} must be a {'whole' if field.name == 'seed' else 'positive'} number, not {value}")
+        least = 0 if field.name == "seed" else 1
+        if field.type is int and not least <= value < 2**63:
+            fail(f"{flag} must be a whole number of at least {least}, not {value}")
         if isinstance(value, float) and not 0 <= value < math.inf:
             fail(f"{flag} must be a finite number and not negative, not {value}")
         if field.name in ("gamma", "gae_lambda", "rms_alpha", "line_search_shrinking_factor") and value > 1:

@@ -47,8 +47,8 @@ from tqdm import tqdm
 
 @dataclass
 class Args:
-    # Defaults: rl-baselines3-zoo's for Pendulum-v1, but for shorter segments, minibatches of 128, annealing, the
-    # normalisation of Stable-Baselines3's VecNormalize, and plain Gaussian exploration.
+    # Defaults: rl-baselines3-zoo's for Pendulum-v1, but for a run twice as long, shorter segments, minibatches of 128,
+    # annealing, the normalisation of Stable-Baselines3's VecNormalize, and plain Gaussian exploration.
     # MuJoCo: --num-envs 8 --num-steps 256 --learning-rate 3e-4 --gamma 0.99; HalfCheetah --gamma 0.98 --init-std 0.5.
     env_id: str = "Pendulum-v1"  # Gymnasium environment with Box actions; its observations are flattened
     total_timesteps: int = 200_000  # environment steps of the whole run, all environments together
@@ -63,19 +63,19 @@ class Args:
     init_std: float = 1.0  # standard deviation of the actions at the start, before they are clipped to the action space
     norm_obs: bool = True  # observations to mean 0, std 1, at most 10 in size; not in the paper
     norm_reward: bool = True  # rewards divided by the std of the running return, at most 10 in size; not in the paper
-    norm_adv: bool = True  # advantages to mean 0, std 1 in each minibatch; not in the paper: steps keep one scale
+    norm_adv: bool = True  # advantages to mean 0, std 1 in each minibatch: rewards of any scale; not in the paper
     clip_coef: float = 0.2  # epsilon: outside 1 +- clip_coef a sample no longer pulls further out
     ent_coef: float = 0.0  # weight of the entropy bonus, which keeps the policy exploring
     vf_coef: float = 0.5  # weight of the value loss
     max_grad_norm: float = 0.5  # gradients longer than this are scaled down to it
-    target_kl: float | None = None  # end the update after an epoch that ends above this approx_kl; not in the paper
+    target_kl: float | None = None  # end the update after an epoch whose last minibatch is above this approx_kl
 
     # The run: the same in every script.
     seed: int = 1  # fixes the run bit for bit on one machine and one set of versions
     device: Literal["cpu", "cuda", "mps", "auto"] = "cpu"  # small networks are faster on the CPU
     torch_threads: int = 1  # more seldom help a small network, and runs side by side would fight for cores
-    log_interval: int = 500  # steps between two entries of losses/* and charts/SPS in the event file
-    checkpoint_interval: float = 10.0  # seconds between checkpoints, written between iterations; a kill loses no more
+    log_interval: int = 500  # least steps between two entries of losses/* and charts/SPS in the event file
+    checkpoint_interval: float = 10.0  # least seconds between checkpoints, written at the ends of iterations
     eval_episodes: int = 20  # episodes of the final evaluation, with the policy's mode; of 10,000 steps at most
     capture_video: bool = False  # record the first three evaluation episodes; needs moviepy
     run_dir: Path | None = None  # where the run goes; default runs/<env_id>__<script>__<seed>__<time>
@@ -148,7 +148,7 @@ class Critic(nn.Module):
         super().__init__()
         self.norm = norm
         self.value = mlp(obs_dim, 1, out_gain=1.0)
-        self.reward_norm = RunningNorm()  # values are in units of scaled rewards, so the scale belongs to them
+        self.reward_norm = RunningNorm()  # only its std is used; values are in its unit, so it is saved with them
 
     def forward(self, obs: Tensor) -> Tensor:
         return self.value(self.norm(obs)).squeeze(-1)
@@ -164,10 +164,11 @@ def gae(
     """Generalized advantage estimates; everything (num_steps, num_envs), terminated and truncated boolean.
 
         delta_t = r_t + gamma * (1 - terminated_t) * V(next_obs_t) - V(obs_t)
-        A_t     = delta_t + gamma * gae_lambda * (1 - done_t) * A_{t+1}
+        A_t     = delta_t + gamma * gae_lambda * (1 - done_t) * A_{t+1},   done_t = terminated_t or truncated_t
 
     A terminated episode is worth nothing afterwards; a truncated one goes on in principle, so it is bootstrapped from
-    the observation it really ended with. Neither passes advantages on to the episode before it in the array.
+    the observation it really ended with. Neither takes in advantages of the episode after it in the array. Past the
+    array's end A is 0.
     Source: Schulman et al. 2016, High-Dimensional Continuous Control Using GAE, section 3.
     """
     deltas = rewards + gamma * next_values.masked_fill(terminated, 0.0) - values
@@ -183,7 +184,7 @@ def ppo_loss(
     dist: Distribution, values: Tensor, actions: Tensor, old_log_probs: Tensor, advantages: Tensor, returns: Tensor,
     clip_coef: float, vf_coef: float, ent_coef: float,
 ) -> tuple[Tensor, dict[str, Tensor]]:  # fmt: skip
-    """The loss to minimise, a scalar, and its parts; all tensors (batch,).
+    """The loss to minimise, a scalar, and its parts; all tensors (batch,); actions may have more dimensions.
 
         ratio  = pi(a|s) / pi_old(a|s)
         policy = -mean min(ratio * A, clip(ratio, 1 - clip_coef, 1 + clip_coef) * A)
@@ -263,7 +264,7 @@ def train(args: Args, checkpoint: dict | None = None) -> dict:
     actions = np.zeros((args.num_steps, args.num_envs, action_dim), np.float32)
     rewards = np.zeros((args.num_steps, args.num_envs), np.float32)
     running_returns = np.zeros_like(rewards)  # discounted sums of the rewards so far in each episode
-    running_return = np.zeros(args.num_envs, np.float32)
+    running_return = np.zeros(args.num_envs, np.float32)  # the last of them, 0 where an episode has just ended
     terminated = np.zeros((args.num_steps, args.num_envs), bool)
     truncated = np.zeros_like(terminated)
 
@@ -375,8 +376,9 @@ def check_args(args: Args) -> torch.device:
     """Refuse flags that cannot work, whatever the algorithm; return the device that --device means."""
     for field in fields(args):
         flag, value = "--" + field.name.replace("_", "-"), getattr(args, field.name)
-        if field.type is int and not (field.name != "seed") <= value < 2**63:
-            fail(f"{flag} must be a {'whole' if field.name == 'seed' else 'positive'} number, not {value}")
+        least = 0 if field.name == "seed" else 1
+        if field.type is int and not least <= value < 2**63:
+            fail(f"{flag} must be a whole number of at least {least}, not {value}")
         if isinstance(value, float) and not 0 <= value < math.inf:
             fail(f"{flag} must be a finite number and not negative, not {value}")
         if field.name in ("gamma", "gae_lambda", "rms_alpha", "line_search_shrinking_factor") and value > 1:

@@ -13,8 +13,9 @@ Sutton & Barto 2018, Reinforcement Learning: An Introduction, section 13.3
 
 Run: python reinforce.py --env-id CartPole-v1 --seed 1
 
-Not in the paper: the Adam optimiser, several episodes an update, and --norm-returns. An episode cut short by a time
-limit counts as complete: without a critic nothing can stand for what would have followed.
+Not in the papers: the Adam optimiser, several episodes an update, --norm-returns, and the factor gamma^t left out (see
+reinforce_loss). An episode cut short by a time limit counts as complete: without a critic nothing can stand for what
+would have followed.
 """
 
 import hashlib
@@ -51,14 +52,14 @@ class Args:
     num_envs: int = 8  # environments stepped side by side; each runs one episode an iteration
     learning_rate: float = 2e-3  # Adam's step size
     gamma: float = 0.99  # discount factor
-    norm_returns: bool = False  # returns to mean 0, std 1 in each batch; not in the paper: a crude baseline
+    norm_returns: bool = False  # returns to mean 0 at each step t, std 1 in each batch: a crude baseline
 
     # The run: the same in every script.
     seed: int = 1  # fixes the run bit for bit on one machine and one set of versions
     device: Literal["cpu", "cuda", "mps", "auto"] = "cpu"  # small networks are faster on the CPU
     torch_threads: int = 1  # more seldom help a small network, and runs side by side would fight for cores
-    log_interval: int = 500  # steps between two entries of losses/* and charts/SPS in the event file
-    checkpoint_interval: float = 10.0  # seconds between checkpoints, written between iterations; a kill loses no more
+    log_interval: int = 500  # least steps between two entries of losses/* and charts/SPS in the event file
+    checkpoint_interval: float = 10.0  # least seconds between checkpoints, written at the ends of iterations
     eval_episodes: int = 20  # episodes of the final evaluation, with the policy's mode; of 10,000 steps at most
     capture_video: bool = False  # record the first three evaluation episodes; needs moviepy
     run_dir: Path | None = None  # where the run goes; default runs/<env_id>__<script>__<seed>__<time>
@@ -112,6 +113,21 @@ def returns_to_go(rewards: Tensor, gamma: float) -> Tensor:
     return torch.stack(returns).flip(0)
 
 
+def normalize_returns(returns: Tensor, alive: Tensor) -> Tensor:
+    """Returns less their mean over the episodes still alive at the same step, divided by the std of what is left; 0
+    after an episode's end. Everything (num_steps, num_envs).
+
+        (G_t - mean of G_t over episodes) / std
+
+    The mean depends on no action, so it is a baseline. A mean over all steps would be one too, but where all episodes
+    fail alike, as they do at first on Acrobot-v1, it would praise late steps and blame early ones; this one is silent.
+    """
+    returns = returns - returns[:, :1]  # no part of the formula; where all agree it leaves 0, not rounding errors
+    means = (alive * returns).sum(1, keepdim=True) / alive.sum(1, keepdim=True)
+    returns = alive * (returns - means)
+    return returns / (returns[alive].std(correction=0) + 1e-8)
+
+
 def reinforce_loss(log_probs: Tensor, returns: Tensor, alive: Tensor) -> Tensor:
     """The loss whose negative gradient is, but for gamma^t, the policy gradient; everything (num_steps, num_envs).
 
@@ -133,6 +149,8 @@ def train(args: Args, checkpoint: dict | None = None) -> dict:
     device = check_args(args)
     if args.total_timesteps < args.num_envs:
         fail(f"--total-timesteps {args.total_timesteps} is less than one step of {args.num_envs} environments")
+    if args.norm_returns and args.num_envs < 2:
+        fail("--norm-returns compares episodes of one iteration, so --num-envs must be at least 2")
     torch.set_num_threads(args.torch_threads)
     torch.manual_seed(args.seed)
 
@@ -149,10 +167,10 @@ def train(args: Args, checkpoint: dict | None = None) -> dict:
         with torch.inference_mode():  # no_grad with less overhead: nothing made here is differentiated later
             # ---- ROLLOUT ----
             # One whole episode in every environment. `alive` holds until an environment's own episode has ended; the
-            # vector environment steps it on until the longest episode ends, and those steps count for nothing.
+            # vector environment steps it on until the longest episode ends. Those steps count, but teach nothing.
             obs, actions, rewards, alive = [], [], [], [np.ones(args.num_envs, bool)]
             current_obs, _ = envs.reset()
-            run.lengths[:] = 0
+            run.lengths[:] = 0  # they went on after the ends; the returns did not, for their rewards are 0
             while alive[-1].any() and run.global_step < args.total_timesteps:
                 obs.append(current_obs.astype(np.float32))
                 actions.append(actor.sample(torch.as_tensor(obs[-1], device=device)).cpu().numpy())
@@ -171,7 +189,7 @@ def train(args: Args, checkpoint: dict | None = None) -> dict:
             )
             returns = returns_to_go(b_rewards, args.gamma)
             if args.norm_returns:
-                returns = (returns - returns[b_alive].mean()) / (returns[b_alive].std(correction=0) + 1e-8)
+                returns = normalize_returns(returns, b_alive)
 
         # ---- UPDATE ----
         dist = actor(b_obs)
@@ -182,8 +200,7 @@ def train(args: Args, checkpoint: dict | None = None) -> dict:
         optimizer.step()
 
         # ---- LOG ----
-        parts = {"policy_loss": policy_loss, "grad_norm": grad_norm}
-        losses = {name: part.item() for name, part in parts.items()}
+        losses = {"policy_loss": policy_loss.item(), "grad_norm": grad_norm.item()}
         losses["entropy"] = dist.entropy()[b_alive].mean().item()
         run.record_iteration(losses)
 
@@ -231,8 +248,9 @@ def check_args(args: Args) -> torch.device:
     """Refuse flags that cannot work, whatever the algorithm; return the device that --device means."""
     for field in fields(args):
         flag, value = "--" + field.name.replace("_", "-"), getattr(args, field.name)
-        if field.type is int and not (field.name != "seed") <= value < 2**63:
-            fail(f"{flag} must be a {'whole' if field.name == 'seed' else 'positive'} number, not {value}")
+        least = 0 if field.name == "seed" else 1
+        if field.type is int and not least <= value < 2**63:
+            fail(f"{flag} must be a whole number of at least {least}, not {value}")
         if isinstance(value, float) and not 0 <= value < math.inf:
             fail(f"{flag} must be a finite number and not negative, not {value}")
         if field.name in ("gamma", "gae_lambda", "rms_alpha", "line_search_shrinking_factor") and value > 1:

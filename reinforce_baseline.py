@@ -7,7 +7,7 @@
 Run whole episodes, compare the return that followed each action with the return V(s) that was to be expected there, and
 make the actions that did better than expected more probable. V is fitted to the same returns. Subtracting it leaves
 the expected gradient alone, for V(s) does not depend on the action: E[grad log pi(a|s) * V(s)] = V(s) * grad of the sum
-of pi(.|s) = V(s) * grad 1 = 0. It lowers the variance, for what a state gives whatever the action no longer counts.
+of pi(.|s) = V(s) * grad 1 = 0. It lowers the variance, for what a state is worth whatever one does there drops out.
 
 Papers: Williams 1992, Simple Statistical Gradient-Following Algorithms for Connectionist Reinforcement Learning;
 Sutton & Barto 2018, Reinforcement Learning: An Introduction, section 13.4
@@ -51,7 +51,7 @@ from tqdm import tqdm
 
 @dataclass
 class Args:
-    # Defaults: those of reinforce.py; n_critic_updates is that of SB3-contrib's TRPO, and surer than 1 on CartPole-v1.
+    # Defaults: reinforce.py's, for a shorter run; n_critic_updates is SB3-contrib's for TRPO; surer than 1
     env_id: str = "CartPole-v1"  # Gymnasium environment with Discrete actions; its observations are flattened
     total_timesteps: int = 150_000  # environment steps of the whole run; the episodes it cuts off teach nothing
     num_envs: int = 8  # environments stepped side by side; each runs one episode an iteration
@@ -63,8 +63,8 @@ class Args:
     seed: int = 1  # fixes the run bit for bit on one machine and one set of versions
     device: Literal["cpu", "cuda", "mps", "auto"] = "cpu"  # small networks are faster on the CPU
     torch_threads: int = 1  # more seldom help a small network, and runs side by side would fight for cores
-    log_interval: int = 500  # steps between two entries of losses/* and charts/SPS in the event file
-    checkpoint_interval: float = 10.0  # seconds between checkpoints, written between iterations; a kill loses no more
+    log_interval: int = 500  # least steps between two entries of losses/* and charts/SPS in the event file
+    checkpoint_interval: float = 10.0  # least seconds between checkpoints, written at the ends of iterations
     eval_episodes: int = 20  # episodes of the final evaluation, with the policy's mode; of 10,000 steps at most
     capture_video: bool = False  # record the first three evaluation episodes; needs moviepy
     run_dir: Path | None = None  # where the run goes; default runs/<env_id>__<script>__<seed>__<time>
@@ -174,10 +174,10 @@ def train(args: Args, checkpoint: dict | None = None) -> dict:
         with torch.inference_mode():  # no_grad with less overhead: nothing made here is differentiated later
             # ---- ROLLOUT ----
             # One whole episode in every environment. `alive` holds until an environment's own episode has ended; the
-            # vector environment steps it on until the longest episode ends, and those steps count for nothing.
+            # vector environment steps it on until the longest episode ends. Those steps count, but teach nothing.
             obs, actions, rewards, alive = [], [], [], [np.ones(args.num_envs, bool)]
             current_obs, _ = envs.reset()
-            run.lengths[:] = 0
+            run.lengths[:] = 0  # they went on after the ends; the returns did not, for their rewards are 0
             while alive[-1].any() and run.global_step < args.total_timesteps:
                 obs.append(current_obs.astype(np.float32))
                 actions.append(actor.sample(torch.as_tensor(obs[-1], device=device)).cpu().numpy())
@@ -214,8 +214,7 @@ def train(args: Args, checkpoint: dict | None = None) -> dict:
             value_losses.append(value_loss.detach())
 
         # ---- LOG ----
-        parts = {"policy_loss": policy_loss, "grad_norm": grad_norm}
-        losses = {name: part.item() for name, part in parts.items()}
+        losses = {"policy_loss": policy_loss.item(), "grad_norm": grad_norm.item()}
         losses["entropy"] = dist.entropy()[b_alive].mean().item()
         losses["value_loss"] = torch.stack(value_losses).mean().item()  # mean over the update
         losses["explained_variance"] = explained_variance(values[b_alive], returns[b_alive])
@@ -265,8 +264,9 @@ def check_args(args: Args) -> torch.device:
     """Refuse flags that cannot work, whatever the algorithm; return the device that --device means."""
     for field in fields(args):
         flag, value = "--" + field.name.replace("_", "-"), getattr(args, field.name)
-        if field.type is int and not (field.name != "seed") <= value < 2**63:
-            fail(f"{flag} must be a {'whole' if field.name == 'seed' else 'positive'} number, not {value}")
+        least = 0 if field.name == "seed" else 1
+        if field.type is int and not least <= value < 2**63:
+            fail(f"{flag} must be a whole number of at least {least}, not {value}")
         if isinstance(value, float) and not 0 <= value < math.inf:
             fail(f"{flag} must be a finite number and not negative, not {value}")
         if field.name in ("gamma", "gae_lambda", "rms_alpha", "line_search_shrinking_factor") and value > 1:

@@ -5,9 +5,10 @@
 """Trust Region Policy Optimization (TRPO) for Discrete actions.
 
 Take the largest step along the natural gradient that keeps the new policy within target_kl of the old one. The KL
-divergence is flat at the old policy, so its curvature, the Fisher matrix F, measures distance: the direction F^-1 g
-comes from conjugate gradients, which need F only as products F v; its length from the quadratic model of the KL; and a
-backtracking line search makes sure that the true KL holds and that the surrogate improved.
+divergence is flat at the old policy, so its curvature, the Fisher matrix F, measures distance. With g the gradient of
+the surrogate objective, the direction F^-1 g comes from conjugate gradients, which need F only as products F v; its
+length from the quadratic model of the KL; and a backtracking line search makes sure that the true KL is within
+target_kl and that the surrogate improved.
 
 Paper: Schulman et al. 2015, Trust Region Policy Optimization, https://arxiv.org/abs/1502.05477
 
@@ -16,8 +17,9 @@ Run: python trpo.py --env-id CartPole-v1 --seed 1
 Compared with a2c.py:
 - the policy's step is set by a bound on the KL divergence, in place of a learning rate and clipped gradients;
 - the surrogate ratio * A in place of log pi * A: the line search asks how far from the old policy it still improves;
-- the critic is fitted separately, by several epochs of minibatches with Adam; there is no entropy bonus;
-- advantages are normalised, and longer segments are collected: the Fisher matrix is an average over states.
+- the critic is fitted separately, by several epochs of minibatches with Adam, its step size constant; there is no
+  entropy bonus;
+- advantages are normalised by default, and longer segments are collected: the Fisher matrix is an average over states.
 
 Not in the paper: GAE and a fitted critic, which Schulman et al. 2016 added.
 """
@@ -73,8 +75,8 @@ class Args:
     seed: int = 1  # fixes the run bit for bit on one machine and one set of versions
     device: Literal["cpu", "cuda", "mps", "auto"] = "cpu"  # small networks are faster on the CPU
     torch_threads: int = 1  # more seldom help a small network, and runs side by side would fight for cores
-    log_interval: int = 500  # steps between two entries of losses/* and charts/SPS in the event file
-    checkpoint_interval: float = 10.0  # seconds between checkpoints, written between iterations; a kill loses no more
+    log_interval: int = 500  # least steps between two entries of losses/* and charts/SPS in the event file
+    checkpoint_interval: float = 10.0  # least seconds between checkpoints, written at the ends of iterations
     eval_episodes: int = 20  # episodes of the final evaluation, with the policy's mode; of 10,000 steps at most
     capture_video: bool = False  # record the first three evaluation episodes; needs moviepy
     run_dir: Path | None = None  # where the run goes; default runs/<env_id>__<script>__<seed>__<time>
@@ -132,10 +134,11 @@ def gae(
     """Generalized advantage estimates; everything (num_steps, num_envs), terminated and truncated boolean.
 
         delta_t = r_t + gamma * (1 - terminated_t) * V(next_obs_t) - V(obs_t)
-        A_t     = delta_t + gamma * gae_lambda * (1 - done_t) * A_{t+1}
+        A_t     = delta_t + gamma * gae_lambda * (1 - done_t) * A_{t+1},   done_t = terminated_t or truncated_t
 
     A terminated episode is worth nothing afterwards; a truncated one goes on in principle, so it is bootstrapped from
-    the observation it really ended with. Neither passes advantages on to the episode before it in the array.
+    the observation it really ended with. Neither takes in advantages of the episode after it in the array. Past the
+    array's end A is 0.
     Source: Schulman et al. 2016, High-Dimensional Continuous Control Using GAE, section 3.
     """
     deltas = rewards + gamma * next_values.masked_fill(terminated, 0.0) - values
@@ -152,8 +155,8 @@ def conjugate_gradient(
 ) -> Tensor:
     """x with A x = b nearly, (n,) each, for a symmetric positive definite A known only by matvec(v) = A v.
 
-    Ends after max_steps, when the squared residual falls below `tolerance` times that of b, or where rounding errors
-    leave a direction p without positive curvature p^T A p. In exact arithmetic it is exact after n steps.
+    Ends after max_steps, when the residual's squared norm is at most `tolerance` times that of b, or where rounding
+    errors leave a direction p without positive curvature p^T A p. In exact arithmetic it is exact after n steps.
     Source: Schulman et al. 2015, appendix C; Hestenes & Stiefel 1952.
     """
     x = torch.zeros_like(b)
@@ -200,8 +203,9 @@ def trust_region_step(
 
         maximise g^T s  subject to  1/2 s^T F s <= target_kl:   s = sqrt(2 target_kl / (x^T F x)) x  with  x = F^-1 g
 
-    g is the gradient of the surrogate at the old policy. s, then shrinking_factor * s, and so on, are tried until one
-    improves the surrogate and keeps the true KL; if none of max_iter does, the actor is left exactly as it was.
+    g is the gradient of the surrogate at the old policy, and F stands for F + cg_damping * I. s, then
+    shrinking_factor * s, and so on, are tried until one improves the surrogate and keeps the true KL within target_kl;
+    if none of max_iter does, the actor is left exactly as it was.
     Source: Schulman et al. 2015, section 6 and appendix C.
     """
     parameters = list(actor.parameters())
@@ -265,9 +269,8 @@ def train(args: Args, checkpoint: dict | None = None) -> dict:
     envs = make_envs(args)
     obs_dim, num_actions = envs.single_observation_space.shape[0], envs.single_action_space.n
     actor, critic = Actor(obs_dim, num_actions).to(device), Critic(obs_dim).to(device)
-    critic_optimizer = torch.optim.Adam(
-        critic.parameters(), lr=args.learning_rate, eps=1e-5, fused=True
-    )  # eps: Baselines'
+    # eps: Baselines'
+    critic_optimizer = torch.optim.Adam(critic.parameters(), lr=args.learning_rate, eps=1e-5, fused=True)
     modules = {"actor": actor, "critic": critic, "critic_optimizer": critic_optimizer}
     run = Run(args, modules, num_iterations * batch_size, device, checkpoint)
 
@@ -327,7 +330,7 @@ def train(args: Args, checkpoint: dict | None = None) -> dict:
 
         # ---- LOG ----
         with torch.no_grad():
-            losses["entropy"] = actor(b_obs).entropy().mean().item()
+            losses["entropy"] = actor(b_obs).entropy().mean().item()  # of the new policy
         losses["value_loss"] = torch.stack(value_losses).mean().item()  # mean over the update
         losses["explained_variance"] = explained_variance(values, returns)
         run.record_iteration(losses)
@@ -376,8 +379,9 @@ def check_args(args: Args) -> torch.device:
     """Refuse flags that cannot work, whatever the algorithm; return the device that --device means."""
     for field in fields(args):
         flag, value = "--" + field.name.replace("_", "-"), getattr(args, field.name)
-        if field.type is int and not (field.name != "seed") <= value < 2**63:
-            fail(f"{flag} must be a {'whole' if field.name == 'seed' else 'positive'} number, not {value}")
+        least = 0 if field.name == "seed" else 1
+        if field.type is int and not least <= value < 2**63:
+            fail(f"{flag} must be a whole number of at least {least}, not {value}")
         if isinstance(value, float) and not 0 <= value < math.inf:
             fail(f"{flag} must be a finite number and not negative, not {value}")
         if field.name in ("gamma", "gae_lambda", "rms_alpha", "line_search_shrinking_factor") and value > 1:

@@ -104,6 +104,18 @@ def test_indivisible_batches_and_minibatches_of_one(script, num_minibatches, tmp
     assert "32" in refused(script, capsys, tmp_path / "run", num_minibatches=num_minibatches)
 
 
+def test_normalized_returns_of_a_single_episode(tmp_path, capsys):
+    """It is its own mean: nothing could be learned."""
+    line = refused("reinforce", capsys, tmp_path / "run", norm_returns=True, num_envs=1)
+    assert "--norm-returns" in line
+    assert "--num-envs" in line
+
+
+def test_normalized_advantages_of_a_single_step(tmp_path, capsys):
+    line = refused("a2c", capsys, tmp_path / "run", norm_adv=True, num_envs=1, num_steps=1)
+    assert "--norm-adv" in line
+
+
 @pytest.mark.parametrize("device", ["cuda", "mps"])
 def test_a_device_that_is_not_there(script, device, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)

@@ -126,6 +126,22 @@ def test_returns_to_go_by_brute_force(name, gamma):
     np.testing.assert_allclose(module(name).returns_to_go(torch.as_tensor(rewards), gamma), expected, atol=1e-12)
 
 
+def test_normalized_returns_by_hand():
+    """Three episodes of 3, 2 and 1 steps: what is alone at its step is its own mean."""
+    returns = torch.tensor([[9.0, 6.0, 3.0], [4.0, 2.0, 77.0], [5.0, 55.0, 66.0]])
+    alive = torch.tensor([[True, True, True], [True, True, False], [True, False, False]])
+    expected = torch.tensor([[3.0, 0.0, -3.0], [1.0, -1.0, 0.0], [0.0, 0.0, 0.0]]) / (20 / 6) ** 0.5
+    torch.testing.assert_close(module("reinforce").normalize_returns(returns, alive), expected)
+
+
+@pytest.mark.parametrize("num_envs", [1, 3, 10, 16])
+def test_nothing_is_learned_where_all_episodes_have_the_same_returns(num_envs):
+    """Not even from rounding errors, which a division by their std would blow up."""
+    script, steps = module("reinforce"), 500
+    returns = script.returns_to_go(torch.full((steps, num_envs), -1.0), 0.99)
+    assert not script.normalize_returns(returns, torch.ones(steps, num_envs, dtype=bool)).any()
+
+
 @pytest.mark.parametrize("name", ["reinforce", "reinforce_baseline"])
 def test_the_loss_averages_over_episodes(name):
     """A batch of two episodes of different lengths gives the mean of their gradients."""
@@ -169,7 +185,7 @@ def test_one_iteration_takes_the_gradient_of_its_own_episodes(name, norm_returns
     for episode in episodes:
         rewards = [step[2] for step in episode]
         for t, (obs, action, *_) in enumerate(episode):
-            rows.append((obs, int(action), sum(gamma ** (k - t) * rewards[k] for k in range(t, len(episode)))))
+            rows.append((obs, int(action), sum(gamma ** (k - t) * rewards[k] for k in range(t, len(episode))), t))
     obs = torch.as_tensor(np.array([row[0] for row in rows]))
     returns = torch.tensor([row[2] for row in rows], dtype=torch.float32)
     before = states[0]
@@ -177,7 +193,9 @@ def test_one_iteration_takes_the_gradient_of_its_own_episodes(name, norm_returns
     actor.load_state_dict(before["actor"])
     advantages = returns
     if norm_returns:
-        advantages = (returns - returns.mean()) / returns.std(correction=0)
+        steps = torch.tensor([row[3] for row in rows])
+        advantages = returns - torch.stack([returns[steps == t].mean() for t in steps])
+        advantages = advantages / advantages.std(correction=0)
     if name == "reinforce_baseline":
         critic = script.Critic(3)
         critic.load_state_dict(before["critic"])
