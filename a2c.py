@@ -159,10 +159,9 @@ def a2c_loss(
     """
     policy_loss = -(dist.log_prob(actions) * advantages).mean()
     value_loss = F.mse_loss(values, returns)
-    entropy = dist.entropy().mean()
-    loss = policy_loss + vf_coef * value_loss
-    if ent_coef > 0:  # 0 times the entropy would be differentiated all the same
-        loss = loss - ent_coef * entropy
+    with torch.set_grad_enabled(ent_coef > 0):  # 0 times the entropy would be differentiated all the same
+        entropy = dist.entropy().mean()
+    loss = policy_loss + vf_coef * value_loss - ent_coef * entropy
     return loss, {
         "policy_loss": policy_loss.detach(),
         "value_loss": value_loss.detach(),

@@ -167,10 +167,9 @@ def ppo_loss(
     clipped_ratio = ratio.clamp(1 - clip_coef, 1 + clip_coef)
     policy_loss = -torch.min(ratio * advantages, clipped_ratio * advantages).mean()
     value_loss = F.mse_loss(values, returns)
-    entropy = dist.entropy().mean()
-    loss = policy_loss + vf_coef * value_loss
-    if ent_coef > 0:  # 0 times the entropy would be differentiated all the same
-        loss = loss - ent_coef * entropy
+    with torch.set_grad_enabled(ent_coef > 0):  # 0 times the entropy would be differentiated all the same
+        entropy = dist.entropy().mean()
+    loss = policy_loss + vf_coef * value_loss - ent_coef * entropy
     with torch.no_grad():
         approx_kl = ((ratio - 1) - log_ratio).mean()
         clip_frac = (clipped_ratio != ratio).float().mean()
