@@ -119,8 +119,10 @@ def normalize_returns(returns: Tensor, alive: Tensor) -> Tensor:
 
         (G_t - mean of G_t over episodes) / std
 
-    The mean depends on no action, so it is a baseline. A mean over all steps would be one too, but where all episodes
-    fail alike, as they do at first on Acrobot-v1, it would praise late steps and blame early ones; this one is silent.
+    The mean of the other episodes depends on no action of this one, so it is a baseline; an episode's own part in the
+    mean only shrinks the estimate. A mean over all steps would do too, but where all episodes fail alike, as they do at
+    first on Acrobot-v1, it would praise late steps and blame early ones; this one is silent.
+    Source: ours; that a baseline leaves the expected gradient alone is in Sutton & Barto 2018, section 13.4.
     """
     returns = returns - returns[:, :1]  # no part of the formula; where all agree it leaves 0, not rounding errors
     means = (alive * returns).sum(1, keepdim=True) / alive.sum(1, keepdim=True)

@@ -51,7 +51,7 @@ from tqdm import tqdm
 
 @dataclass
 class Args:
-    # Defaults: reinforce.py's, for a shorter run; n_critic_updates is SB3-contrib's for TRPO; surer than 1
+    # Defaults: reinforce.py's, for a shorter run; n_critic_updates is SB3-contrib's for TRPO, 1 was less sure.
     env_id: str = "CartPole-v1"  # Gymnasium environment with Discrete actions; its observations are flattened
     total_timesteps: int = 150_000  # environment steps of the whole run; the episodes it cuts off teach nothing
     num_envs: int = 8  # environments stepped side by side; each runs one episode an iteration
