@@ -60,6 +60,7 @@ class Args:
     anneal_lr: bool = True  # lower the step size linearly to 0 over the run
     gamma: float = 0.99  # discount factor
     gae_lambda: float = 1.0  # GAE's trade of bias (0: one-step TD errors) against variance (1: n-step returns)
+    reward_scale: float = 1.0  # rewards are multiplied by it: values far from 0 are slow to learn; not in the paper
     norm_adv: bool = False  # advantages to mean 0, std 1 in each batch: rewards of any scale; not in the paper
     ent_coef: float = 0.0  # weight of the entropy bonus, which keeps the policy exploring
     vf_coef: float = 0.5  # weight of the value loss
@@ -237,6 +238,7 @@ def train(args: Args, checkpoint: dict | None = None) -> dict:
         )
         values, next_values = critic(torch.stack((b_obs, b_next_obs)))  # one pass, and its graph serves the loss too
         with torch.no_grad():
+            b_rewards = args.reward_scale * b_rewards
             advantages = gae(b_rewards, values, next_values, b_terminated, b_truncated, args.gamma, args.gae_lambda)
             returns = advantages + values
             if args.norm_adv:

@@ -101,17 +101,25 @@ def test_there_are_ends_of_both_kinds_in_the_segment(tmp_path, monkeypatch):
     assert sum(step[5] and not step[4] for step in steps) >= 3
 
 
-@pytest.mark.parametrize("flags", [{}, {"norm_adv": True}, {"ent_coef": 0.05, "vf_coef": 0.3, "max_grad_norm": 0.1}])
+@pytest.mark.parametrize(
+    "flags",
+    [{}, {"norm_adv": True}, {"reward_scale": 0.3}, {"ent_coef": 0.05, "vf_coef": 0.3, "max_grad_norm": 0.1}],
+)
 def test_a2c(flags, tmp_path, monkeypatch):
     rates = {"learning_rate": 7e-3}
     before, after = one_iteration("a2c", tmp_path / "run", monkeypatch, anneal_lr=False, **rates | flags)
     settings = {"norm_adv": False, "ent_coef": 0.0, "vf_coef": 0.5, "max_grad_norm": 0.5} | flags
     settings["normalize_advantage"] = settings.pop("norm_adv")
-    theirs = their_update(A2C, before, transitions(NUM_ENVS, NUM_STEPS), **rates | settings)
+    scale = settings.pop("reward_scale", 1.0)  # theirs has no such flag: their rewards are scaled beforehand
+    tapes = [
+        [(obs, action, scale * reward, *rest) for obs, action, reward, *rest in tape]
+        for tape in transitions(NUM_ENVS, NUM_STEPS)
+    ]
+    theirs = their_update(A2C, before, tapes, **rates | settings)
     assert_same_update(before, after, theirs)
     if settings["ent_coef"]:
         settings["ent_coef"] = 0.0
-        without = their_update(A2C, before, transitions(NUM_ENVS, NUM_STEPS), **rates | settings)
+        without = their_update(A2C, before, tapes, **rates | settings)
         with pytest.raises(AssertionError, match="not close"):
             assert_same_update(before, after, without)
 
