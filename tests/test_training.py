@@ -124,3 +124,16 @@ def test_training_environments_have_streams_of_their_own(script, tmp_path):
         firsts += [tuple(episode[0][0]) for episode in Tape.episodes if episode]
     assert len(firsts) > 8
     assert len(set(firsts)) == len(firsts)
+
+
+@pytest.mark.parametrize(("script", "flags"), [("a2c", {"reward_scale": 0.25}), ("ppo_continuous", {})])
+def test_logged_returns_are_the_environments(script, flags, tmp_path):
+    """However rewards are scaled for the learning: each logged return is the sum of what one episode gave."""
+    Tape.episodes.clear()
+    summary, _ = train(script, tmp_path / "run", env_id=env_id(script, "Tape-v0"), total_timesteps=320, **flags)
+    given = [sum(step[2] for step in episode) for episode in Tape.episodes if episode and any(episode[-1][4:])]
+    events = EventAccumulator(str(tmp_path / "run")).Reload().Scalars("charts/episodic_return")
+    assert len(events) == summary["train_episodes"] > 5
+    for event in events:
+        assert min(abs(event.value - total) for total in given) < 1e-4
+    assert len({round(event.value, 4) for event in events}) > 5
