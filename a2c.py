@@ -83,14 +83,25 @@ class Args:
 # ======================================================================================================================
 # Networks
 # ======================================================================================================================
-def mlp(in_features: int, out_features: int, out_gain: float) -> nn.Sequential:
+class MLP(nn.Sequential):
     """Two hidden layers of 64 tanh units. Orthogonal weights, as in OpenAI Baselines; a small `out_gain` starts the
     output near zero."""
-    layers = [nn.Linear(in_features, 64), nn.Tanh(), nn.Linear(64, 64), nn.Tanh(), nn.Linear(64, out_features)]
-    for layer, gain in zip(layers[::2], (math.sqrt(2), math.sqrt(2), out_gain), strict=True):
-        nn.init.orthogonal_(layer.weight, gain)
-        nn.init.zeros_(layer.bias)
-    return nn.Sequential(*layers)
+
+    def __init__(self, in_features: int, out_features: int, out_gain: float):
+        layers = [nn.Linear(in_features, 64), nn.Tanh(), nn.Linear(64, 64), nn.Tanh(), nn.Linear(64, out_features)]
+        for layer, gain in zip(layers[::2], (math.sqrt(2), math.sqrt(2), out_gain), strict=True):
+            nn.init.orthogonal_(layer.weight, gain)
+            nn.init.zeros_(layer.bias)
+        super().__init__(*layers)
+        self.tensors = [(layer.weight, layer.bias) for layer in layers[::2]]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """What nn.Sequential computes, without calling five modules, which takes as long as products this small: a
+        twentieth of the running time. To change layers, delete this method and `tensors`."""
+        hidden1, hidden2, out = self.tensors
+        x = F.linear(x, *hidden1).tanh()
+        x = F.linear(x, *hidden2).tanh()
+        return F.linear(x, *out)
 
 
 class Actor(nn.Module):
@@ -98,7 +109,7 @@ class Actor(nn.Module):
 
     def __init__(self, obs_dim: int, num_actions: int):
         super().__init__()
-        self.logits = mlp(obs_dim, num_actions, out_gain=0.01)  # 0.01: all actions about equally likely at first
+        self.logits = MLP(obs_dim, num_actions, out_gain=0.01)  # 0.01: all actions about equally likely at first
 
     def forward(self, obs: Tensor) -> Categorical:
         return Categorical(logits=self.logits(obs), validate_args=False)  # validation costs as much as sampling
@@ -115,7 +126,7 @@ class Critic(nn.Module):
 
     def __init__(self, obs_dim: int):
         super().__init__()
-        self.value = mlp(obs_dim, 1, out_gain=1.0)
+        self.value = MLP(obs_dim, 1, out_gain=1.0)
 
     def forward(self, obs: Tensor) -> Tensor:
         return self.value(obs).squeeze(-1)

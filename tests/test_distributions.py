@@ -1,5 +1,7 @@
 """The policies and the running statistics against closed forms and numpy."""
 
+from copy import deepcopy
+
 import numpy as np
 import pytest
 import torch
@@ -10,6 +12,31 @@ from scipy import stats
 from torch import nn
 
 import ppo_continuous
+
+
+def test_network_is_the_sequence_of_its_modules(script):
+    """The forward pass that calls no module against the one that does, wherever the weights come from."""
+
+    def outputs(network, x):
+        ours, theirs = network(x), nn.Sequential.forward(network, x)
+        torch.testing.assert_close(ours, theirs)
+        gradients = [torch.autograd.grad(y.square().sum(), list(network.parameters())) for y in (ours, theirs)]
+        torch.testing.assert_close(*gradients)
+        return ours
+
+    torch.manual_seed(0)
+    x = torch.randn(7, 5, 3)
+    network, other = module(script).MLP(3, 2, 1.0), module(script).MLP(3, 2, 1.0)
+    copied = deepcopy(network)
+    before = outputs(network, x)
+    network.load_state_dict(other.state_dict())
+    torch.testing.assert_close(outputs(network, x), outputs(other, x))
+    torch.testing.assert_close(outputs(copied, x), before)
+    nn.utils.vector_to_parameters(
+        torch.zeros_like(nn.utils.parameters_to_vector(other.parameters())), other.parameters()
+    )
+    assert not outputs(other, x).any()
+    assert outputs(copied.double(), x.double()).dtype == torch.float64
 
 
 @pytest.mark.parametrize("name", SCRIPTS[:-1])

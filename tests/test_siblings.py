@@ -107,7 +107,7 @@ def test_what_has_one_name_has_one_text():
             if part in differ or (name == "ppo_continuous" and part in continuous):
                 continue
             assert seen.setdefault(part, text) == text, f"{part} of {name}.py differs from its siblings'"
-    assert {"mlp", "gae", "explained_variance", "returns_to_go", "Run", "evaluate"} <= set(seen)
+    assert {"MLP", "gae", "explained_variance", "returns_to_go", "Run", "evaluate"} <= set(seen)
 
 
 def test_flags_with_one_name_have_one_help():

@@ -34,8 +34,8 @@ def one_iteration(script: str, run_dir, monkeypatch, **flags):
 
     monkeypatch.setattr(module(script).Run, "save", save_and_keep)
     # At its usual start the policy is all but uniform, and the entropy bonus all but flat: not a start to see it from.
-    mlp = module(script).mlp
-    monkeypatch.setattr(module(script), "mlp", lambda inputs, outputs, out_gain: mlp(inputs, outputs, 1.0))
+    mlp = module(script).MLP
+    monkeypatch.setattr(module(script), "MLP", lambda inputs, outputs, out_gain: mlp(inputs, outputs, 1.0))
     Tape.episodes.clear()
     env_id = "TapeBox-v0" if script == "ppo_continuous" else "Tape-v0"
     train(script, run_dir, env_id=env_id, total_timesteps=NUM_ENVS * NUM_STEPS, **SHARED | flags)
