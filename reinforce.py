@@ -119,10 +119,10 @@ def returns_to_go(rewards: Tensor, gamma: float) -> Tensor:
     Source: Sutton & Barto 2018, section 3.3.
     """
     returns, following = [], torch.zeros_like(rewards[0])
-    for reward in rewards.flip(0):  # from the last step to the first
+    for reward in reversed(rewards.unbind()):  # last step first
         following = reward + gamma * following
         returns.append(following)
-    return torch.stack(returns).flip(0)
+    return torch.stack(returns[::-1])
 
 
 def normalize_returns(returns: Tensor, alive: Tensor) -> Tensor:

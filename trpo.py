@@ -155,10 +155,10 @@ def gae(
     deltas = rewards + gamma * next_values.masked_fill(terminated, 0.0) - values
     decays = torch.full_like(deltas, gamma * gae_lambda).masked_fill(terminated | truncated, 0.0)
     advantages, advantage = [], torch.zeros_like(deltas[0])
-    for delta, decay in zip(deltas.flip(0), decays.flip(0), strict=True):  # from the last step to the first
+    for delta, decay in zip(reversed(deltas.unbind()), reversed(decays.unbind()), strict=True):  # last step first
         advantage = delta + decay * advantage
         advantages.append(advantage)
-    return torch.stack(advantages).flip(0)
+    return torch.stack(advantages[::-1])
 
 
 def conjugate_gradient(
