@@ -25,21 +25,22 @@ Compared with a2c.py:
 """
 
 import hashlib
-import io
 import json
 import math
 import re
 import shlex
-import signal
 import sys
 import time
 import traceback
 from collections import deque
 from contextlib import ExitStack, suppress
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
+from errno import EDQUOT, EFBIG, ENOSPC
 from numbers import Real
 from pathlib import Path
+from signal import SIGINT, default_int_handler, getsignal, signal
+from threading import current_thread, main_thread
 from typing import Literal
 
 import gymnasium as gym
@@ -47,6 +48,8 @@ import numpy as np
 import torch
 import tyro
 from filelock import FileLock
+from gymnasium import wrappers
+from gymnasium.spaces import Box, Discrete
 from torch import Tensor, nn
 from torch.distributions import Categorical, Distribution
 from torch.nn import functional as F
@@ -217,7 +220,7 @@ def train(args: Args) -> dict:
     if num_iterations == 0:
         raise BadInput(f"total_timesteps must be at least one batch, {batch_size} steps")
     if minibatch_size < 2 or batch_size % args.num_minibatches:
-        raise BadInput(f"num_minibatches must cut {batch_size} steps into equal parts, at least 2")
+        raise BadInput(f"num_minibatches must split {batch_size} steps evenly, at least 2 each")
 
     with Run(args) as run:
         torch.manual_seed(args.seed)
@@ -265,6 +268,7 @@ def train(args: Args) -> dict:
                 run.record_step(rewards[t], terminated[t] | truncated[t], obs[t], next_obs[t])
 
             # ---- ADVANTAGE ----
+            # s_: the segment, (num_steps, num_envs, ...); b_: the same as a batch, flattened.
             s_obs, s_next_obs, s_actions, s_rewards, s_terminated, s_truncated = (
                 torch.as_tensor(array, device=device)
                 for array in (obs, next_obs, actions, rewards, terminated, truncated)
@@ -297,7 +301,7 @@ def train(args: Args) -> dict:
                         b_old_log_probs[indices], mb_advantages, b_returns[indices],
                         args.clip_coef, args.vf_coef, args.ent_coef,
                     )  # fmt: skip
-                    optimizer.zero_grad(set_to_none=False)  # None would cut the views
+                    weights.grad.zero_()  # optimizer.zero_grad() would cut the views
                     loss.backward()
                     parts["grad_norm"] = nn.utils.clip_grad_norm_([weights], args.max_grad_norm)
                     optimizer.step()
@@ -314,14 +318,18 @@ def train(args: Args) -> dict:
 
         for env in envs:
             env.close()
-        return run.finish(actor)
+        return evaluate(actor, run)
 
 
 # ==============================================================================================
 # Scaffold: flags, environments, evaluation, the run directory. The same in every script.
 # ==============================================================================================
 SCRIPT = Path(globals().get("__file__", "notebook"))  # a notebook cell has no __file__
-LIMITS = {  # of numbers; 0 to 1e15 if not named here, whole numbers 1 to 1e15
+SHA256 = hashlib.sha256(SCRIPT.read_bytes()).hexdigest() if SCRIPT.is_file() else None
+VERSIONS = {module.__name__: str(module.__version__) for module in (torch, gym, np)}
+VERSIONS["python"] = sys.version.split()[0]
+ABOUT = {"script": SCRIPT.name, "script_sha256": SHA256, "versions": VERSIONS}
+LIMITS = {  # of numeric flags; 0 to 1e15 where not named here, 1 to 1e15 for whole numbers
     "seed": (0, 1e15), "gamma": (0, 1), "gae_lambda": (0, 1), "rms_alpha": (0, 1),
     "line_search_shrinking_factor": (0, 1), "max_grad_norm": (1e-9, math.inf),
     "reward_scale": (1e-9, 1e9), "init_std": (1e-9, 1e9), "target_kl": (1e-9, 1e9),
@@ -344,17 +352,16 @@ def say(text: str) -> None:
 
 def check_args(args: Args) -> Args:
     """A checked copy of `args` with run_dir filled in; to resume a run, with its own flags."""
-    args = replace(args)
-    for field in fields(args):
-        name, kind, value = field.name, type(field.default), getattr(args, field.name)
-        if kind in (int, float) or (name == "target_kl" and value is not None):
+    args = replace(args, **{n: Path(p) for n in ("run_dir", "resume") if (p := vars(args)[n])})
+    for name, default in asdict(Args()).items():
+        kind, value = int if type(default) is int else float, getattr(args, name)
+        if type(default) in (int, float) or (name == "target_kl" and value is not None):
             least, most = LIMITS.get(name, (int(kind is int), 1e15))
-            number = isinstance(value, Real) and (kind is not int or value % 1 == 0)
-            if not (number and least <= value <= most):
-                noun = "a whole number" if kind is int else "a number"
-                raise BadInput(f"{name} must be {noun} from {least:g} to {most:g}, not {value}")
-            value = int(value) if kind is int else float(value)  # of 1e6 or a numpy scalar
-        setattr(args, name, Path(value) if value and name in ("run_dir", "resume") else value)
+            within = isinstance(value, Real) and least <= value <= most
+            if not within or kind(value) != value:
+                limits = f"{kind.__name__}, {least:g} to {most:g}"
+                raise BadInput(f"{name} must be {limits}, not {value}")
+            setattr(args, name, kind(value))  # 1e6 and NumPy's numbers become Python's own
     try:
         args.env_kwargs = json.dumps({**json.loads(args.env_kwargs)})
     except (TypeError, ValueError) as error:
@@ -365,31 +372,22 @@ def check_args(args: Args) -> Args:
         raise BadInput(f"PyTorch finds no device {args.device} here")
     if args.resume is None:
         name = f"{args.env_id}__{SCRIPT.stem}__{args.seed}__{datetime.now():%Y%m%d-%H%M%S-%f}"
-        args.run_dir = args.run_dir or Path("runs", re.sub(r"[/:\\]", "_", name))
-        return args
-    run_dir = args.resume.parent if args.resume.name == "checkpoint.pt" else args.resume
-    own = replace(Args(**load_checkpoint(run_dir)["args"]), run_dir=run_dir)
-    if args.run_dir is None:  # flags at their default are taken as not given
-        given = [f.name for f in fields(args) if getattr(args, f.name) != f.default]
-        args = replace(own, **{name: getattr(args, name) for name in given})
-    names = [field.name for field in fields(args)]
-    for name in {"run_dir", *names[: names.index("device")]} - {"total_timesteps"}:
-        if getattr(args, name) != getattr(own, name):
-            raise BadInput(f"to resume {run_dir}, {name} must stay {getattr(own, name)}")
-    return replace(args, resume=run_dir)
-
-
-def load_checkpoint(run_dir: Path) -> dict:
-    """What Run.save wrote. Raises BadInput where it is damaged or another script's."""
-    try:  # weights_only: a stranger's file runs no code here
-        path = run_dir / "checkpoint.pt"
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+        return replace(args, run_dir=args.run_dir or Path("runs", re.sub(r"[/:\\]", "_", name)))
+    path = args.resume.parent if args.resume.name == "checkpoint.pt" else args.resume
+    try:
+        checkpoint = torch.load(path / "checkpoint.pt", "cpu", weights_only=True)
+        own = asdict(Args(**checkpoint["args"])) | {"run_dir": path, "resume": path}
         if checkpoint["about"]["script"] != SCRIPT.name:
             raise ValueError(f"it is a run of {checkpoint['about']['script']}")
-        Args(**checkpoint["args"])
-    except Exception as error:  # a damaged file can make the reader raise anything
-        raise BadInput(f"{SCRIPT.name} cannot resume {run_dir}: {error}") from None
-    return checkpoint
+    except Exception as error:  # reading a damaged file can raise anything
+        raise BadInput(f"{SCRIPT.name} cannot resume {path}: {error}") from None
+    flags = asdict(args)
+    if args.run_dir != path:  # flags at their default are taken as not given
+        flags = own | {k: value for k, value in flags.items() if value != getattr(Args, k)}
+    for name in {"run_dir", *list(own)[: list(own).index("device")]} - {"total_timesteps"}:
+        if flags[name] != own[name]:
+            raise BadInput(f"to resume {path}, {name} must stay {own[name]}")
+    return Args(**flags | {"resume": path})
 
 
 def make_env(args: Args, video_dir: Path | None = None) -> gym.Env:
@@ -398,71 +396,30 @@ def make_env(args: Args, video_dir: Path | None = None) -> gym.Env:
     try:
         env = gym.make(args.env_id, **kwargs)
         if video_dir:
-            options = {"name_prefix": f"after-{args.total_timesteps}-steps", "disable_logger": True}
-            env = gym.wrappers.RecordVideo(env, str(video_dir), lambda i: 0 < i < 4, **options)
-            env.reset(), env.render()  # episode 0: what is missing shows before the training
+            env.reset(), env.render()  # what is missing shows before the training
+            prefix, folder = f"after-{args.total_timesteps}-steps", str(video_dir)
+            env = wrappers.RecordVideo(env, folder, lambda i: 0 < i < 4, name_prefix=prefix)
     except (gym.error.Error, ModuleNotFoundError, TypeError) as error:
         named = re.search(r"(?:No module named|unexpected keyword argument) '(\w+)", str(error))
-        blamed = named and named[1] in f"{args.env_id} {args.env_kwargs} render_mode"
-        if blamed or isinstance(error, gym.error.Error):
+        given = f"{args.env_id} {args.env_kwargs} render_mode"
+        if isinstance(error, gym.error.Error) or (named and named[1] in given):
             raise BadInput(f"{args.env_id}: {error}") from None
         raise  # an error in the environment's own code
-    space = env.action_space
-    if not isinstance(space, gym.spaces.Discrete):
-        raise BadInput(f"{SCRIPT.name} needs Discrete actions; {args.env_id} has {space}")
-    if space.start != 0:
-        actions = gym.spaces.Discrete(space.n)
-        env = gym.wrappers.TransformAction(env, lambda action: action + space.start, actions)
-    space = env.observation_space
-    if not isinstance(space, gym.spaces.Box) or len(space.shape) != 1:
+    actions, space = env.action_space, env.observation_space
+    if not isinstance(actions, Discrete):
+        raise BadInput(f"{SCRIPT.name} needs Discrete actions; {args.env_id} has {actions}")
+    if actions.start != 0:
+        env = wrappers.TransformAction(env, lambda i: i + actions.start, Discrete(actions.n))
+    if not isinstance(space, Box) or len(space.shape) != 1:
         with suppress(NotImplementedError):  # of a space that is not Gymnasium's
-            env = gym.wrappers.FlattenObservation(env)
-    flat = env.observation_space
-    if not isinstance(flat, gym.spaces.Box) or 0 in flat.shape:
+            env = wrappers.FlattenObservation(env)
+    if not isinstance(env.observation_space, Box) or 0 in env.observation_space.shape:
         raise BadInput(f"{args.env_id} has observations {space}, which cannot be flattened")
-
-    def scalar(reward: float) -> float:
-        try:
-            return float(reward)
-        except TypeError:
-            raise BadInput(f"{args.env_id}: rewards must be scalars, not {reward}") from None
-
-    return gym.wrappers.TransformReward(env, scalar)
-
-
-@torch.no_grad()
-def evaluate(actor: nn.Module, env: gym.Env, args: Args) -> np.ndarray:
-    """Undiscounted returns, (eval_episodes,), of the policy's mode in 10,000 steps at most."""
-    returns = np.zeros(args.eval_episodes)
-    seeds = np.random.SeedSequence(args.seed, spawn_key=(1,)).generate_state(len(returns))
-    for episode, seed in enumerate(seeds.tolist()):
-        obs, _ = env.reset(seed=seed)
-        for _ in range(10_000):
-            action = actor(torch.as_tensor(obs, dtype=torch.float32, device=args.device)).mode
-            obs, reward, terminated, truncated, _ = env.step(action.cpu().numpy()[()])
-            returns[episode] += reward
-            if terminated or truncated:
-                break
-        else:
-            say(f"evaluation episode {episode + 1} was cut after 10,000 steps")
-    env.close()
-    if not np.isfinite(returns).all():
-        raise Failure("a return of the evaluation is not finite")
-    return returns
-
-
-def write_atomically(path: Path, data: bytes) -> None:
-    """Write beside `path`, then rename: a kill or a full disk leaves the old file."""
-    try:
-        path.with_suffix(".tmp").write_bytes(data)
-        path.with_suffix(".tmp").replace(path)
-    except OSError as error:
-        raise Failure(f"cannot write {path}: {error}") from error
+    return env
 
 
 class Run(ExitStack):
-    """The run directory and what is written to it; nothing here takes part in the learning. At
-    the end it gives back what it took: torch's settings, Ctrl-C, the lock on the directory."""
+    """The run directory and its log; its exit gives back torch's settings, Ctrl-C, the lock."""
 
     def __init__(self, args: Args):
         super().__init__()
@@ -478,50 +435,40 @@ class Run(ExitStack):
     def start(self, state: dict, total_steps: int) -> None:
         """Make the run directory, or restore all that `state` names from the one to resume."""
         args, run_dir, self.state = self.args, self.args.run_dir, state
-        sha256 = SCRIPT.is_file() and hashlib.sha256(SCRIPT.read_bytes()).hexdigest()
-        versions = {module.__name__: module.__version__ for module in (torch, gym, np)}
-        versions["python"] = sys.version.split()[0]
-        self.about = {"script": SCRIPT.name, "script_sha256": sha256, "versions": versions}
-        record = json.dumps(asdict(args) | self.about, indent=2, default=str)
         name = f"args-{datetime.now():%Y%m%d-%H%M%S-%f}.json" if args.resume else "args.json"
+        say(f"{SCRIPT.name}: {args.env_id}, seed {args.seed}, {total_steps:,} steps, {run_dir}")
         try:
             run_dir.mkdir(parents=True, exist_ok=args.resume is not None)
             self.enter_context(FileLock(run_dir / "lock", timeout=0))  # freed when we die
-            (run_dir / name).write_text(record)
-        except OSError as error:
+            if args.resume:
+                was = torch.load(run_dir / "checkpoint.pt", "cpu", weights_only=True)
+                for key, part in state.items():
+                    part.load_state_dict(was[key])
+                self.global_step, self.episodes, self.seconds, recent = was["counters"]
+                self.recent_returns.extend(recent)
+                torch.manual_seed(args.seed + self.global_step)
+                say(f"resuming at step {self.global_step:,}; episodes and noise are new")
+                if changed := [key for key in ABOUT if ABOUT[key] != was["about"][key]]:
+                    say(f"changed since this run began: {', '.join(changed)}")
+            (run_dir / name).write_text(json.dumps(asdict(args) | ABOUT, indent=2, default=str))
+        except (KeyError, OSError, RuntimeError, ValueError) as error:  # or other networks
             raise BadInput(f"cannot use {run_dir}: {error}; see --run-dir, --resume") from None
-        self.eval_env = make_env(args, run_dir / "videos" if args.capture_video else None)
-        if args.resume:
-            self.restore(load_checkpoint(run_dir), total_steps)
+        env = make_env(args, run_dir / "videos" if args.capture_video else None)
+        env.reset(seed=args.seed)
+        if np.ndim(reward := env.step(env.action_space.sample())[1]):
+            raise BadInput(f"{args.env_id} has rewards {reward}; they must be scalars")
+        self.eval_env = env
+        if self.global_step < total_steps:  # a resumed run is unfinished again
+            (run_dir / "summary.json").unlink(missing_ok=True)
         # A kill can leave the events ahead of the checkpoint: purge_step disowns the surplus.
-        purge_step = self.global_step + 1 if args.resume else None
-        self.writer = self.enter_context(SummaryWriter(run_dir, purge_step=purge_step))
-        say(f"{SCRIPT.name}: {args.env_id}, seed {args.seed}, {total_steps:,} steps, {run_dir}")
-        shown = sys.stderr is not None and sys.stderr.isatty()
-        self.bar = tqdm(total=total_steps, initial=self.global_step, disable=not shown)
-        self.callback(self.bar.close)
-        if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-            with suppress(ValueError):  # only the main thread may do this
-                signal.signal(signal.SIGINT, self.interrupt)
-                self.callback(signal.signal, signal.SIGINT, signal.default_int_handler)
+        writer = SummaryWriter(run_dir, purge_step=self.global_step + 1)
+        hide = not sys.stderr or None  # None: show the bar on a terminal only
+        bar = tqdm(total=total_steps, initial=self.global_step, unit=" steps", disable=hide)
+        self.writer, self.bar = self.enter_context(writer), self.enter_context(bar)
+        if current_thread() is main_thread() and getsignal(SIGINT) is default_int_handler:
+            self.callback(signal, SIGINT, signal(SIGINT, self.interrupt))
         self.next_log, self.began = self.global_step, time.perf_counter() - self.seconds
         self.save()
-
-    def restore(self, checkpoint: dict, total_steps: int) -> None:
-        """Take over what save() wrote. Raises BadInput where the networks are others."""
-        try:
-            for name, part in self.state.items():
-                part.load_state_dict(checkpoint[name])
-        except (KeyError, RuntimeError, ValueError) as error:
-            raise BadInput(f"{self.args.run_dir} holds other networks: {error}") from None
-        self.global_step, self.episodes, self.seconds, recent = checkpoint["counters"]
-        self.recent_returns.extend(recent)
-        torch.manual_seed(self.args.seed + self.global_step)
-        changed = [name for name, was in checkpoint["about"].items() if was != self.about[name]]
-        say(f"resuming at step {self.global_step:,}, with fresh episodes and random numbers"
-            + f"; not as before: {', '.join(changed)}" * bool(changed))  # fmt: skip
-        if self.global_step < total_steps:  # the run is unfinished again
-            (self.args.run_dir / "summary.json").unlink(missing_ok=True)
 
     def interrupt(self, *_: object) -> None:
         """Ctrl-C: save after this iteration and stop; the second time, stop at once."""
@@ -529,26 +476,29 @@ class Run(ExitStack):
             raise KeyboardInterrupt
         self.interrupted = True
 
-    def save(self) -> None:
-        """Write checkpoint.pt, after the events, which must not be behind it."""
-        with suppress(OSError):  # a full disk, which the checkpoint will tell
-            self.writer.flush()
-        self.saved = time.perf_counter()
-        self.seconds = self.saved - self.began
-        flags = asdict(replace(self.args, run_dir=None, resume=None))
+    def save(self, summary: dict | None = None) -> None:
+        """Write the events, then files that a kill or a full disk leaves old or new, whole."""
+        self.saved, path = time.perf_counter(), self.args.run_dir / "new.tmp"
+        checkpoint = {name: part.state_dict() for name, part in self.state.items()}
         counters = [self.global_step, self.episodes, self.seconds, list(self.recent_returns)]
-        state = {name: part.state_dict() for name, part in self.state.items()}
-        buffer = io.BytesIO()
-        torch.save(state | {"about": self.about, "args": flags, "counters": counters}, buffer)
-        write_atomically(self.args.run_dir / "checkpoint.pt", buffer.getvalue())
+        flags = asdict(replace(self.args, run_dir=None, resume=None))
+        try:
+            self.writer.flush()
+            torch.save(checkpoint | {"about": ABOUT, "args": flags, "counters": counters}, path)
+            path.replace(path.with_name("checkpoint.pt"))
+            if summary:
+                path.write_text(json.dumps(summary, indent=2))
+                path.replace(path.with_name("summary.json"))
+        except (OSError, RuntimeError) as error:  # torch.save raises RuntimeError
+            raise Failure(f"cannot write to {self.args.run_dir}: {error}") from error
 
-    def record_step(self, rewards: np.ndarray, done: np.ndarray, *obs: np.ndarray) -> None:
-        """Count one step of every environment; log the episodes that are done, (num_envs,)."""
-        self.global_step += len(rewards)
+    def record_step(self, rewards, done, *obs, stepped: np.ndarray | bool = True) -> None:
+        """Count a step of all environments or those `stepped`; log episodes that are done."""
+        self.global_step += len(done) if stepped is True else int(stepped.sum())
         if not math.isfinite(sum(np.dot(x.ravel(), x.ravel()) for x in (rewards, *obs))):
             raise Failure(f"step {self.global_step}: a reward or an observation is not finite")
         self.returns += rewards
-        self.lengths += 1
+        self.lengths += stepped
         for i in np.flatnonzero(done):
             self.writer.add_scalar("charts/episodic_return", self.returns[i], self.global_step)
             self.writer.add_scalar("charts/episodic_length", self.lengths[i], self.global_step)
@@ -560,59 +510,73 @@ class Run(ExitStack):
         """Log, show, and save when it is time. Raises Failure where a loss is not finite."""
         if not all(map(math.isfinite, losses.values())):
             raise Failure(f"step {self.global_step}: a loss is not finite: {losses}")
-        now, recent = time.perf_counter(), np.mean(self.recent_returns or math.nan)
-        sps = self.global_step / (now - self.began)
+        self.seconds = time.perf_counter() - self.began
+        sps = self.global_step / self.seconds
         if self.global_step >= self.next_log:
             self.next_log = self.global_step + self.args.log_interval
             self.writer.add_scalar("charts/SPS", sps, self.global_step)
             for name, value in losses.items():
                 self.writer.add_scalar(f"losses/{name}", value, self.global_step)
-        self.bar.set_postfix_str(f"return {recent:.1f}", refresh=False)
+            self.status = f"return {np.mean(self.recent_returns or math.nan):.1f}"
+            self.bar.set_postfix_str(self.status, refresh=False)
         self.bar.update(self.global_step - self.bar.n)
-        if self.interrupted or now - self.saved > self.args.checkpoint_interval:
+        if self.interrupted or time.perf_counter() - self.saved > self.args.checkpoint_interval:
             self.save()
             if self.bar.disable:
-                say(f"step {self.global_step:,}, return {recent:.1f}, {sps:,.0f} steps/s")
+                say(f"step {self.global_step:,}, {self.status}, {sps:,.0f} steps/s")
         if self.interrupted:
             raise KeyboardInterrupt
 
-    def finish(self, actor: nn.Module) -> dict:
-        """Save, evaluate, and write and return the summary."""
-        self.save()
-        self.bar.close()
-        self.interrupted = True  # from here on, Ctrl-C stops at once
-        returns = evaluate(actor, self.eval_env, self.args)
-        self.writer.add_scalar("eval/episodic_return", returns.mean(), self.global_step)
-        recent = float(np.mean(self.recent_returns)) if self.episodes else None
-        summary = {
-            "env_id": self.args.env_id, "script": SCRIPT.name, "seed": self.args.seed,
-            "global_step": self.global_step, "wall_seconds": self.seconds,
-            "sps": self.global_step / self.seconds,
-            "train_return_mean": recent, "train_episodes": self.episodes,
-            "eval_return_mean": float(returns.mean()), "eval_return_std": float(returns.std()),
-            "eval_episodes": len(returns),
-        }  # fmt: skip
-        text = json.dumps(summary, indent=2)
-        write_atomically(self.args.run_dir / "summary.json", text.encode())
-        trained = "no episode ended" if recent is None else f"return {recent:.1f} at its end"
-        say(f"training: {trained}, {summary['sps']:,.0f} steps/s; "
-            f"evaluation: return {returns.mean():.1f} +- {returns.std():.1f}")  # fmt: skip
-        return summary
+
+@torch.no_grad()
+def evaluate(actor: nn.Module, run: Run) -> dict:
+    """Save, play eval_episodes with the policy's mode, write and return the summary."""
+    run.interrupted = True  # from here on, Ctrl-C stops at once
+    run.save()
+    run.bar.close()
+    args, env, returns = run.args, run.eval_env, np.zeros(run.args.eval_episodes)
+    seeds = np.random.SeedSequence(args.seed, spawn_key=(1,)).generate_state(len(returns))
+    for episode, seed in enumerate(seeds.tolist()):
+        obs, _ = env.reset(seed=seed)
+        for _ in range(10_000):
+            action = actor(torch.as_tensor(obs, dtype=torch.float32, device=args.device)).mode
+            obs, reward, terminated, truncated, _ = env.step(action.cpu().numpy()[()])
+            returns[episode] += reward
+            if terminated or truncated:
+                break
+        else:
+            say(f"evaluation episode {episode + 1} was cut after 10,000 steps")
+    env.close()
+    if not np.isfinite(returns).all():
+        raise Failure("a return of the evaluation is not finite")
+    run.writer.add_scalar("eval/episodic_return", returns.mean(), run.global_step)
+    summary = {
+        "env_id": args.env_id, "script": SCRIPT.name, "seed": args.seed,
+        "global_step": run.global_step, "wall_seconds": run.seconds,
+        "sps": run.global_step / run.seconds,
+        "train_return_mean": float(np.mean(run.recent_returns)) if run.episodes else None,
+        "train_episodes": run.episodes, "eval_return_mean": float(returns.mean()),
+        "eval_return_std": float(returns.std()), "eval_episodes": len(returns),
+    }  # fmt: skip
+    run.save(summary)
+    trained = summary["train_return_mean"] if run.episodes else "no episode ended"
+    evaluated = f"{returns.mean():.1f} +- {returns.std():.1f}"
+    say(f"return at the end of training: {trained}; evaluation of the mode: {evaluated}")
+    return summary
 
 
 if __name__ == "__main__" and "__file__" in globals():  # a notebook cell only defines
     args = None
     try:
-        args = check_args(tyro.cli(Args, description=__doc__.splitlines()[0]))
-        args = tyro.cli(Args, default=args) if args.resume else args
-        train(args)
+        args = check_args(tyro.cli(Args))
+        train(tyro.cli(Args, default=args) if args.resume else args)  # given flags win
     except (Exception, KeyboardInterrupt) as error:
-        text = "stopped" if isinstance(error, KeyboardInterrupt) else traceback.format_exc()
-        if isinstance(error, (BadInput, Failure)):
-            text = f"error: {' '.join(str(error).split())}"
-        saved = args and (args.run_dir / "checkpoint.pt").exists()
-        if saved and not isinstance(error, BadInput):
-            hint = ["python", sys.argv[0], "--resume", str(args.run_dir)]
-            text += f"\nresume with: {shlex.join(hint)}"
-        print(text, file=sys.stderr)
-        sys.exit({BadInput: 2, KeyboardInterrupt: 130}.get(type(error), 1))
+        known = isinstance(error, (BadInput, Failure, KeyboardInterrupt))
+        known |= getattr(error, "errno", None) in (EDQUOT, EFBIG, ENOSPC)  # of the event file
+        line = f"error: {' '.join(str(error).split()) or 'stopped'}"
+        print(line if known else traceback.format_exc(), file=sys.stderr)
+        status = {BadInput: 2, KeyboardInterrupt: 130}.get(type(error), 1)
+        if args and status != 2 and (args.run_dir / "checkpoint.pt").exists():
+            hint = shlex.join(["python", sys.argv[0], "--resume", str(args.run_dir)])
+            print(f"resume with: {hint}", file=sys.stderr)
+        sys.exit(status)

@@ -1,458 +1,426 @@
 # /// script
 # requires-python = ">=3.10"
-# dependencies = ["torch>=2.6", "gymnasium>=1.4", "numpy>=2.0", "tyro>=1.0", "tensorboard>=2.21", "tqdm>=4.66"]
+# dependencies = ["torch>=2.6", "gymnasium>=1.4", "numpy>=2.0", "tyro>=1.0", "filelock>=3.12",
+#                 "tensorboard>=2.21", "tqdm>=4.66"]
 # ///
 """REINFORCE, the Monte Carlo policy gradient, for Discrete actions.
 
-Run whole episodes with the current policy, and make each action more probable in proportion to the return G_t that
-followed it: the gradient of the expected return is the expected sum over steps of grad log pi(a_t|s_t) * G_t. Only
-rewards after the action count, for the action cannot have caused the earlier ones. Nothing is learned but the policy.
+Run whole episodes with the current policy, and make each action more probable in proportion to
+the return G_t that followed it: the gradient of the expected return is the expected sum over
+steps of grad log pi(a_t|s_t) * G_t. Only rewards after the action count, because it cannot have
+caused the earlier ones. Nothing is learned but the policy.
 
-Papers: Williams 1992, Simple Statistical Gradient-Following Algorithms for Connectionist Reinforcement Learning;
-Sutton & Barto 2018, Reinforcement Learning: An Introduction, section 13.3
+Papers: Williams 1992, Simple Statistical Gradient-Following Algorithms for Connectionist
+Reinforcement Learning; Sutton & Barto 2018, Reinforcement Learning, section 13.3
 
 Run: python reinforce.py --env-id CartPole-v1 --seed 1
 
-Not in the papers: the Adam optimiser, several episodes an update, --norm-returns, and the factor gamma^t left out (see
-reinforce_loss). An episode cut short by a time limit counts as complete: without a critic nothing can stand for what
-would have followed.
+Not in the papers: Adam, several episodes per update, --norm-returns, and the missing factor
+gamma^t (see reinforce_loss). An episode cut by a time limit counts as complete: without a
+critic nothing can stand for what would have followed.
 """
 
 import hashlib
-import io
 import json
 import math
-import os
-import platform
+import re
+import shlex
 import sys
 import time
+import traceback
 from collections import deque
-from dataclasses import asdict, dataclass, fields
-from difflib import get_close_matches
-from importlib.util import find_spec
+from contextlib import ExitStack, suppress
+from dataclasses import asdict, dataclass, replace
+from datetime import datetime
+from errno import EDQUOT, EFBIG, ENOSPC
+from numbers import Real
 from pathlib import Path
-from typing import Literal, NoReturn
+from signal import SIGINT, default_int_handler, getsignal, signal
+from threading import current_thread, main_thread
+from typing import Literal
 
 import gymnasium as gym
 import numpy as np
 import torch
 import tyro
-from gymnasium.vector import AutoresetMode, SyncVectorEnv
+from filelock import FileLock
+from gymnasium import wrappers
+from gymnasium.spaces import Box, Discrete
 from torch import Tensor, nn
 from torch.distributions import Categorical
-from torch.nn import functional as F
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 
 @dataclass
 class Args:
-    # Defaults: ours. A batch of 8 episodes and a step of 2e-3 learned CartPole-v1 more surely than 4 and 3e-3.
-    env_id: str = "CartPole-v1"  # Gymnasium environment with Discrete actions; its observations are flattened
-    total_timesteps: int = 200_000  # environment steps of the whole run; the episodes it cuts off teach nothing
-    num_envs: int = 8  # environments stepped side by side; each runs one episode an iteration
+    # Defaults: ours. A batch of 8 episodes and a step of 2e-3 learned CartPole-v1 more reliably
+    # than 4 episodes and 3e-3.
+    env_id: str = "CartPole-v1"  # Gymnasium environment with Discrete actions
+    total_timesteps: int | float = 200_000  # environment steps in all; a cut episode is unused
+    num_envs: int = 8  # environments stepped side by side, one episode each per iteration
     learning_rate: float = 2e-3  # Adam's step size
     gamma: float = 0.99  # discount factor
-    norm_returns: bool = False  # returns to mean 0 at each step t, std 1 in each batch: a crude baseline
+    norm_returns: bool = False  # returns minus their mean at step t, over their std: a baseline
 
-    # The run: the same in every script.
-    seed: int = 1  # fixes the run bit for bit on one machine and one set of versions
-    device: Literal["cpu", "cuda", "mps", "auto"] = "cpu"  # small networks are faster on the CPU
-    torch_threads: int = 1  # more seldom help a small network, and runs side by side would fight for cores
-    log_interval: int = 500  # least steps between two entries of losses/* and charts/SPS in the event file
-    checkpoint_interval: float = 10.0  # least seconds between checkpoints, written at the ends of iterations
-    eval_episodes: int = 20  # episodes of the final evaluation, with the policy's mode; of 10,000 steps at most
+    # The run: the same flags in every script.
+    env_kwargs: str = "{}"  # JSON object of arguments for the environment: '{"name": value}'
+    seed: int = 1  # fixes the run bit for bit, on one machine and with one set of versions
+    device: Literal["cpu", "cuda", "mps", "auto"] = "cpu"  # small networks are faster there
+    torch_threads: int = 1  # more rarely help small networks, and parallel runs share the cores
+    log_interval: int = 500  # minimum steps between two entries of losses/* and charts/SPS
+    checkpoint_interval: float = 10.0  # minimum seconds between two checkpoints
+    eval_episodes: int = 20  # episodes of the final evaluation, which uses the policy's mode
     capture_video: bool = False  # record the first three evaluation episodes; needs moviepy
-    run_dir: Path | None = None  # where the run goes; default runs/<env_id>__<script>__<seed>__<time>
-    resume: Path | None = None  # run directory to go on from, with its flags
+    run_dir: Path | None = None  # default: runs/<env_id>__<script>__<seed>__<time>
+    resume: Path | None = None  # run directory to resume, with its own flags
 
 
-# ======================================================================================================================
+# ==============================================================================================
 # Networks
-# ======================================================================================================================
-class MLP(nn.Sequential):
-    """Two hidden layers of 64 tanh units. Orthogonal weights, as in OpenAI Baselines; a small `out_gain` starts the
-    output near zero."""
-
-    def __init__(self, in_features: int, out_features: int, out_gain: float):
-        layers = [nn.Linear(in_features, 64), nn.Tanh(), nn.Linear(64, 64), nn.Tanh(), nn.Linear(64, out_features)]
-        for layer, gain in zip(layers[::2], (math.sqrt(2), math.sqrt(2), out_gain), strict=True):
-            nn.init.orthogonal_(layer.weight, gain)
+# ==============================================================================================
+def mlp(in_features: int, out_features: int, out_gain: float) -> nn.Sequential:
+    """Two hidden layers of 64 tanh units with orthogonal weights, as in OpenAI Baselines. A
+    small `out_gain` starts the output near zero."""
+    net = nn.Sequential(
+        nn.Linear(in_features, 64), nn.Tanh(),
+        nn.Linear(64, 64), nn.Tanh(),
+        nn.Linear(64, out_features),
+    )  # fmt: skip
+    for layer in net:
+        if isinstance(layer, nn.Linear):
+            nn.init.orthogonal_(layer.weight, out_gain if layer is net[-1] else math.sqrt(2))
             nn.init.zeros_(layer.bias)
-        super().__init__(*layers)
-        self.tensors = [(layer.weight, layer.bias) for layer in layers[::2]]
-
-    def forward(self, x: Tensor) -> Tensor:
-        """What nn.Sequential computes, without calling five modules, which takes as long as products this small: a
-        twentieth of the running time. To change layers, delete this method and `tensors`."""
-        hidden1, hidden2, out = self.tensors
-        x = F.linear(x, *hidden1).tanh()
-        x = F.linear(x, *hidden2).tanh()
-        return F.linear(x, *out)
+    return net
 
 
 class Actor(nn.Module):
-    """The policy pi(a|s): observations (..., obs_dim) -> Categorical over num_actions, batch shape (...)."""
+    """The policy pi(a|s): observations (..., obs_dim) -> Categorical over num_actions, batch
+    shape (...)."""
 
     def __init__(self, obs_dim: int, num_actions: int):
         super().__init__()
-        self.logits = MLP(obs_dim, num_actions, out_gain=0.01)  # 0.01: all actions about equally likely at first
+        self.logits = mlp(obs_dim, num_actions, out_gain=0.01)  # near uniform at the start
 
     def forward(self, obs: Tensor) -> Categorical:
-        return Categorical(logits=self.logits(obs), validate_args=False)  # validation costs as much as sampling
+        return Categorical(logits=self.logits(obs), validate_args=False)  # validation is slow
 
+    @torch.no_grad()
     def sample(self, obs: Tensor) -> Tensor:
-        """Actions (...), distributed as forward(obs).sample() but without its overhead, a fifth of the running time:
-        the argmax of logits + Gumbel noise is a draw from their softmax, and -log of an Exp(1) variable is Gumbel."""
+        """Actions (...) distributed as forward(obs).sample(), which would take 15% of a run:
+        logits plus Gumbel noise, -log of an Exp(1) variable, have their argmax at a draw from
+        the softmax."""
         logits = self.logits(obs)
         return (logits - torch.empty_like(logits).exponential_().log()).argmax(-1)
 
 
-# ======================================================================================================================
+# ==============================================================================================
 # Mathematics
-# ======================================================================================================================
+# ==============================================================================================
 def returns_to_go(rewards: Tensor, gamma: float) -> Tensor:
-    """Discounted sums of what follows each step; everything (num_steps, num_envs), rewards 0 after an episode's end.
+    """Discounted sums of the rewards from each step on. Everything is (num_steps, num_envs),
+    and rewards are 0 after an episode's end.
 
         G_t = r_t + gamma * G_{t+1}
 
     Source: Sutton & Barto 2018, section 3.3.
     """
     returns, following = [], torch.zeros_like(rewards[0])
-    for reward in reversed(rewards.unbind()):  # last step first
+    for reward in reversed(rewards.unbind()):
         following = reward + gamma * following
         returns.append(following)
     return torch.stack(returns[::-1])
 
 
 def normalize_returns(returns: Tensor, alive: Tensor) -> Tensor:
-    """Returns less their mean over the episodes still alive at the same step, divided by the std of what is left; 0
-    after an episode's end. Everything (num_steps, num_envs).
+    """Returns minus their mean over the episodes still alive at the same step, divided by the
+    std of the result; 0 after an episode's end. Everything is (num_steps, num_envs).
 
         (G_t - mean of G_t over episodes) / std
 
-    The mean of the other episodes depends on no action of this one, so it is a baseline; an episode's own part in the
-    mean only shrinks the estimate. A mean over all steps would do too, but where all episodes fail alike, as they do at
-    first on Acrobot-v1, it would praise late steps and blame early ones; this one is silent.
-    Source: ours; that a baseline leaves the expected gradient alone is in Sutton & Barto 2018, section 13.4.
+    The mean of the other episodes depends on no action of this one, so it is a baseline; this
+    episode's own part in the mean only shrinks the estimate. A mean over all steps would also
+    be valid. But where all episodes fail alike, as at first on Acrobot-v1, it would praise late
+    steps and blame early ones, while this one is silent.
+    Source: ours; a baseline leaves the expected gradient unchanged by Sutton & Barto 2018,
+    section 13.4.
     """
-    returns = returns - returns[:, :1]  # no part of the formula; where all agree it leaves 0, not rounding errors
+    returns = returns - returns[:, :1]  # makes equal returns exactly 0, without rounding errors
     means = (alive * returns).sum(1, keepdim=True) / alive.sum(1, keepdim=True)
     returns = alive * (returns - means)
     return returns / (returns[alive].std(correction=0) + 1e-8)
 
 
 def reinforce_loss(log_probs: Tensor, returns: Tensor, alive: Tensor) -> Tensor:
-    """The loss whose negative gradient is, but for gamma^t, the policy gradient; everything (num_steps, num_envs).
+    """The loss whose negative gradient is the policy gradient without the factor gamma^t.
+    Everything is (num_steps, num_envs).
 
         loss = -1 / num_envs * sum over episodes and their steps of log pi(a_t|s_t) * G_t
 
-    A product for every step, summed over the episode's steps and averaged over episodes. The factor gamma^t of the
-    discounted objective is left out, as nearly everywhere: it would teach almost nothing about late steps, which matter
-    as much as early ones when the undiscounted return is what counts.
+    It sums over the steps of an episode and averages over episodes. The discounted objective
+    has a factor gamma^t, which nearly everybody leaves out: late steps would hardly be learned
+    from, although they matter as much as early ones for the undiscounted return.
     Source: Sutton & Barto 2018, section 13.3.
     """
     return -(alive * log_probs * returns).sum() / alive.shape[1]
 
 
-# ======================================================================================================================
+# ==============================================================================================
 # Training
-# ======================================================================================================================
-def train(args: Args, checkpoint: dict | None = None) -> dict:
-    """Train, evaluate, and return what summary.json holds."""
-    device = check_args(args)
+# ==============================================================================================
+def train(args: Args) -> dict:
+    """Train, evaluate, and return what summary.json holds. Raises BadInput for flags and
+    environments that cannot work, Failure where a run cannot go on."""
+    args = check_args(args)
+    device = args.device
     if args.total_timesteps < args.num_envs:
-        fail(f"--total-timesteps {args.total_timesteps} is less than one step of {args.num_envs} environments")
+        raise BadInput(f"total_timesteps must be at least {args.num_envs}, a step of each env")
     if args.norm_returns and args.num_envs < 2:
-        fail("--norm-returns compares episodes of one iteration, so --num-envs must be at least 2")
-    torch.set_num_threads(args.torch_threads)
-    torch.manual_seed(args.seed)
+        raise BadInput("norm_returns compares episodes, so num_envs must be at least 2")
 
-    envs = make_envs(args)
-    obs_dim, num_actions = envs.single_observation_space.shape[0], envs.single_action_space.n
-    actor = Actor(obs_dim, num_actions).to(device)
-    optimizer = torch.optim.Adam(actor.parameters(), lr=args.learning_rate, fused=True)
-    run = Run(args, {"actor": actor, "optimizer": optimizer}, args.total_timesteps, device, checkpoint)
+    with Run(args) as run:
+        torch.manual_seed(args.seed)
+        envs = [make_env(args) for _ in range(args.num_envs)]
+        obs_dim, num_actions = envs[0].observation_space.shape[0], int(envs[0].action_space.n)
+        actor = Actor(obs_dim, num_actions).to(device)
+        optimizer = torch.optim.Adam(actor.parameters(), lr=args.learning_rate, fused=True)
+        run.start({"actor": actor, "optimizer": optimizer}, args.total_timesteps)
 
-    # The environments' streams differ between seeds, and a resumed run does not replay the episodes it began with.
-    seeds = np.random.SeedSequence([args.seed, run.global_step]).generate_state(args.num_envs)
-    envs.reset(seed=seeds.tolist())
-    while run.global_step < args.total_timesteps:
-        with torch.inference_mode():  # no_grad with less overhead: nothing made here is differentiated later
+        # No two environments share a stream, and a resumed run does not replay its beginning.
+        seeds = np.random.SeedSequence([args.seed, run.global_step]).generate_state(len(envs))
+        current_obs = np.zeros((args.num_envs, obs_dim), np.float32)
+        for i, env in enumerate(envs):
+            env.reset(seed=int(seeds[i]))
+
+        while run.global_step < args.total_timesteps:
             # ---- ROLLOUT ----
-            # One whole episode in every environment. `alive` holds until an environment's own episode has ended; the
-            # vector environment steps it on until the longest episode ends. Those steps count, but teach nothing.
-            obs, actions, rewards, alive = [], [], [], [np.ones(args.num_envs, bool)]
-            current_obs, _ = envs.reset()
-            run.lengths[:] = 0  # they went on after the ends; the returns did not, for their rewards are 0
-            while alive[-1].any() and run.global_step < args.total_timesteps:
-                obs.append(current_obs.astype(np.float32))
-                actions.append(actor.sample(torch.as_tensor(obs[-1], device=device)).cpu().numpy())
-                current_obs, reward, terminated, truncated, _ = envs.step(actions[-1])
-                done = terminated | truncated
-                rewards.append(np.float32(reward * alive[-1]))
-                run.record_step(rewards[-1], np.flatnonzero(done & alive[-1]))
-                alive.append(alive[-1] & ~done)
-            if alive.pop().any():
-                break  # the steps are spent within an episode, and a part of one has no return to learn from
+            # One whole episode in every environment. `alive` says whose episode still runs at a
+            # step; the others wait, and their entries are never used.
+            obs, actions, rewards, alive = [], [], [], []
+            running = np.ones(args.num_envs, bool)
+            for i, env in enumerate(envs):
+                current_obs[i], _ = env.reset()
+            while running.any() and run.global_step + running.sum() <= args.total_timesteps:
+                obs.append(current_obs.copy())
+                action = actor.sample(torch.as_tensor(obs[-1], device=device))
+                actions.append(action.cpu().numpy())
+                rewards.append(np.zeros(args.num_envs, np.float32))
+                alive.append(running.copy())
+                for i in np.flatnonzero(running):
+                    step = envs[i].step(actions[-1][i])
+                    current_obs[i], rewards[-1][i], terminated, truncated, _ = step
+                    running[i] = not (terminated or truncated)
+                done = alive[-1] & ~running
+                run.record_step(rewards[-1], done, current_obs, stepped=alive[-1])
+            if running.any():
+                break  # the steps are spent, and part of an episode has no return to learn from
 
-        with torch.no_grad():
             # ---- ADVANTAGE ----
-            b_obs, b_actions, b_rewards, b_alive = (
-                torch.as_tensor(np.stack(array), device=device) for array in (obs, actions, rewards, alive)
+            s_obs, s_actions, s_rewards, s_alive = (
+                torch.as_tensor(np.stack(array), device=device)
+                for array in (obs, actions, rewards, alive)
             )
-            returns = returns_to_go(b_rewards, args.gamma)
+            returns = returns_to_go(s_rewards, args.gamma)
             if args.norm_returns:
-                returns = normalize_returns(returns, b_alive)
+                returns = normalize_returns(returns, s_alive)
 
-        # ---- UPDATE ----
-        dist = actor(b_obs)
-        policy_loss = reinforce_loss(dist.log_prob(b_actions), returns, b_alive)
-        optimizer.zero_grad()
-        policy_loss.backward()
-        grad_norm = nn.utils.get_total_norm([p.grad for p in actor.parameters()])
-        optimizer.step()
+            # ---- UPDATE ----
+            dist = actor(s_obs)
+            policy_loss = reinforce_loss(dist.log_prob(s_actions), returns, s_alive)
+            optimizer.zero_grad()
+            policy_loss.backward()
+            grad_norm = nn.utils.get_total_norm([p.grad for p in actor.parameters()])
+            optimizer.step()
 
-        # ---- LOG ----
-        losses = {"policy_loss": policy_loss.item(), "grad_norm": grad_norm.item()}
-        losses["entropy"] = dist.entropy()[b_alive].mean().item()
-        run.record_iteration(losses)
+            # ---- LOG ----
+            losses = {"policy_loss": policy_loss.item(), "grad_norm": grad_norm.item()}
+            losses["entropy"] = dist.entropy()[s_alive].mean().item()
+            run.record_iteration(losses)
 
-    envs.close()
-    run.save()
-    return run.finish(evaluate(actor, args, device))
-
-
-# ======================================================================================================================
-# Scaffold: argument checks, environments, evaluation, the run directory. The same in every script.
-# ======================================================================================================================
-SCRIPT = Path(__file__)
+        for env in envs:
+            env.close()
+        return evaluate(actor, run)
 
 
-def fail(message: object) -> NoReturn:
-    """End the program as bad input does: one line on standard error, exit status 2."""
-    print("error:", " ".join(str(message).split()), file=sys.stderr)
-    sys.exit(2)
+# ==============================================================================================
+# Scaffold: flags, environments, evaluation, the run directory. The same in every script.
+# ==============================================================================================
+SCRIPT = Path(globals().get("__file__", "notebook"))  # a notebook cell has no __file__
+SHA256 = hashlib.sha256(SCRIPT.read_bytes()).hexdigest() if SCRIPT.is_file() else None
+VERSIONS = {module.__name__: str(module.__version__) for module in (torch, gym, np)}
+VERSIONS["python"] = sys.version.split()[0]
+ABOUT = {"script": SCRIPT.name, "script_sha256": SHA256, "versions": VERSIONS}
+LIMITS = {  # of numeric flags; 0 to 1e15 where not named here, 1 to 1e15 for whole numbers
+    "seed": (0, 1e15), "gamma": (0, 1), "gae_lambda": (0, 1), "rms_alpha": (0, 1),
+    "line_search_shrinking_factor": (0, 1), "max_grad_norm": (1e-9, math.inf),
+    "reward_scale": (1e-9, 1e9), "init_std": (1e-9, 1e9), "target_kl": (1e-9, 1e9),
+}  # fmt: skip
 
 
-def parse_args() -> tuple[Args, dict | None]:
-    """The flags and, with --resume, the checkpoint to go on from. What was learned with one set of hyperparameters is
-    not mixed with another: only the length of the run and how it is run can be given anew."""
-    args, checkpoint = tyro.cli(Args, description=__doc__), None
-    if args.resume is not None:
-        run_dir, checkpoint = args.resume, load_checkpoint(args.resume)
-        if args.run_dir is not None:
-            fail(f"--resume goes on in {run_dir}; leave --run-dir out")
-        args = tyro.cli(Args, default=Args(**checkpoint["args"] | {"run_dir": run_dir, "resume": run_dir}))
-        may_change = "total_timesteps device torch_threads log_interval checkpoint_interval eval_episodes capture_video"
-        for name, value in checkpoint["args"].items():
-            if getattr(args, name) != value and name not in (*may_change.split(), "run_dir", "resume"):
-                fail(f"--{name.replace('_', '-')} is {value} in {run_dir} and cannot change; start a new run")
-        if args.total_timesteps < min(checkpoint["global_step"], checkpoint["args"]["total_timesteps"]):
-            fail(f"{run_dir} is at step {checkpoint['global_step']:,} already; --total-timesteps must be more")
-        if not os.access(run_dir, os.W_OK):
-            fail(f"cannot write to {run_dir}")
-    elif args.run_dir is None:
-        name = f"{args.env_id}__{SCRIPT.stem}__{args.seed}__{time.strftime('%Y%m%d-%H%M%S')}"
-        args.run_dir = Path("runs") / name.replace("/", "_").replace(":", "_")
-    return args, checkpoint
+class BadInput(ValueError):
+    """Flags or an environment that cannot work."""
 
 
-def check_args(args: Args) -> torch.device:
-    """Refuse flags that cannot work, whatever the algorithm; return the device that --device means."""
-    for field in fields(args):
-        flag, value = "--" + field.name.replace("_", "-"), getattr(args, field.name)
-        least = 0 if field.name == "seed" else 1
-        if field.type is int and not least <= value < 2**63:
-            fail(f"{flag} must be a whole number of at least {least}, not {value}")
-        if isinstance(value, float) and not 0 <= value < math.inf:
-            fail(f"{flag} must be a finite number and not negative, not {value}")
-        if field.name in ("gamma", "gae_lambda", "rms_alpha", "line_search_shrinking_factor") and value > 1:
-            fail(f"{flag} must lie between 0 and 1, not at {value}")
-    works = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    name = next(name for name in ("cuda", "mps", "cpu") if works[name]) if args.device == "auto" else args.device
-    if not works[name]:
-        fail(f"--device {name}: PyTorch finds no such device here; --device cpu works everywhere")
-    return torch.device(name)
+class Failure(RuntimeError):
+    """What ends a run that started well: numbers that are not finite, a full disk."""
 
 
-def make_env(args: Args, **options: str) -> gym.Env:
+def say(text: str) -> None:
+    """Print a line; a closed or narrow stream must not end a run."""
+    with suppress(OSError, ValueError, RuntimeError):
+        print(text, flush=True)
+
+
+def check_args(args: Args) -> Args:
+    """A checked copy of `args` with run_dir filled in; to resume a run, with its own flags."""
+    args = replace(args, **{n: Path(p) for n in ("run_dir", "resume") if (p := vars(args)[n])})
+    for name, default in asdict(Args()).items():
+        kind, value = int if type(default) is int else float, getattr(args, name)
+        if type(default) in (int, float) or (name == "target_kl" and value is not None):
+            least, most = LIMITS.get(name, (int(kind is int), 1e15))
+            within = isinstance(value, Real) and least <= value <= most
+            if not within or kind(value) != value:
+                limits = f"{kind.__name__}, {least:g} to {most:g}"
+                raise BadInput(f"{name} must be {limits}, not {value}")
+            setattr(args, name, kind(value))  # 1e6 and NumPy's numbers become Python's own
+    try:
+        args.env_kwargs = json.dumps({**json.loads(args.env_kwargs)})
+    except (TypeError, ValueError) as error:
+        raise BadInput(f"env_kwargs must be a JSON object: {error}") from None
+    works = {"cuda": torch.cuda.is_available(), "mps": torch.mps.is_available(), "cpu": True}
+    args.device = next(d for d in works if works[d]) if args.device == "auto" else args.device
+    if not works.get(args.device):
+        raise BadInput(f"PyTorch finds no device {args.device} here")
+    if args.resume is None:
+        name = f"{args.env_id}__{SCRIPT.stem}__{args.seed}__{datetime.now():%Y%m%d-%H%M%S-%f}"
+        return replace(args, run_dir=args.run_dir or Path("runs", re.sub(r"[/:\\]", "_", name)))
+    path = args.resume.parent if args.resume.name == "checkpoint.pt" else args.resume
+    try:
+        checkpoint = torch.load(path / "checkpoint.pt", "cpu", weights_only=True)
+        own = asdict(Args(**checkpoint["args"])) | {"run_dir": path, "resume": path}
+        if checkpoint["about"]["script"] != SCRIPT.name:
+            raise ValueError(f"it is a run of {checkpoint['about']['script']}")
+    except Exception as error:  # reading a damaged file can raise anything
+        raise BadInput(f"{SCRIPT.name} cannot resume {path}: {error}") from None
+    flags = asdict(args)
+    if args.run_dir != path:  # flags at their default are taken as not given
+        flags = own | {k: value for k, value in flags.items() if value != getattr(Args, k)}
+    for name in {"run_dir", *list(own)[: list(own).index("device")]} - {"total_timesteps"}:
+        if flags[name] != own[name]:
+            raise BadInput(f"to resume {path}, {name} must stay {own[name]}")
+    return Args(**flags | {"resume": path})
+
+
+def make_env(args: Args, video_dir: Path | None = None) -> gym.Env:
     """One environment as the networks see it: flat observations, actions counted from 0."""
+    kwargs = json.loads(args.env_kwargs) | ({"render_mode": "rgb_array"} if video_dir else {})
     try:
-        env = gym.make(args.env_id, **options)
-    except gym.error.UnregisteredEnv:
-        known = {name.lower(): name for name in gym.registry}
-        near = [known[name] for name in get_close_matches(args.env_id.lower(), known)]
-        fail(f"there is no environment {args.env_id}" + (f"; did you mean {' or '.join(near)}?" if near else ""))
-    except (gym.error.Error, ImportError, TypeError) as error:
-        fail(f"{args.env_id} cannot be made: {error}")
-    if not isinstance(env.action_space, gym.spaces.Discrete):
-        hint = "; use ppo_continuous.py" if isinstance(env.action_space, gym.spaces.Box) else ""
-        fail(f"{args.env_id} has {type(env.action_space).__name__} actions, {SCRIPT.name} takes Discrete ones{hint}")
-    if env.action_space.start != 0:
-        start, n = env.action_space.start, env.action_space.n
-        env = gym.wrappers.TransformAction(env, lambda action: action + start, gym.spaces.Discrete(n))
-    if not env.observation_space.is_np_flattenable:
-        fail(f"{args.env_id} has {type(env.observation_space).__name__} observations, which cannot be flattened")
-    is_flat = isinstance(env.observation_space, gym.spaces.Box) and len(env.observation_space.shape) == 1
-    return env if is_flat else gym.wrappers.FlattenObservation(env)
+        env = gym.make(args.env_id, **kwargs)
+        if video_dir:
+            env.reset(), env.render()  # what is missing shows before the training
+            prefix, folder = f"after-{args.total_timesteps}-steps", str(video_dir)
+            env = wrappers.RecordVideo(env, folder, lambda i: 0 < i < 4, name_prefix=prefix)
+    except (gym.error.Error, ModuleNotFoundError, TypeError) as error:
+        named = re.search(r"(?:No module named|unexpected keyword argument) '(\w+)", str(error))
+        given = f"{args.env_id} {args.env_kwargs} render_mode"
+        if isinstance(error, gym.error.Error) or (named and named[1] in given):
+            raise BadInput(f"{args.env_id}: {error}") from None
+        raise  # an error in the environment's own code
+    actions, space = env.action_space, env.observation_space
+    if not isinstance(actions, Discrete):
+        raise BadInput(f"{SCRIPT.name} needs Discrete actions; {args.env_id} has {actions}")
+    if actions.start != 0:
+        env = wrappers.TransformAction(env, lambda i: i + actions.start, Discrete(actions.n))
+    if not isinstance(space, Box) or len(space.shape) != 1:
+        with suppress(NotImplementedError):  # of a space that is not Gymnasium's
+            env = wrappers.FlattenObservation(env)
+    if not isinstance(env.observation_space, Box) or 0 in env.observation_space.shape:
+        raise BadInput(f"{args.env_id} has observations {space}, which cannot be flattened")
+    return env
 
 
-def make_envs(args: Args) -> SyncVectorEnv:
-    """num_envs environments stepped together. In SAME_STEP mode an ended episode's successor starts within the same
-    step; Gymnasium's default would insert a step that ignores the action, and we would train on it. Observations are
-    not copied: the next step overwrites them."""
-    if args.capture_video:  # find out now rather than after the training
-        if find_spec("moviepy") is None:
-            fail("--capture-video needs moviepy: pip install moviepy")
-        env = make_env(args, render_mode="rgb_array")
-        try:
-            env.reset()
-            frame = env.render()
-        except Exception as error:  # renderers fail in as many ways as there are renderers
-            fail(f"--capture-video cannot render {args.env_id}: {error}")
-        if frame is None:
-            fail(f"--capture-video: {args.env_id} renders nothing")
-        env.close()
-    makers = [lambda: make_env(args)] * args.num_envs
-    return SyncVectorEnv(makers, autoreset_mode=AutoresetMode.SAME_STEP, copy=False)
+class Run(ExitStack):
+    """The run directory and its log; its exit gives back torch's settings, Ctrl-C, the lock."""
 
-
-@torch.no_grad()
-def evaluate(actor: Actor, args: Args, device: torch.device) -> np.ndarray:
-    """Undiscounted returns, (eval_episodes,), of the mode of the policy in an environment with seeds of its own."""
-    env = make_env(args, **({"render_mode": "rgb_array"} if args.capture_video else {}))
-    if args.capture_video:
-        folder, prefix = str(args.run_dir / "videos"), f"after-{args.total_timesteps}-steps"
-        env = gym.wrappers.RecordVideo(env, folder, lambda i: i < 3, name_prefix=prefix, disable_logger=True)
-    returns = np.zeros(args.eval_episodes)
-    seeds = np.random.SeedSequence(args.seed, spawn_key=(1,)).generate_state(args.eval_episodes)
-    for episode, seed in enumerate(seeds.tolist()):
-        obs, _ = env.reset(seed=seed)
-        for _ in range(10_000):  # where there is no time limit, a deterministic policy may walk in circles for ever
-            action = actor(torch.as_tensor(obs, dtype=torch.float32, device=device)).mode
-            obs, reward, terminated, truncated, _ = env.step(action.cpu().numpy()[()])  # [()]: a scalar, if Discrete
-            returns[episode] += reward
-            if terminated or truncated:
-                break
-    env.close()
-    return returns
-
-
-def write_atomically(path: Path, data: bytes) -> None:
-    """Write beside `path`, then rename: a kill or a full disk leaves the old file as it was."""
-    temporary = path.with_suffix(".tmp")
-    with temporary.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
-
-
-def load_checkpoint(run_dir: Path) -> dict:
-    """The checkpoint in `run_dir`. weights_only: a file from elsewhere can hold no code that would run here."""
-    path = run_dir / "checkpoint.pt"
-    try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-        script = checkpoint["script"]
-        if script == SCRIPT.name:
-            Args(**checkpoint["args"])  # raises where the flags are of another version
-    except FileNotFoundError:
-        fail(f"there is no checkpoint in {run_dir}")
-    except Exception as error:  # a damaged file can make the reader raise anything
-        fail(f"{path} is damaged or no checkpoint of {SCRIPT.name} ({type(error).__name__})")
-    if script != SCRIPT.name:
-        fail(f"{run_dir} is a run of {script}; go on with: python {script} --resume {run_dir}")
-    return checkpoint
-
-
-class Run:
-    """The run directory and what is written to it; nothing here takes part in the learning.
-
-    args.json      flags, versions, device, the script's sha256
-    events.out.*   TensorBoard: charts/episodic_return, charts/episodic_length, charts/SPS, losses/*, eval/*
-    checkpoint.pt  networks, optimisers, counters and random state, as tensors and plain values
-    summary.json   the results; written last, so its presence means success
-    """
-
-    COUNTERS = ("iteration", "global_step", "episodes", "seconds")
-
-    def __init__(self, args: Args, modules: dict, total_steps: int, device: torch.device, checkpoint: dict | None):
-        self.args, self.modules, self.device = args, modules, device
-        self.iteration, self.global_step, self.episodes, self.seconds = 0, 0, 0, 0.0  # seconds: of training
+    def __init__(self, args: Args):
+        super().__init__()
+        self.args, self.interrupted = args, False
+        self.global_step, self.episodes, self.seconds = 0, 0, 0.0  # seconds: of training
         self.recent_returns: deque[float] = deque(maxlen=100)
-        self.returns, self.lengths = np.zeros(args.num_envs), np.zeros(args.num_envs, int)  # of the running episodes
-        if checkpoint:
-            self.restore(checkpoint)
-            if self.global_step < total_steps:  # the run is unfinished again
-                (args.run_dir / "summary.json").unlink(missing_ok=True)
-        else:
-            try:
-                args.run_dir.mkdir(parents=True)
-            except FileExistsError:
-                fail(f"{args.run_dir} exists; name another --run-dir, or go on with --resume {args.run_dir}")
-            except OSError as error:
-                fail(f"cannot create {args.run_dir}: {error.strerror}")
-        about = {
-            "script": SCRIPT.name,
-            "script_sha256": hashlib.sha256(SCRIPT.read_bytes()).hexdigest(),
-            "versions": {"python": platform.python_version()} | {m.__name__: m.__version__ for m in (torch, gym, np)},
-            "device": str(device),
-        }
-        write_atomically(args.run_dir / "args.json", json.dumps(self.flags() | about, indent=2).encode())
-        # After a kill the event file can be ahead of the checkpoint: purge_step disowns what will be done again.
-        self.writer = SummaryWriter(args.run_dir, purge_step=self.global_step + 1 if checkpoint else None)
-        whole = "" if total_steps == args.total_timesteps else f" (whole batches within {args.total_timesteps:,})"
-        print(f"{SCRIPT.name}: {args.env_id}, seed {args.seed}, {device}, {total_steps:,} steps{whole}, {args.run_dir}")
-        if checkpoint:
-            print(f"resumed at step {self.global_step:,} with fresh episodes: the same statistically, not bit for bit")
-        self.bar = tqdm(total=total_steps, initial=self.global_step, unit=" steps", disable=not sys.stderr.isatty())
-        self.next_log = self.global_step
-        self.start = self.saved = time.perf_counter() - self.seconds
+        self.returns, self.lengths = np.zeros(args.num_envs), np.zeros(args.num_envs, int)
+        self.callback(torch.set_num_threads, torch.get_num_threads())
+        self.callback(torch.set_default_dtype, torch.get_default_dtype())
+        torch.set_num_threads(args.torch_threads)
+        torch.set_default_dtype(torch.float32)
+
+    def start(self, state: dict, total_steps: int) -> None:
+        """Make the run directory, or restore all that `state` names from the one to resume."""
+        args, run_dir, self.state = self.args, self.args.run_dir, state
+        name = f"args-{datetime.now():%Y%m%d-%H%M%S-%f}.json" if args.resume else "args.json"
+        say(f"{SCRIPT.name}: {args.env_id}, seed {args.seed}, {total_steps:,} steps, {run_dir}")
+        try:
+            run_dir.mkdir(parents=True, exist_ok=args.resume is not None)
+            self.enter_context(FileLock(run_dir / "lock", timeout=0))  # freed when we die
+            if args.resume:
+                was = torch.load(run_dir / "checkpoint.pt", "cpu", weights_only=True)
+                for key, part in state.items():
+                    part.load_state_dict(was[key])
+                self.global_step, self.episodes, self.seconds, recent = was["counters"]
+                self.recent_returns.extend(recent)
+                torch.manual_seed(args.seed + self.global_step)
+                say(f"resuming at step {self.global_step:,}; episodes and noise are new")
+                if changed := [key for key in ABOUT if ABOUT[key] != was["about"][key]]:
+                    say(f"changed since this run began: {', '.join(changed)}")
+            (run_dir / name).write_text(json.dumps(asdict(args) | ABOUT, indent=2, default=str))
+        except (KeyError, OSError, RuntimeError, ValueError) as error:  # or other networks
+            raise BadInput(f"cannot use {run_dir}: {error}; see --run-dir, --resume") from None
+        env = make_env(args, run_dir / "videos" if args.capture_video else None)
+        env.reset(seed=args.seed)
+        if np.ndim(reward := env.step(env.action_space.sample())[1]):
+            raise BadInput(f"{args.env_id} has rewards {reward}; they must be scalars")
+        self.eval_env = env
+        if self.global_step < total_steps:  # a resumed run is unfinished again
+            (run_dir / "summary.json").unlink(missing_ok=True)
+        # A kill can leave the events ahead of the checkpoint: purge_step disowns the surplus.
+        writer = SummaryWriter(run_dir, purge_step=self.global_step + 1)
+        hide = not sys.stderr or None  # None: show the bar on a terminal only
+        bar = tqdm(total=total_steps, initial=self.global_step, unit=" steps", disable=hide)
+        self.writer, self.bar = self.enter_context(writer), self.enter_context(bar)
+        if current_thread() is main_thread() and getsignal(SIGINT) is default_int_handler:
+            self.callback(signal, SIGINT, signal(SIGINT, self.interrupt))
+        self.next_log, self.began = self.global_step, time.perf_counter() - self.seconds
         self.save()
 
-    def flags(self) -> dict:
-        """The flags as plain values."""
-        return {name: str(value) if isinstance(value, Path) else value for name, value in asdict(self.args).items()}
+    def interrupt(self, *_: object) -> None:
+        """Ctrl-C: save after this iteration and stop; the second time, stop at once."""
+        if self.interrupted:
+            raise KeyboardInterrupt
+        self.interrupted = True
 
-    def restore(self, checkpoint: dict) -> None:
-        """Take over all that a checkpoint holds."""
+    def save(self, summary: dict | None = None) -> None:
+        """Write the events, then files that a kill or a full disk leaves old or new, whole."""
+        self.saved, path = time.perf_counter(), self.args.run_dir / "new.tmp"
+        checkpoint = {name: part.state_dict() for name, part in self.state.items()}
+        counters = [self.global_step, self.episodes, self.seconds, list(self.recent_returns)]
+        flags = asdict(replace(self.args, run_dir=None, resume=None))
         try:
-            for name, module in self.modules.items():
-                module.load_state_dict(checkpoint[name])
-            for name in self.COUNTERS:
-                setattr(self, name, checkpoint[name])
-            self.recent_returns.extend(checkpoint["recent_returns"])
-            torch.set_rng_state(checkpoint["rng_state"])
-            if self.device.type != "cpu" and "device_rng_state" in checkpoint:
-                getattr(torch, self.device.type).set_rng_state(checkpoint["device_rng_state"])
-        except (AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
-            fail(f"the checkpoint in {self.args.run_dir} does not fit these flags: {error}")
+            self.writer.flush()
+            torch.save(checkpoint | {"about": ABOUT, "args": flags, "counters": counters}, path)
+            path.replace(path.with_name("checkpoint.pt"))
+            if summary:
+                path.write_text(json.dumps(summary, indent=2))
+                path.replace(path.with_name("summary.json"))
+        except (OSError, RuntimeError) as error:  # torch.save raises RuntimeError
+            raise Failure(f"cannot write to {self.args.run_dir}: {error}") from error
 
-    def save(self) -> None:
-        """Write checkpoint.pt. The events go to disk first: a checkpoint is never ahead of them."""
-        self.writer.flush()
-        self.saved = time.perf_counter()
-        self.seconds = self.saved - self.start
-        state = {name: module.state_dict() for name, module in self.modules.items()}
-        state |= {name: getattr(self, name) for name in self.COUNTERS} | {
-            "script": SCRIPT.name,
-            "args": self.flags(),
-            "recent_returns": list(self.recent_returns),
-            "rng_state": torch.get_rng_state(),
-        }
-        if self.device.type != "cpu":  # torch.cuda or torch.mps
-            state["device_rng_state"] = getattr(torch, self.device.type).get_rng_state()
-        buffer = io.BytesIO()
-        torch.save(state, buffer)
-        write_atomically(self.args.run_dir / "checkpoint.pt", buffer.getvalue())
-
-    def record_step(self, rewards: np.ndarray, ended: np.ndarray) -> None:
-        """Count one step of every environment, rewards (num_envs,), and log the episodes of those in `ended`."""
-        self.global_step += len(rewards)
+    def record_step(self, rewards, done, *obs, stepped: np.ndarray | bool = True) -> None:
+        """Count a step of all environments or those `stepped`; log episodes that are done."""
+        self.global_step += len(done) if stepped is True else int(stepped.sum())
+        if not math.isfinite(sum(np.dot(x.ravel(), x.ravel()) for x in (rewards, *obs))):
+            raise Failure(f"step {self.global_step}: a reward or an observation is not finite")
         self.returns += rewards
-        self.lengths += 1
-        for i in ended:
+        self.lengths += stepped
+        for i in np.flatnonzero(done):
             self.writer.add_scalar("charts/episodic_return", self.returns[i], self.global_step)
             self.writer.add_scalar("charts/episodic_length", self.lengths[i], self.global_step)
             self.recent_returns.append(float(self.returns[i]))
@@ -460,67 +428,76 @@ class Run:
             self.returns[i] = self.lengths[i] = 0
 
     def record_iteration(self, losses: dict[str, float]) -> None:
-        """Stop where learning broke down; else log, show and, when it is time, save."""
-        self.iteration += 1
-        for name, value in losses.items():
-            if not math.isfinite(value):
-                self.bar.close()
-                kept = self.args.run_dir / "checkpoint.pt"
-                sys.exit(
-                    f"error: {name} is {value} in iteration {self.iteration}; the last checkpoint is intact, {kept}"
-                )
-        sps = self.global_step / (time.perf_counter() - self.start)
+        """Log, show, and save when it is time. Raises Failure where a loss is not finite."""
+        if not all(map(math.isfinite, losses.values())):
+            raise Failure(f"step {self.global_step}: a loss is not finite: {losses}")
+        self.seconds = time.perf_counter() - self.began
+        sps = self.global_step / self.seconds
         if self.global_step >= self.next_log:
             self.next_log = self.global_step + self.args.log_interval
             self.writer.add_scalar("charts/SPS", sps, self.global_step)
             for name, value in losses.items():
                 self.writer.add_scalar(f"losses/{name}", value, self.global_step)
-        if not self.bar.disable:
-            self.bar.set_postfix_str(self.status(), refresh=False)
-            self.bar.update(self.global_step - self.bar.n)
-        if time.perf_counter() - self.saved > self.args.checkpoint_interval:
+            self.status = f"return {np.mean(self.recent_returns or math.nan):.1f}"
+            self.bar.set_postfix_str(self.status, refresh=False)
+        self.bar.update(self.global_step - self.bar.n)
+        if self.interrupted or time.perf_counter() - self.saved > self.args.checkpoint_interval:
             self.save()
             if self.bar.disable:
-                print(f"step {self.global_step:,}, {self.status()}, {sps:,.0f} steps/s", flush=True)
-
-    def status(self) -> str:
-        return f"return {np.mean(self.recent_returns):.1f}" if self.recent_returns else "no episode has ended yet"
-
-    def finish(self, eval_returns: np.ndarray) -> dict:
-        """Write and return the summary; returns are undiscounted, seconds those of training."""
-        self.bar.close()
-        self.writer.add_scalar("eval/episodic_return", eval_returns.mean(), self.global_step)
-        self.writer.close()
-        summary = {
-            "env_id": self.args.env_id,
-            "script": SCRIPT.name,
-            "seed": self.args.seed,
-            "global_step": self.global_step,
-            "wall_seconds": self.seconds,
-            "sps": self.global_step / self.seconds,
-            "train_return_mean": float(np.mean(self.recent_returns)) if self.recent_returns else None,
-            "train_episodes": self.episodes,
-            "eval_return_mean": float(eval_returns.mean()),
-            "eval_return_std": float(eval_returns.std()),
-            "eval_episodes": len(eval_returns),
-        }
-        write_atomically(self.args.run_dir / "summary.json", json.dumps(summary, indent=2).encode())
-        if not self.episodes:
-            print("no episode has ended in all these steps, so there is no training return")
-        if not self.iteration:
-            print("no update was made in so few steps: what is evaluated is the untrained policy")
-        print("evaluation: return {eval_return_mean:.1f} +- {eval_return_std:.1f} over {eval_episodes} episodes; "
-              "{global_step:,} steps, {train_episodes:,} episodes, {sps:,.0f} steps/s".format(**summary))  # fmt: skip
-        return summary
+                say(f"step {self.global_step:,}, {self.status}, {sps:,.0f} steps/s")
+        if self.interrupted:
+            raise KeyboardInterrupt
 
 
-if __name__ == "__main__":
-    args, checkpoint = parse_args()
+@torch.no_grad()
+def evaluate(actor: nn.Module, run: Run) -> dict:
+    """Save, play eval_episodes with the policy's mode, write and return the summary."""
+    run.interrupted = True  # from here on, Ctrl-C stops at once
+    run.save()
+    run.bar.close()
+    args, env, returns = run.args, run.eval_env, np.zeros(run.args.eval_episodes)
+    seeds = np.random.SeedSequence(args.seed, spawn_key=(1,)).generate_state(len(returns))
+    for episode, seed in enumerate(seeds.tolist()):
+        obs, _ = env.reset(seed=seed)
+        for _ in range(10_000):
+            action = actor(torch.as_tensor(obs, dtype=torch.float32, device=args.device)).mode
+            obs, reward, terminated, truncated, _ = env.step(action.cpu().numpy()[()])
+            returns[episode] += reward
+            if terminated or truncated:
+                break
+        else:
+            say(f"evaluation episode {episode + 1} was cut after 10,000 steps")
+    env.close()
+    if not np.isfinite(returns).all():
+        raise Failure("a return of the evaluation is not finite")
+    run.writer.add_scalar("eval/episodic_return", returns.mean(), run.global_step)
+    summary = {
+        "env_id": args.env_id, "script": SCRIPT.name, "seed": args.seed,
+        "global_step": run.global_step, "wall_seconds": run.seconds,
+        "sps": run.global_step / run.seconds,
+        "train_return_mean": float(np.mean(run.recent_returns)) if run.episodes else None,
+        "train_episodes": run.episodes, "eval_return_mean": float(returns.mean()),
+        "eval_return_std": float(returns.std()), "eval_episodes": len(returns),
+    }  # fmt: skip
+    run.save(summary)
+    trained = summary["train_return_mean"] if run.episodes else "no episode ended"
+    evaluated = f"{returns.mean():.1f} +- {returns.std():.1f}"
+    say(f"return at the end of training: {trained}; evaluation of the mode: {evaluated}")
+    return summary
+
+
+if __name__ == "__main__" and "__file__" in globals():  # a notebook cell only defines
+    args = None
     try:
-        train(args, checkpoint)
-    except (KeyboardInterrupt, OSError) as error:  # OSError: a full disk, for one; bad input has been refused by now
-        stopped = isinstance(error, KeyboardInterrupt)
-        resumable = (args.run_dir / "checkpoint.pt").exists()
-        hint = f"; go on with: python {SCRIPT.name} --resume {args.run_dir}" if resumable else ""
-        print("\nstopped" if stopped else f"error: {error}", hint, sep="", file=sys.stderr)
-        sys.exit(130 if stopped else 1)
+        args = check_args(tyro.cli(Args))
+        train(tyro.cli(Args, default=args) if args.resume else args)  # given flags win
+    except (Exception, KeyboardInterrupt) as error:
+        known = isinstance(error, (BadInput, Failure, KeyboardInterrupt))
+        known |= getattr(error, "errno", None) in (EDQUOT, EFBIG, ENOSPC)  # of the event file
+        line = f"error: {' '.join(str(error).split()) or 'stopped'}"
+        print(line if known else traceback.format_exc(), file=sys.stderr)
+        status = {BadInput: 2, KeyboardInterrupt: 130}.get(type(error), 1)
+        if args and status != 2 and (args.run_dir / "checkpoint.pt").exists():
+            hint = shlex.join(["python", sys.argv[0], "--resume", str(args.run_dir)])
+            print(f"resume with: {hint}", file=sys.stderr)
+        sys.exit(status)
