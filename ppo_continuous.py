@@ -155,7 +155,6 @@ class Actor(nn.Module):
         normal = Normal(self.mean(self.norm(obs)), self.log_std.exp(), validate_args=False)
         return Independent(normal, 1, validate_args=False)  # validation is slow
 
-    @torch.no_grad()
     def sample(self, obs: Tensor) -> Tensor:
         """Actions (..., action_dim) distributed as forward(obs).sample(), but faster."""
         mean = self.mean(self.norm(obs))
@@ -246,7 +245,7 @@ def train(args: Args) -> dict:
     """Train, evaluate, and return what summary.json holds. Raises BadInput for flags and
     environments that cannot work, Failure where a run cannot go on."""
     args = check_args(args)
-    device = args.device
+    device = torch.device(args.device)
     batch_size = args.num_envs * args.num_steps
     minibatch_size = batch_size // args.num_minibatches
     num_iterations = args.total_timesteps // batch_size
@@ -263,7 +262,7 @@ def train(args: Args) -> dict:
         critic = Critic(obs_dim, actor.norm).to(device)
         reward_norm = RunningNorm().to(device)  # only its std is used
         # One vector holds all weights, another all gradients, and each parameter is a view of
-        # both: to clip and step two vectors takes a tenth of a run less than two dozen tensors.
+        # both: to zero, clip and step them as vectors takes a tenth off an update.
         parameters = [*actor.parameters(), *critic.parameters()]
         weights = nn.utils.parameters_to_vector(parameters).detach()
         weights.grad = torch.zeros_like(weights)
@@ -293,37 +292,40 @@ def train(args: Args) -> dict:
             current_obs[i], _ = env.reset(seed=int(seeds[i]))
 
         for iteration in range(run.global_step // batch_size, num_iterations):
-            # ---- ROLLOUT ----
-            for t in range(args.num_steps):
-                obs[t] = current_obs
-                actions[t] = actor.sample(torch.as_tensor(obs[t], device=device)).cpu().numpy()
-                for i, env in enumerate(envs):
-                    step = env.step(actions[t, i])
-                    next_obs[t, i], rewards[t, i], terminated[t, i], truncated[t, i], _ = step
-                    current_obs[i] = next_obs[t, i]
-                    if terminated[t, i] or truncated[t, i]:
-                        current_obs[i], _ = env.reset()
-                running_returns[t] = running_return = rewards[t] + args.gamma * running_return
-                running_return[terminated[t] | truncated[t]] = 0
-                run.record_step(rewards[t], terminated[t] | truncated[t], obs[t], next_obs[t])
-
-            # ---- ADVANTAGE ----
-            # s_: the segment, (num_steps, num_envs, ...); b_: the same as a batch, flattened.
-            s_obs, s_next_obs, s_actions, s_rewards, s_terminated, s_truncated = (
-                torch.as_tensor(array, device=device)
-                for array in (obs, next_obs, actions, rewards, terminated, truncated)
-            )
-            if args.norm_reward:
-                reward_norm.update(torch.as_tensor(running_returns, device=device))
-                s_rewards = (s_rewards / reward_norm.std).clamp(-10, 10)
             with torch.no_grad():
+                # ---- ROLLOUT ----
+                for t in range(args.num_steps):
+                    obs[t] = current_obs
+                    action = actor.sample(torch.as_tensor(obs[t], device=device))
+                    actions[t] = action.cpu().numpy()
+                    for i, env in enumerate(envs):
+                        next_obs[t, i], rewards[t, i], *ended, _ = env.step(actions[t, i])
+                        terminated[t, i], truncated[t, i] = ended
+                        current_obs[i] = next_obs[t, i]
+                        if any(ended):
+                            current_obs[i], _ = env.reset()
+                    done = terminated[t] | truncated[t]
+                    running_return = rewards[t] + args.gamma * running_return
+                    running_returns[t] = running_return
+                    running_return[done] = 0
+                    run.record_step(rewards[t], done, obs[t], next_obs[t])
+
+                # ---- ADVANTAGE ----
+                # s_: the segment, (num_steps, num_envs, ...); b_: the same, flattened.
+                s_obs, s_next_obs, s_actions, s_rewards, s_terminated, s_truncated = (
+                    torch.as_tensor(array, device=device)
+                    for array in (obs, next_obs, actions, rewards, terminated, truncated)
+                )
+                if args.norm_reward:
+                    reward_norm.update(torch.as_tensor(running_returns, device=device))
+                    s_rewards = (s_rewards / reward_norm.std).clamp(-10, 10)
                 values, next_values = critic(s_obs), critic(s_next_obs)
                 old_log_probs = actor(s_obs).log_prob(s_actions)
-            advantages = gae(
-                s_rewards, values, next_values, s_terminated, s_truncated,
-                args.gamma, args.gae_lambda,
-            )  # fmt: skip
-            returns = advantages + values
+                advantages = gae(
+                    s_rewards, values, next_values, s_terminated, s_truncated,
+                    args.gamma, args.gae_lambda,
+                )  # fmt: skip
+                returns = advantages + values
 
             # ---- UPDATE ----
             if args.anneal_lr:
@@ -346,7 +348,7 @@ def train(args: Args) -> dict:
                     )  # fmt: skip
                     weights.grad.zero_()  # optimizer.zero_grad() would cut the views
                     loss.backward()
-                    parts["grad_norm"] = nn.utils.clip_grad_norm_([weights], args.max_grad_norm)
+                    parts["grad_norm"] = nn.utils.clip_grad_norm_(weights, args.max_grad_norm)
                     optimizer.step()
                     stats.append(torch.stack(list(parts.values())))
                 if args.target_kl is not None and parts["approx_kl"] > args.target_kl:
@@ -549,7 +551,7 @@ class Run(ExitStack):
     def record_step(self, rewards, done, *obs, stepped: np.ndarray | bool = True) -> None:
         """Count a step of all environments or those `stepped`; log episodes that are done."""
         self.global_step += len(done) if stepped is True else int(stepped.sum())
-        if not math.isfinite(sum(np.dot(x.ravel(), x.ravel()) for x in (rewards, *obs))):
+        if not math.isfinite(sum(np.vdot(x, x) for x in (rewards, *obs))):
             raise Failure(f"step {self.global_step}: a reward or an observation is not finite")
         self.returns += rewards
         self.lengths += stepped

@@ -110,7 +110,6 @@ class Actor(nn.Module):
     def forward(self, obs: Tensor) -> Categorical:
         return Categorical(logits=self.logits(obs), validate_args=False)  # validation is slow
 
-    @torch.no_grad()
     def sample(self, obs: Tensor) -> Tensor:
         """Actions (...) distributed as forward(obs).sample(), which would take 15% of a run:
         logits plus Gumbel noise, -log of an Exp(1) variable, have their argmax at a draw from
@@ -170,7 +169,7 @@ def train(args: Args) -> dict:
     """Train, evaluate, and return what summary.json holds. Raises BadInput for flags and
     environments that cannot work, Failure where a run cannot go on."""
     args = check_args(args)
-    device = args.device
+    device = torch.device(args.device)
     if args.total_timesteps < args.num_envs:
         raise BadInput(f"total_timesteps must be at least {args.num_envs}, a step of each env")
 
@@ -193,37 +192,36 @@ def train(args: Args) -> dict:
             env.reset(seed=int(seeds[i]))
 
         while run.global_step < args.total_timesteps:
-            # ---- ROLLOUT ----
-            # One whole episode in every environment. `alive` says whose episode still runs at a
-            # step; the others wait, and their entries are never used.
-            obs, actions, rewards, alive = [], [], [], []
-            running = np.ones(args.num_envs, bool)
-            for i, env in enumerate(envs):
-                current_obs[i], _ = env.reset()
-            while running.any() and run.global_step + running.sum() <= args.total_timesteps:
-                obs.append(current_obs.copy())
-                action = actor.sample(torch.as_tensor(obs[-1], device=device))
-                actions.append(action.cpu().numpy())
-                rewards.append(np.zeros(args.num_envs, np.float32))
-                alive.append(running.copy())
-                for i in np.flatnonzero(running):
-                    step = envs[i].step(actions[-1][i])
-                    current_obs[i], rewards[-1][i], terminated, truncated, _ = step
-                    running[i] = not (terminated or truncated)
-                done = alive[-1] & ~running
-                run.record_step(rewards[-1], done, current_obs, stepped=alive[-1])
-            if running.any():
-                break  # the steps are spent, and part of an episode has no return to learn from
-
-            # ---- ADVANTAGE ----
-            s_obs, s_actions, s_rewards, s_alive = (
-                torch.as_tensor(np.stack(array), device=device)
-                for array in (obs, actions, rewards, alive)
-            )
-            returns = returns_to_go(s_rewards, args.gamma)
             with torch.no_grad():
-                values = critic(s_obs)
-            advantages = returns - values
+                # ---- ROLLOUT ----
+                # One whole episode in every environment. `alive` says whose episode still runs
+                # at a step; the others wait, and their entries are never used.
+                obs, actions, rewards, alive = [], [], [], []
+                running = np.ones(args.num_envs, bool)
+                for i, env in enumerate(envs):
+                    current_obs[i], _ = env.reset()
+                while running.any() and run.global_step + running.sum() <= args.total_timesteps:
+                    obs.append(current_obs.copy())
+                    action = actor.sample(torch.as_tensor(obs[-1], device=device))
+                    actions.append(action.cpu().numpy())
+                    rewards.append(np.zeros(args.num_envs, np.float32))
+                    alive.append(running.copy())
+                    for i in np.flatnonzero(running):
+                        current_obs[i], rewards[-1][i], *ended, _ = envs[i].step(actions[-1][i])
+                        running[i] = not any(ended)
+                    done = alive[-1] & ~running
+                    run.record_step(rewards[-1], done, current_obs, stepped=alive[-1])
+                if running.any():
+                    break  # the steps are spent, and a part of an episode has no return
+
+                # ---- ADVANTAGE ----
+                # s_: the batch of episodes, (num_steps, num_envs, ...), padded to the longest.
+                s_obs, s_actions, s_rewards, s_alive = (
+                    torch.as_tensor(np.stack(array), device=device)
+                    for array in (obs, actions, rewards, alive)
+                )
+                returns = returns_to_go(s_rewards, args.gamma)
+                advantages = returns - critic(s_obs)
 
             # ---- UPDATE ----
             dist = actor(s_obs)
@@ -427,7 +425,7 @@ class Run(ExitStack):
     def record_step(self, rewards, done, *obs, stepped: np.ndarray | bool = True) -> None:
         """Count a step of all environments or those `stepped`; log episodes that are done."""
         self.global_step += len(done) if stepped is True else int(stepped.sum())
-        if not math.isfinite(sum(np.dot(x.ravel(), x.ravel()) for x in (rewards, *obs))):
+        if not math.isfinite(sum(np.vdot(x, x) for x in (rewards, *obs))):
             raise Failure(f"step {self.global_step}: a reward or an observation is not finite")
         self.returns += rewards
         self.lengths += stepped

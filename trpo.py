@@ -124,7 +124,6 @@ class Actor(nn.Module):
     def forward(self, obs: Tensor) -> Categorical:
         return Categorical(logits=self.logits(obs), validate_args=False)  # validation is slow
 
-    @torch.no_grad()
     def sample(self, obs: Tensor) -> Tensor:
         """Actions (...) distributed as forward(obs).sample(), which would take 15% of a run:
         logits plus Gumbel noise, -log of an Exp(1) variable, have their argmax at a draw from
@@ -286,7 +285,7 @@ def train(args: Args) -> dict:
     """Train, evaluate, and return what summary.json holds. Raises BadInput for flags and
     environments that cannot work, Failure where a run cannot go on."""
     args = check_args(args)
-    device = args.device
+    device = torch.device(args.device)
     batch_size = args.num_envs * args.num_steps
     minibatch_size = batch_size // args.num_minibatches
     num_iterations = args.total_timesteps // batch_size
@@ -300,10 +299,17 @@ def train(args: Args) -> dict:
         envs = [make_env(args) for _ in range(args.num_envs)]
         obs_dim, num_actions = envs[0].observation_space.shape[0], int(envs[0].action_space.n)
         actor, critic = Actor(obs_dim, num_actions).to(device), Critic(obs_dim).to(device)
-        critic_optimizer = torch.optim.Adam(
-            critic.parameters(), lr=args.learning_rate, eps=1e-5, fused=True
-        )
-        state = {"actor": actor, "critic": critic, "critic_optimizer": critic_optimizer}
+        # One vector holds the critic's weights, another their gradients, and each parameter is
+        # a view of both: to zero and step them as vectors takes a tenth off its epochs.
+        parameters = list(critic.parameters())
+        weights = nn.utils.parameters_to_vector(parameters).detach()
+        weights.grad = torch.zeros_like(weights)
+        nn.utils.vector_to_parameters(weights, parameters)
+        gradients = weights.grad.split([p.numel() for p in parameters])
+        for p, gradient in zip(parameters, gradients, strict=True):
+            p.grad = gradient.view_as(p)
+        optimizer = torch.optim.Adam([weights], lr=args.learning_rate, eps=1e-5, fused=True)
+        state = {"actor": actor, "critic": critic, "optimizer": optimizer}
         run.start(state, num_iterations * batch_size)
 
         # One segment, which every rollout overwrites. next_obs is what a step really led to.
@@ -321,31 +327,33 @@ def train(args: Args) -> dict:
             current_obs[i], _ = env.reset(seed=int(seeds[i]))
 
         for _ in range(run.global_step // batch_size, num_iterations):
-            # ---- ROLLOUT ----
-            for t in range(args.num_steps):
-                obs[t] = current_obs
-                actions[t] = actor.sample(torch.as_tensor(obs[t], device=device)).cpu().numpy()
-                for i, env in enumerate(envs):
-                    step = env.step(actions[t, i])
-                    next_obs[t, i], rewards[t, i], terminated[t, i], truncated[t, i], _ = step
-                    current_obs[i] = next_obs[t, i]
-                    if terminated[t, i] or truncated[t, i]:
-                        current_obs[i], _ = env.reset()
-                run.record_step(rewards[t], terminated[t] | truncated[t], obs[t], next_obs[t])
-
-            # ---- ADVANTAGE ----
-            # s_: the segment, (num_steps, num_envs, ...); b_: the same as a batch, flattened.
-            s_obs, s_next_obs, s_actions, s_rewards, s_terminated, s_truncated = (
-                torch.as_tensor(array, device=device)
-                for array in (obs, next_obs, actions, rewards, terminated, truncated)
-            )
             with torch.no_grad():
+                # ---- ROLLOUT ----
+                for t in range(args.num_steps):
+                    obs[t] = current_obs
+                    action = actor.sample(torch.as_tensor(obs[t], device=device))
+                    actions[t] = action.cpu().numpy()
+                    for i, env in enumerate(envs):
+                        next_obs[t, i], rewards[t, i], *ended, _ = env.step(actions[t, i])
+                        terminated[t, i], truncated[t, i] = ended
+                        current_obs[i] = next_obs[t, i]
+                        if any(ended):
+                            current_obs[i], _ = env.reset()
+                    done = terminated[t] | truncated[t]
+                    run.record_step(rewards[t], done, obs[t], next_obs[t])
+
+                # ---- ADVANTAGE ----
+                # s_: the segment, (num_steps, num_envs, ...); b_: the same, flattened.
+                s_obs, s_next_obs, s_actions, s_rewards, s_terminated, s_truncated = (
+                    torch.as_tensor(array, device=device)
+                    for array in (obs, next_obs, actions, rewards, terminated, truncated)
+                )
                 values, next_values = critic(s_obs), critic(s_next_obs)
-            advantages = gae(
-                s_rewards, values, next_values, s_terminated, s_truncated,
-                args.gamma, args.gae_lambda,
-            )  # fmt: skip
-            returns = advantages + values
+                advantages = gae(
+                    s_rewards, values, next_values, s_terminated, s_truncated,
+                    args.gamma, args.gae_lambda,
+                )  # fmt: skip
+                returns = advantages + values
 
             # ---- UPDATE ----
             b_obs, b_actions, b_advantages, b_returns = (
@@ -362,9 +370,9 @@ def train(args: Args) -> dict:
             for _ in range(args.n_critic_updates):
                 for indices in torch.randperm(batch_size, device=device).split(minibatch_size):
                     value_loss = F.mse_loss(critic(b_obs[indices]), b_returns[indices])
-                    critic_optimizer.zero_grad()
+                    weights.grad.zero_()  # optimizer.zero_grad() would cut the views
                     value_loss.backward()
-                    critic_optimizer.step()
+                    optimizer.step()
                     value_losses.append(value_loss.detach())
 
             # ---- LOG ----
@@ -554,7 +562,7 @@ class Run(ExitStack):
     def record_step(self, rewards, done, *obs, stepped: np.ndarray | bool = True) -> None:
         """Count a step of all environments or those `stepped`; log episodes that are done."""
         self.global_step += len(done) if stepped is True else int(stepped.sum())
-        if not math.isfinite(sum(np.dot(x.ravel(), x.ravel()) for x in (rewards, *obs))):
+        if not math.isfinite(sum(np.vdot(x, x) for x in (rewards, *obs))):
             raise Failure(f"step {self.global_step}: a reward or an observation is not finite")
         self.returns += rewards
         self.lengths += stepped
