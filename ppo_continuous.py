@@ -449,7 +449,7 @@ def make_env(args: Args, video_dir: Path | None = None) -> gym.Env:
             env = wrappers.RecordVideo(env, folder, lambda i: 0 < i < 4, name_prefix=prefix)
     except (gym.error.Error, ModuleNotFoundError, TypeError) as error:
         named = re.search(r"(?:No module named|unexpected keyword argument) '(\w+)", str(error))
-        given = f"{args.env_id} {args.env_kwargs} render_mode"
+        given = {*kwargs, re.split("[.:]", args.env_id)[0]}
         if isinstance(error, gym.error.Error) or (named and named[1] in given):
             raise BadInput(f"{args.env_id}: {error}") from None
         raise  # an error in the environment's own code
@@ -492,7 +492,6 @@ class Run(ExitStack):
         """Make the run directory, or restore all that `state` names from the one to resume."""
         args, run_dir, self.state = self.args, self.args.run_dir, state
         name = f"args-{datetime.now():%Y%m%d-%H%M%S-%f}.json" if args.resume else "args.json"
-        say(f"{SCRIPT.name}: {args.env_id}, seed {args.seed}, {total_steps:,} steps, {run_dir}")
         try:
             run_dir.mkdir(parents=True, exist_ok=args.resume is not None)
             self.enter_context(FileLock(run_dir / "lock", timeout=0))  # freed when we die
@@ -509,6 +508,7 @@ class Run(ExitStack):
             (run_dir / name).write_text(json.dumps(asdict(args) | ABOUT, indent=2, default=str))
         except (KeyError, OSError, RuntimeError, ValueError) as error:  # or other networks
             raise BadInput(f"cannot use {run_dir}: {error}; see --run-dir, --resume") from None
+        say(f"{SCRIPT.name}: {args.env_id}, seed {args.seed}, {total_steps:,} steps, {run_dir}")
         env = make_env(args, run_dir / "videos" if args.capture_video else None)
         env.reset(seed=args.seed)
         if np.ndim(reward := env.step(env.action_space.sample())[1]):
@@ -588,6 +588,7 @@ class Run(ExitStack):
 def evaluate(actor: nn.Module, run: Run) -> dict:
     """Save, play eval_episodes with the policy's mode, write and return the summary."""
     run.interrupted = True  # from here on, Ctrl-C stops at once
+    run.seconds = time.perf_counter() - run.began
     run.save()
     run.bar.close()
     args, env, returns = run.args, run.eval_env, np.zeros(run.args.eval_episodes)
@@ -618,6 +619,8 @@ def evaluate(actor: nn.Module, run: Run) -> dict:
     trained = summary["train_return_mean"] if run.episodes else "no episode ended"
     evaluated = f"{returns.mean():.1f} +- {returns.std():.1f}"
     say(f"return at the end of training: {trained}; evaluation of the mode: {evaluated}")
+    if args.capture_video:
+        say(f"videos: {args.run_dir / 'videos'}")
     return summary
 
 

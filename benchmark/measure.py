@@ -17,17 +17,20 @@ from itertools import cycle, islice
 from pathlib import Path
 from types import ModuleType
 
+import tyro
+
 ACTIONS = 1000  # joint actions drawn beforehand, used again and again: drawing one costs as much as a step
 WARM_UP = 100  # steps of all environments before the clock starts
 
 
-def shares(script: ModuleType) -> None:
-    """Train with clocks around the environments' step and reset, Actor.sample and Run's record functions and save.
+def shares(script: ModuleType, args: object) -> None:
+    """Train with clocks around the environments' step and reset, Actor.sample and Run's
+    record functions and save.
 
-    shares.json gives each its share of the summary's wall_seconds; `update` lasts from the last record_step of a
-    rollout to record_iteration, and `rest` is what none of them covers.
+    shares.json gives each its share of the summary's wall_seconds. `update` lasts from the last
+    record_step of a rollout to record_iteration, and `rest` is what none of them covers.
     """
-    seconds, last_step, recording, after_the_end = Counter(), 0.0, False, 0.0
+    seconds, spent, last_step, recording = Counter(), {}, 0.0, False
 
     def timed(label: str, function: Callable) -> Callable:
         @wraps(function)
@@ -40,17 +43,27 @@ def shares(script: ModuleType) -> None:
 
         return wrapper
 
-    make_envs, record_step = script.make_envs, timed("logging", script.Run.record_step)
-    record_iteration, save = timed("logging", script.Run.record_iteration), script.Run.save
+    make_env, start, evaluate = script.make_env, script.Run.start, script.evaluate
+    record_step = timed("logging", script.Run.record_step)
+    record_iteration = timed("logging", script.Run.record_iteration)
+    save, timed_save = script.Run.save, timed("logging", script.Run.save)
 
-    def make_timed_envs(args: object) -> object:
-        envs = make_envs(args)
-        envs.step, envs.reset = timed("environment", envs.step), timed("environment", envs.reset)
-        return envs
+    def make_timed_env(*args) -> object:
+        env = make_env(*args)
+        env.step, env.reset = timed("environment", env.step), timed("environment", env.reset)
+        return env
 
-    def mark_end_of_step(*args) -> None:
+    def start_the_clocks(*args) -> None:
+        start(*args)
+        seconds.clear()  # wall_seconds begins here
+
+    def stop_the_clocks(*args) -> dict:
+        spent.update(seconds)  # wall_seconds ends here
+        return evaluate(*args)
+
+    def mark_end_of_step(*args, **kwargs) -> None:
         nonlocal last_step
-        record_step(*args)
+        record_step(*args, **kwargs)
         last_step = time.perf_counter()
 
     def mark_end_of_update(*args) -> None:
@@ -60,40 +73,43 @@ def shares(script: ModuleType) -> None:
         record_iteration(*args)
         recording = False
 
-    def timed_save(run: object) -> None:
-        nonlocal after_the_end
-        if recording:  # a save of record_iteration's, whose clock is running
-            save(run)
-            return
-        timed("logging", save)(run)
-        after_the_end = time.perf_counter() - run.saved  # wall_seconds ends where the last save begins to write
+    def save_once(*args) -> None:  # within record_iteration a clock is running already
+        (save if recording else timed_save)(*args)
 
-    script.make_envs, script.Actor.sample = make_timed_envs, timed("policy", script.Actor.sample)
+    script.make_env, script.evaluate = make_timed_env, stop_the_clocks
+    script.Actor.sample = timed("policy", script.Actor.sample)
+    script.Run.start, script.Run.save = start_the_clocks, save_once
     script.Run.record_step, script.Run.record_iteration = mark_end_of_step, mark_end_of_update
-    script.Run.save = timed_save
-    args, checkpoint = script.parse_args()
-    total = script.train(args, checkpoint)["wall_seconds"]
-    seconds["logging"] -= after_the_end
-    parts = {name: seconds[name] / total for name in ("environment", "policy", "update", "logging")}
+    total = script.train(args)["wall_seconds"]
+    names = ("environment", "policy", "update", "logging")
+    parts = {name: spent.get(name, 0.0) / total for name in names}
     parts["rest"] = 1 - sum(parts.values())
     (args.run_dir / "shares.json").write_text(json.dumps(parts, indent=2))
 
 
-def bare(script: ModuleType) -> None:
-    """Step the environments that the script would train in; summary.json gives steps per second of all together."""
-    args, _ = script.parse_args()
-    envs = script.make_envs(args)
-    envs.reset(seed=args.seed)
-    envs.action_space.seed(args.seed)
-    actions = cycle([envs.action_space.sample() for _ in range(ACTIONS)])
-    for action in islice(actions, WARM_UP):
-        envs.step(action)
+def bare(script: ModuleType, args: object) -> None:
+    """Step the environments that the script would train in, as it does; summary.json gives the
+    steps per second of all together."""
+    envs = [script.make_env(args) for _ in range(args.num_envs)]
+    for i, env in enumerate(envs):
+        env.reset(seed=args.seed + i)
+        env.action_space.seed(args.seed + i)
+    actions = cycle([[env.action_space.sample() for env in envs] for _ in range(ACTIONS)])
+
+    def step(count: int) -> None:
+        for action in islice(actions, count):
+            for i, env in enumerate(envs):
+                _, _, terminated, truncated, _ = env.step(action[i])
+                if terminated or truncated:
+                    env.reset()
+
+    step(WARM_UP)
     count = max(args.total_timesteps // args.num_envs, 1)
     start = time.perf_counter()
-    for action in islice(actions, count):
-        envs.step(action)
+    step(count)
     seconds, steps = time.perf_counter() - start, count * args.num_envs
-    envs.close()
+    for env in envs:
+        env.close()
     args.run_dir.mkdir(parents=True)
     summary = {"global_step": steps, "wall_seconds": seconds, "sps": steps / seconds}
     (args.run_dir / "summary.json").write_text(json.dumps(summary, indent=2))
@@ -102,8 +118,12 @@ def bare(script: ModuleType) -> None:
 if __name__ == "__main__":
     what, path = {"shares": shares, "bare": bare}[sys.argv[1]], Path(sys.argv[2]).resolve()
     sys.argv = [str(path), *sys.argv[3:]]
-    sys.path[0] = str(path.parent)  # in place of this folder, whose modules have common names
+    sys.path[0] = str(path.parent)  # instead of this folder, whose modules have common names
+    script = importlib.import_module(path.stem)
     try:
-        what(importlib.import_module(path.stem))
+        what(script, script.check_args(tyro.cli(script.Args)))
+    except script.BadInput as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
     except KeyboardInterrupt:
         sys.exit(130)
