@@ -632,7 +632,7 @@ if __name__ == "__main__" and "__file__" in globals():  # a notebook cell only d
     except (Exception, KeyboardInterrupt) as error:
         known = isinstance(error, (BadInput, Failure, KeyboardInterrupt))
         known |= getattr(error, "errno", None) in (EDQUOT, EFBIG, ENOSPC)  # of the event file
-        line = f"error: {' '.join(str(error).split()) or 'stopped'}"
+        line = f"error: {' '.join(str(error).split())}" if str(error) else "stopped"
         print(line if known else traceback.format_exc(), file=sys.stderr)
         status = {BadInput: 2, KeyboardInterrupt: 130}.get(type(error), 1)
         if args and status != 2 and (args.run_dir / "checkpoint.pt").exists():

@@ -146,7 +146,7 @@ def environments_table(rows: list[dict[str, str]], absent: set[str]) -> Table:
         missing = "could not be made" if env_id in absent else "-"
         lines.append([env_id, repeats(cells), *(spread(cell) if cell else missing for cell in cells)])
     caption = (
-        "Steps per second of the environments alone, as the scripts make them (SyncVectorEnv), with random actions "
+        "Steps per second of the environments alone, as the scripts make them, with random actions "
         "drawn beforehand; no policy, no learning. That is roughly the ceiling of a training run, not a bound: random "
         "actions end episodes early, and resets cost time. Steps of all environments together; median "
         "[lowest-highest] over n repeats, of each column where they differ."
