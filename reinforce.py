@@ -374,11 +374,10 @@ class Run(ExitStack):
         except (KeyError, OSError, RuntimeError, ValueError) as error:  # or other networks
             raise BadInput(f"cannot use {run_dir}: {error}; see --run-dir, --resume") from None
         say(f"{SCRIPT.name}: {args.env_id}, seed {args.seed}, {total_steps:,} steps, {run_dir}")
-        env = make_env(args, run_dir / "videos" if args.capture_video else None)
+        self.eval_env = env = make_env(args, run_dir / "videos" if args.capture_video else None)
         env.reset(seed=args.seed)
         if np.ndim(reward := env.step(env.action_space.sample())[1]):
             raise BadInput(f"{args.env_id} has rewards {reward}; they must be scalars")
-        self.eval_env = env
         if self.global_step < total_steps:  # a resumed run is unfinished again
             (run_dir / "summary.json").unlink(missing_ok=True)
         # A kill can leave the events ahead of the checkpoint: purge_step disowns the surplus.
@@ -464,13 +463,13 @@ def evaluate(actor: nn.Module, run: Run) -> dict:
             action = actor(torch.as_tensor(obs, dtype=torch.float32, device=args.device)).mode
             obs, reward, terminated, truncated, _ = env.step(action.cpu().numpy()[()])
             returns[episode] += reward
+            if not (np.isfinite(obs).all() and math.isfinite(reward)):
+                raise Failure(f"evaluation, episode {episode + 1}: not all numbers are finite")
             if terminated or truncated:
                 break
         else:
             say(f"evaluation episode {episode + 1} was cut after 10,000 steps")
     env.close()
-    if not np.isfinite(returns).all():
-        raise Failure("a return of the evaluation is not finite")
     run.writer.add_scalar("eval/episodic_return", returns.mean(), run.global_step)
     summary = {
         "env_id": args.env_id, "script": SCRIPT.name, "seed": args.seed,
@@ -481,7 +480,7 @@ def evaluate(actor: nn.Module, run: Run) -> dict:
         "eval_return_std": float(returns.std()), "eval_episodes": len(returns),
     }  # fmt: skip
     run.save(summary)
-    trained = summary["train_return_mean"] if run.episodes else "no episode ended"
+    trained = f"{np.mean(run.recent_returns):.1f}" if run.episodes else "no episode ended"
     evaluated = f"{returns.mean():.1f} +- {returns.std():.1f}"
     say(f"return at the end of training: {trained}; evaluation of the mode: {evaluated}")
     if args.capture_video:
