@@ -289,8 +289,8 @@ def train(args: Args) -> dict:
 
             # ---- LOG ----
             losses = {name: value.item() for name, value in parts.items()}
-            explained_variance = 1 - (returns - values).var() / (returns.var() + 1e-8)
-            losses["explained_variance"] = explained_variance.item()
+            unexplained, total = (returns - values).var(correction=0), returns.var(correction=0)
+            losses["explained_variance"] = (1 - unexplained / (total + 1e-8)).item()
             losses["learning_rate"] = optimizer.param_groups[0]["lr"]
             run.record_iteration(losses)
 
@@ -330,7 +330,9 @@ def say(text: str) -> None:
 
 def check_args(args: Args) -> Args:
     """A checked copy of `args` with run_dir filled in; to resume a run, with its own flags."""
-    args = replace(args, **{n: Path(p) for n in ("run_dir", "resume") if (p := vars(args)[n])})
+    complete = hasattr(args, "complete")  # set by __main__: all flags are meant as they are
+    plain = {k: v.item() if isinstance(v, np.generic) else v for k, v in asdict(args).items()}
+    args = Args(**plain | {k: Path(plain[k]) for k in ("run_dir", "resume") if plain[k]})
     for name, default in asdict(Args()).items():
         kind, value = int if type(default) is int else float, getattr(args, name)
         if type(default) in (int, float) or (name == "target_kl" and value is not None):
@@ -339,7 +341,7 @@ def check_args(args: Args) -> Args:
             if not within or kind(value) != value:
                 limits = f"{kind.__name__}, {least:g} to {most:g}"
                 raise BadInput(f"{name} must be {limits}, not {value}")
-            setattr(args, name, kind(value))  # 1e6 and NumPy's numbers become Python's own
+            setattr(args, name, kind(value))  # 1e6 is a number of steps
     try:
         args.env_kwargs = json.dumps({**json.loads(args.env_kwargs)})
     except (TypeError, ValueError) as error:
@@ -354,18 +356,18 @@ def check_args(args: Args) -> Args:
     path = args.resume.parent if args.resume.name == "checkpoint.pt" else args.resume
     try:
         checkpoint = torch.load(path / "checkpoint.pt", "cpu", weights_only=True)
-        own = asdict(Args(**checkpoint["args"])) | {"run_dir": path, "resume": path}
         if checkpoint["about"]["script"] != SCRIPT.name:
             raise ValueError(f"it is a run of {checkpoint['about']['script']}")
+        own = asdict(Args(**checkpoint["args"])) | {"run_dir": path, "resume": path}
     except Exception as error:  # reading a damaged file can raise anything
         raise BadInput(f"{SCRIPT.name} cannot resume {path}: {error}") from None
     flags = asdict(args)
-    if args.run_dir != path:  # flags at their default are taken as not given
+    if not complete:  # flags at their default are taken as not given
         flags = own | {k: value for k, value in flags.items() if value != getattr(Args, k)}
     for name in {"run_dir", *list(own)[: list(own).index("device")]} - {"total_timesteps"}:
         if flags[name] != own[name]:
             raise BadInput(f"to resume {path}, {name} must stay {own[name]}")
-    return Args(**flags | {"resume": path})
+    return Args(**flags | {"run_dir": path, "resume": path})
 
 
 def make_env(args: Args, video_dir: Path | None = None) -> gym.Env:
@@ -414,8 +416,14 @@ class Run(ExitStack):
         """Make the run directory, or restore all that `state` names from the one to resume."""
         args, run_dir, self.state = self.args, self.args.run_dir, state
         name = f"args-{datetime.now():%Y%m%d-%H%M%S-%f}.json" if args.resume else "args.json"
+        if run_dir.exists() and not args.resume:
+            raise BadInput(f"{run_dir} exists; name another --run-dir, or --resume it")
+        self.eval_env = env = make_env(args, run_dir / "videos" if args.capture_video else None)
+        env.reset(seed=args.seed)
+        if np.ndim(reward := env.step(env.action_space.sample())[1]):
+            raise BadInput(f"{args.env_id} has rewards {reward}; they must be scalars")
         try:
-            run_dir.mkdir(parents=True, exist_ok=args.resume is not None)
+            run_dir.mkdir(parents=True, exist_ok=bool(args.resume or args.capture_video))
             self.enter_context(FileLock(run_dir / "lock", timeout=0))  # freed when we die
             if args.resume:
                 was = torch.load(run_dir / "checkpoint.pt", "cpu", weights_only=True)
@@ -429,12 +437,8 @@ class Run(ExitStack):
                     say(f"changed since this run began: {', '.join(changed)}")
             (run_dir / name).write_text(json.dumps(asdict(args) | ABOUT, indent=2, default=str))
         except (KeyError, OSError, RuntimeError, ValueError) as error:  # or other networks
-            raise BadInput(f"cannot use {run_dir}: {error}; see --run-dir, --resume") from None
+            raise BadInput(f"cannot use {run_dir}: {error}") from None
         say(f"{SCRIPT.name}: {args.env_id}, seed {args.seed}, {total_steps:,} steps, {run_dir}")
-        self.eval_env = env = make_env(args, run_dir / "videos" if args.capture_video else None)
-        env.reset(seed=args.seed)
-        if np.ndim(reward := env.step(env.action_space.sample())[1]):
-            raise BadInput(f"{args.env_id} has rewards {reward}; they must be scalars")
         if self.global_step < total_steps:  # a resumed run is unfinished again
             (run_dir / "summary.json").unlink(missing_ok=True)
         # A kill can leave the events ahead of the checkpoint: purge_step disowns the surplus.
@@ -517,16 +521,18 @@ def evaluate(actor: nn.Module, run: Run) -> dict:
     for episode, seed in enumerate(seeds.tolist()):
         obs, _ = env.reset(seed=seed)
         for _ in range(10_000):
+            if not np.isfinite(obs).all():
+                raise Failure(f"evaluation episode {episode + 1}: an observation is not finite")
             action = actor(torch.as_tensor(obs, dtype=torch.float32, device=args.device)).mode
             obs, reward, terminated, truncated, _ = env.step(action.cpu().numpy()[()])
             returns[episode] += reward
-            if not (np.isfinite(obs).all() and math.isfinite(reward)):
-                raise Failure(f"evaluation, episode {episode + 1}: not all numbers are finite")
             if terminated or truncated:
                 break
         else:
             say(f"evaluation episode {episode + 1} was cut after 10,000 steps")
     env.close()
+    if not np.isfinite(returns).all():
+        raise Failure("a return of the evaluation is not finite")
     run.writer.add_scalar("eval/episodic_return", returns.mean(), run.global_step)
     summary = {
         "env_id": args.env_id, "script": SCRIPT.name, "seed": args.seed,
@@ -549,7 +555,10 @@ if __name__ == "__main__" and "__file__" in globals():  # a notebook cell only d
     args = None
     try:
         args = check_args(tyro.cli(Args))
-        train(tyro.cli(Args, default=args) if args.resume else args)  # given flags win
+        if args.resume:  # what is given wins, even where it equals the default
+            args = tyro.cli(Args, default=args)
+            args.complete = True
+        train(args)
     except (Exception, KeyboardInterrupt) as error:
         known = isinstance(error, (BadInput, Failure, KeyboardInterrupt))
         known |= getattr(error, "errno", None) in (EDQUOT, EFBIG, ENOSPC)  # of the event file

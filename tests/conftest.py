@@ -1,21 +1,14 @@
-"""Fixtures of all test files."""
+"""Settings for all tests."""
 
 import signal
 
-import pytest
-from helpers import SCRIPTS
 from hypothesis import settings
 
 # No test may fail because the machine is busy, or by chance on one day in a hundred.
 settings.register_profile("steady", deadline=None, derandomize=True)
 settings.load_profile("steady")
 
-# In the background of a shell SIGINT is ignored, and the programs under test would inherit that.
+# In the background of a shell SIGINT is ignored, and the programs under test would inherit
+# that.
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
-
-
-@pytest.fixture(params=SCRIPTS)
-def script(request) -> str:
-    """Each script's name in turn."""
-    return request.param

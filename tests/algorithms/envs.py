@@ -1,5 +1,7 @@
-"""Small environments whose properties the tests know exactly. Importing this module registers them."""
+"""Small environments whose properties the tests know exactly. Importing this module registers
+them; NAME-v0 has Discrete actions and NAMEBox-v0 continuous ones."""
 
+from pathlib import Path
 from typing import ClassVar
 
 import gymnasium as gym
@@ -8,20 +10,34 @@ from gymnasium import spaces
 
 
 class TwoStates(gym.Env):
-    """Two states visited in turn, s0 first, reward 1 for leaving s0 and 0 for leaving s1; actions do nothing.
+    """Two states visited in turn, s0 first, reward 1 for leaving s0 and 0 for leaving s1;
+    actions do nothing.
 
-    Each episode has `length` steps and ends by termination or by truncation. With discount gamma the values are
-    V(s0) = 1 / (1 - gamma^2), V(s1) = gamma V(s0) where only truncation ends an episode, whatever its length, and
-    V(s0) = 1, V(s1) = 0 where an episode terminates after two steps.
+    Each episode has `length` steps and ends by termination or by truncation. With discount
+    gamma the values are V(s0) = 1 / (1 - gamma^2), V(s1) = gamma V(s0) where only truncation
+    ends an episode, whatever its length, and V(s0) = 1, V(s1) = 0 where an episode terminates
+    after two steps. With `in_place` all observations are one array, written anew each time.
     """
 
-    def __init__(self, ends: str = "terminated", length: int = 2, continuous: bool = False):
+    def __init__(
+        self,
+        ends: str = "terminated",
+        length: int = 2,
+        continuous: bool = False,
+        in_place: bool = False,
+    ):
         self.ends, self.length = ends, length
+        self.buffer = np.zeros(2, np.float32) if in_place else None
         self.observation_space = spaces.Box(0.0, 1.0, (2,), np.float32)
-        self.action_space = spaces.Box(-1.0, 1.0, (1,), np.float32) if continuous else spaces.Discrete(2)
+        box = spaces.Box(-1.0, 1.0, (1,), np.float32)
+        self.action_space = box if continuous else spaces.Discrete(2)
 
     def _obs(self) -> np.ndarray:
-        return np.eye(2, dtype=np.float32)[self.t % 2]
+        obs = np.eye(2, dtype=np.float32)[self.t % 2]
+        if self.buffer is None:
+            return obs
+        self.buffer[:] = obs
+        return self.buffer
 
     def reset(self, *, seed=None, options=None):
         super().reset(seed=seed)
@@ -32,19 +48,26 @@ class TwoStates(gym.Env):
         reward = float(self.t % 2 == 0)
         self.t += 1
         end = self.t == self.length
-        return self._obs(), reward, end and self.ends == "terminated", end and self.ends == "truncated", {}
+        terminated, truncated = (
+            end and self.ends == kind for kind in ("terminated", "truncated")
+        )
+        return self._obs(), reward, terminated, truncated, {}
 
 
 class DictObs(gym.Env):
-    """Dict observations with a Discrete and a Box part; action 0 earns 1. Ten steps. Actions may start at `start`."""
+    """Dict observations with a Discrete and a Box part; action 0 earns 1. Ten steps. Actions
+    may start at `start`."""
 
     def __init__(self, continuous: bool = False, start: int = 0):
         self.continuous, self.start = continuous, start
-        self.observation_space = spaces.Dict({"phase": spaces.Discrete(3), "map": spaces.Box(-1.0, 1.0, (2, 2))})
-        self.action_space = spaces.Box(-1.0, 1.0, (2,)) if continuous else spaces.Discrete(3, start=start)
+        parts = {"phase": spaces.Discrete(3), "map": spaces.Box(-1.0, 1.0, (2, 2))}
+        self.observation_space = spaces.Dict(parts)
+        box = spaces.Box(-1.0, 1.0, (2,))
+        self.action_space = box if continuous else spaces.Discrete(3, start=start)
 
     def _obs(self) -> dict:
-        return {"phase": self.t % 3, "map": self.np_random.uniform(-1, 1, (2, 2)).astype(np.float32)}
+        noise = self.np_random.uniform(-1, 1, (2, 2)).astype(np.float32)
+        return {"phase": self.t % 3, "map": noise}
 
     def reset(self, *, seed=None, options=None):
         super().reset(seed=seed)
@@ -54,57 +77,171 @@ class DictObs(gym.Env):
     def step(self, action):
         assert self.action_space.contains(action), f"{action} is not in {self.action_space}"
         self.t += 1
-        reward = -float(np.square(action).sum()) if self.continuous else float(action == self.start)
+        cost = float(np.square(action).sum())
+        reward = -cost if self.continuous else float(action == self.start)
         return self._obs(), reward, False, self.t == 10, {}
 
 
 class Tape(gym.Env):
-    """Random observations, rewards and ends, all noted: `Tape.episodes` gets one list of transitions per reset.
+    """Random observations, rewards and ends, all noted: `Tape.episodes` gets one list of
+    transitions per reset.
 
-    A transition is (obs, action, reward, next_obs, terminated, truncated). Episodes end by both ways.
+    A transition is (obs, action, reward, next_obs, terminated, truncated). Episodes end both
+    ways. Observations have mean `shift` and std `scale`, rewards std `reward_scale`.
     """
 
     episodes: ClassVar[list[list[tuple]]] = []
 
-    def __init__(self, continuous: bool = False):
-        self.observation_space = spaces.Box(-10.0, 10.0, (3,), np.float32)
-        self.action_space = spaces.Box(-0.5, 0.5, (2,), np.float32) if continuous else spaces.Discrete(3)
+    def __init__(
+        self,
+        continuous: bool = False,
+        shift: float = 0.0,
+        scale: float = 1.0,
+        reward_scale: float = 1.0,
+        p_end: float = 0.1,
+    ):
+        self.shift, self.scale, self.reward_scale, self.p_end = (
+            shift,
+            scale,
+            reward_scale,
+            p_end,
+        )
+        self.observation_space = spaces.Box(-np.inf, np.inf, (3,), np.float32)
+        box = spaces.Box(-0.5, 0.5, (2,), np.float32)
+        self.action_space = box if continuous else spaces.Discrete(3)
+
+    def _obs(self) -> np.ndarray:
+        return (self.shift + self.scale * self.np_random.normal(size=3)).astype(np.float32)
 
     def reset(self, *, seed=None, options=None):
         super().reset(seed=seed)
-        self.obs = self.np_random.normal(size=3).astype(np.float32)
+        self.obs = self._obs()
         self.episode = []
         Tape.episodes.append(self.episode)
         return self.obs, {}
 
     def step(self, action):
-        obs, self.obs = self.obs, self.np_random.normal(size=3).astype(np.float32)
-        reward = float(self.np_random.normal())
-        terminated, truncated = bool(self.np_random.random() < 0.1), bool(self.np_random.random() < 0.1)
+        obs, self.obs = self.obs, self._obs()
+        reward = float(self.reward_scale * self.np_random.normal())
+        terminated, truncated = (bool(self.np_random.random() < self.p_end) for _ in range(2))
         self.episode.append((obs, np.array(action), reward, self.obs, terminated, truncated))
         return self.obs, reward, terminated, truncated, {}
 
 
-class Poison(gym.Env):
-    """Harmless until `after` steps have been made in this process; from then on every reward is nan."""
+class Faulty(gym.Env):
+    """Episodes of five steps, reward 1 a step, harmless except for one fault: at step `at` of
+    this process, or of the reset that follows it, whichever `kind` names.
 
-    steps = 0
+    Kinds: reward, obs, reset (its observation): these give `value`; step, ValueError; file, an
+    OSError. At `at` 0 nothing ever happens.
+    """
 
-    def __init__(self, after: int = 100, continuous: bool = False):
-        self.after = after
-        self.observation_space = spaces.Box(0.0, 1.0, (1,), np.float32)
-        self.action_space = spaces.Box(-1.0, 1.0, (1,), np.float32) if continuous else spaces.Discrete(2)
+    steps: ClassVar[int] = 0
+
+    def __init__(
+        self,
+        kind: str = "reward",
+        at: int = 0,
+        value: float = float("nan"),
+        continuous: bool = False,
+    ):
+        self.kind, self.at, self.value = kind, at, value
+        self.observation_space = spaces.Box(-np.inf, np.inf, (2,), np.float32)
+        box = spaces.Box(-1.0, 1.0, (1,), np.float32)
+        self.action_space = box if continuous else spaces.Discrete(2)
+
+    def _obs(self, bad: bool) -> np.ndarray:
+        return np.array([self.value if bad else 0.5, self.t], np.float32)
 
     def reset(self, *, seed=None, options=None):
         super().reset(seed=seed)
         self.t = 0
+        due = self.kind == "reset" and 0 < self.at <= Faulty.steps
+        if due:
+            self.at = 0
+        return self._obs(due), {}
+
+    def step(self, action):
+        Faulty.steps += 1
+        self.t += 1
+        now = Faulty.steps == self.at
+        if now and self.kind == "step":
+            raise ValueError("the simulator is lost")
+        if now and self.kind == "file":
+            Path("/nowhere/level_9.map").read_text()
+        reward = self.value if now and self.kind == "reward" else 1.0
+        return self._obs(now and self.kind == "obs"), reward, self.t == 5, False, {}
+
+
+class Dial(gym.Env):
+    """One step, no state: the reward falls linearly from 1 at `target` with the mean distance
+    in units of half the range. A uniformly random policy earns about 0.5. Actions are noted."""
+
+    actions: ClassVar[list[np.ndarray]] = []
+
+    def __init__(self, low=(900.0,), high=(940.0,), target=(931.0,), dtype: str = "float32"):
+        self.low, self.high, self.target = (np.array(x, float) for x in (low, high, target))
+        self.observation_space = spaces.Box(-1.0, 1.0, (1,))
+        self.action_space = spaces.Box(
+            self.low.astype(dtype), self.high.astype(dtype), dtype=np.dtype(dtype).type
+        )
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
         return np.zeros(1, np.float32), {}
 
     def step(self, action):
-        Poison.steps += 1
+        assert self.action_space.contains(action), f"{action!r} is not in {self.action_space}"
+        Dial.actions.append(action)
+        with np.errstate(invalid="ignore"):
+            distance = np.abs(action - self.target) / ((self.high - self.low) / 2)
+        return np.zeros(1, np.float32), float(1 - np.mean(distance)), True, False, {}
+
+
+class Gossip(gym.Env):
+    """Episodes of random length whose infos change their type and shape from step to step."""
+
+    def __init__(self, continuous: bool = False):
+        self.observation_space = spaces.Box(-1.0, 1.0, (1,))
+        self.action_space = spaces.Box(-1.0, 1.0, (1,)) if continuous else spaces.Discrete(2)
+
+    def _info(self) -> dict:
+        kinds = [None, self.t, "word", np.zeros((self.t, 2)), {"deep": [self.t]}, object()]
+        return {"news": kinds[self.t % len(kinds)], f"key{self.t}": self.t, "final_obs": "mine"}
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.t, self.length = 0, int(self.np_random.integers(3, 12))
+        return np.zeros(1, np.float32), self._info()
+
+    def step(self, action):
         self.t += 1
-        reward = 1.0 if Poison.steps < self.after else float("nan")
-        return np.zeros(1, np.float32), reward, self.t == 5, False, {}
+        return np.zeros(1, np.float32), 1.0, self.t == self.length, False, self._info()
+
+
+class Odd(Gossip):
+    """Its reward is what the test wants: not a scalar."""
+
+    def __init__(self, reward=(1.0, 2.0), **kwargs):
+        super().__init__(**kwargs)
+        self.reward = np.array(reward)
+
+    def step(self, action):
+        obs, _, *rest = super().step(action)
+        return obs, self.reward, *rest
+
+
+class Endless(Gossip):
+    """One episode that never ends, unless `length` is given."""
+
+    def __init__(self, length: int = -1, **kwargs):
+        super().__init__(**kwargs)
+        self.asked = length
+
+    def reset(self, *, seed=None, options=None):
+        obs, info = super().reset(seed=seed)
+        self.length = self.asked
+        return obs, info
 
 
 class Unfit(gym.Env):
@@ -114,17 +251,71 @@ class Unfit(gym.Env):
         self.action_space, self.observation_space = actions, observations
 
 
-box, discrete = spaces.Box(-1.0, 1.0, (1,)), spaces.Discrete(2)
-gym.register("TwoStates-v0", TwoStates)
-gym.register("TwoStatesBox-v0", TwoStates, kwargs={"continuous": True})
-gym.register("DictObs-v0", DictObs)
-gym.register("DictObsBox-v0", DictObs, kwargs={"continuous": True})
+class Prose(gym.Space):
+    """A space of the user's own, which Gymnasium cannot flatten."""
+
+    def __init__(self):
+        super().__init__((), str)
+
+    def sample(self, mask=None, probability=None):
+        return "once"
+
+    def contains(self, x):
+        return isinstance(x, str)
+
+
+class BrokenConstructor(gym.Env):
+    """A bug of the user's own in __init__, of the kind asked for."""
+
+    def __init__(self, kind: str, continuous: bool = False):
+        if kind == "type":
+            settings = None
+            settings["width"]
+        if kind == "import":
+            from math import cubic_root  # noqa: F401
+        if kind == "module":
+            import a_module_of_mine_that_is_missing  # noqa: F401
+        if kind == "file":
+            Path("assets/of_mine.xml").read_text()
+        if kind == "argument":
+            register("Mine", Tape, entry_point=Tape)
+
+
+def register(name: str, entry_point, **kwargs) -> None:
+    """Both versions of an environment."""
+    gym.register(f"{name}-v0", entry_point, kwargs=kwargs)
+    gym.register(f"{name}Box-v0", entry_point, kwargs=kwargs | {"continuous": True})
+
+
+register("TwoStates", TwoStates)
+register("TwoStatesCut", TwoStates, ends="truncated", length=3)
+register("TwoStatesInPlace", TwoStates, ends="truncated", length=3, in_place=True)
+register("DictObs", DictObs)
+register("Tape", Tape)
+register("Faulty", Faulty)
+register("Gossip", Gossip)
+register("Odd", Odd)
+register("Endless", Endless)
+register("BrokenConstructor", BrokenConstructor)
 gym.register("StartAtFive-v0", DictObs, kwargs={"start": 5})
-gym.register("Tape-v0", Tape)
-gym.register("TapeBox-v0", Tape, kwargs={"continuous": True})
-gym.register("Poison-v0", Poison)
-gym.register("PoisonBox-v0", Poison, kwargs={"continuous": True})
-gym.register("MultiDiscrete-v0", Unfit, kwargs={"actions": spaces.MultiDiscrete([2, 2]), "observations": box})
-gym.register("Matrix-v0", Unfit, kwargs={"actions": spaces.Box(-1.0, 1.0, (2, 2)), "observations": box})
-gym.register("Sequence-v0", Unfit, kwargs={"actions": discrete, "observations": spaces.Sequence(box)})
-gym.register("SequenceBox-v0", Unfit, kwargs={"actions": box, "observations": spaces.Sequence(box)})
+gym.register("Dial-v0", Dial)
+
+box, discrete = spaces.Box(-1.0, 1.0, (1,)), spaces.Discrete(2)
+unfit = {
+    "MultiDiscrete": (spaces.MultiDiscrete([2, 2]), box),
+    "Matrix": (spaces.Box(-1.0, 1.0, (2, 2)), box),
+    "Nothing": (spaces.Box(-1.0, 1.0, (0,)), box),
+    "Integer": (spaces.Box(0, 9, (2,), np.int64), box),
+    "Byte": (spaces.Box(0, 255, (2,), np.uint8), box),
+}
+for name, observations in {
+    "Sequence": spaces.Sequence(box),
+    "NestedSequence": spaces.Dict(a=box, b=spaces.Tuple([spaces.Sequence(box)])),
+    "Prose": Prose(),
+    "NestedProse": spaces.Dict(a=box, b=spaces.Dict(c=Prose())),
+    "Blind": spaces.Box(-1.0, 1.0, (0,)),
+}.items():
+    unfit |= {name: (discrete, observations), f"{name}Box": (box, observations)}
+for name, (actions, observations) in unfit.items():
+    spaces_of = {"actions": actions, "observations": observations}
+    gym.register(f"{name}-v0", Unfit, kwargs=spaces_of)

@@ -11,12 +11,19 @@ from pathlib import Path
 from types import ModuleType
 
 import numpy as np
+import pytest
 import torch
 from envs import Tape  # which registers the test environments
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parent.parent.parent
 SCRIPTS = ["reinforce", "reinforce_baseline", "a2c", "trpo", "ppo", "ppo_continuous"]
 WITH_GAE = ["a2c", "trpo", "ppo", "ppo_continuous"]
+
+# The scaffold is one text in all scripts (test_siblings.py), except the action lines of
+# ppo_continuous.py: two scripts try it, and a third where REINFORCE's loop is what matters.
+pair = pytest.mark.parametrize("script", ["ppo", "ppo_continuous"])
+loops = pytest.mark.parametrize("script", ["reinforce", "ppo", "ppo_continuous"])
 
 
 def module(name: str) -> ModuleType:
@@ -32,45 +39,97 @@ def env_id(script: str, discrete: str) -> str:
     return discrete.replace("-v", "Box-v") if script == "ppo_continuous" else discrete
 
 
+def benchmark_env(script: str) -> str:
+    return "Pendulum-v1" if script == "ppo_continuous" else "CartPole-v1"
+
+
 def small(script: str) -> dict:
     """Flags that make an iteration of `script` short: 16 steps in each of 2 environments."""
     flags = {"num_envs": 2, "num_steps": 16, "num_minibatches": 2, "eval_episodes": 2}
     return {name: value for name, value in flags.items() if name in fields(script)}
 
 
-def train(script: str, run_dir: Path, **flags) -> tuple[dict, dict]:
-    """Run `script` in this process; return its summary and its last checkpoint."""
-    args = module(script).Args(run_dir=run_dir, **(small(script) | flags))
-    summary = module(script).train(args)
-    return summary, torch.load(run_dir / "checkpoint.pt", weights_only=True)
-
-
-def command(script: str | Path, *arguments: object, **flags) -> list[str]:
-    """The command line that runs `script` with small iterations."""
-    path = ROOT / f"{script}.py" if isinstance(script, str) else script
-    pairs = [(f"--{name.replace('_', '-')}", value) for name, value in flags.items()]
-    return [sys.executable, str(path), *map(str, arguments), *(str(word) for pair in pairs for word in pair)]
-
-
-def run(script: str | Path, *arguments: object, cwd: Path, **flags) -> subprocess.CompletedProcess:
-    """Run `script` as a program in `cwd`; the test environments can be named as envs:NAME."""
-    environment = os.environ | {"PYTHONPATH": str(ROOT / "tests")}
-    return subprocess.run(
-        command(script, *arguments, **flags), cwd=cwd, env=environment, capture_output=True, text=True, timeout=120
-    )
+def checkpoint_of(run_dir: Path) -> dict:
+    return torch.load(run_dir / "checkpoint.pt", weights_only=True)
 
 
 def summary_of(run_dir: Path) -> dict:
     return json.loads((run_dir / "summary.json").read_text())
 
 
-def transitions(num_envs: int, num_steps: int, drawn_actions: np.ndarray | None = None) -> list[list[tuple]]:
-    """What the environments saw, cut to the segment: num_steps transitions for each of them, in order.
+def train(script: str, run_dir: Path, **flags) -> tuple[dict, dict]:
+    """Run `script` in this process; return its summary and its last checkpoint."""
+    args = module(script).Args(run_dir=run_dir, **(small(script) | flags))
+    summary = module(script).train(args)
+    return summary, checkpoint_of(run_dir)
 
-    Tape starts an episode list at every reset, in the order of resets; environments are told apart by their streams:
-    the first num_envs lists are theirs in turn, and a new list belongs to the environment whose episode just ended.
+
+def command(script: str | Path, *arguments: object, **flags) -> list[str]:
+    """The command line that runs `script` with small iterations."""
+    path = ROOT / f"{script}.py" if isinstance(script, str) else script
+    pairs = [(f"--{name.replace('_', '-')}", value) for name, value in flags.items()]
+    words = [sys.executable, path, *arguments, *(word for pair in pairs for word in pair)]
+    return [str(word) for word in words]
+
+
+def environment(**more: str) -> dict[str, str]:
+    """Environment variables with which programs can name the test environments as envs:NAME."""
+    return os.environ | {"PYTHONPATH": str(ROOT / "tests" / "algorithms")} | more
+
+
+def run(
+    script: str | Path, *arguments: object, cwd: Path, **flags
+) -> subprocess.CompletedProcess:
+    """Run `script` as a program in `cwd`."""
+    return subprocess.run(
+        command(script, *arguments, **flags),
+        cwd=cwd, env=environment(), capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+
+
+def scalars(run_dir: Path) -> dict[str, list]:
+    """All scalar events of a run by tag, in the order of their steps, as TensorBoard has
+    them."""
+    events = EventAccumulator(str(run_dir), size_guidance={"scalars": 0}).Reload()
+    return {tag: events.Scalars(tag) for tag in events.Tags()["scalars"]}
+
+
+def copied(state: dict) -> dict:
+    """A deep copy of a state_dict, or of a nest of them."""
+    return {
+        key: copied(value)
+        if isinstance(value, dict)
+        else value.clone()
+        if isinstance(value, torch.Tensor)
+        else value
+        for key, value in state.items()
+    }
+
+
+def networks(run) -> dict[str, dict]:
+    """The networks of a Run as they are now."""
+    return {
+        name: copied(run.state[name].state_dict())
+        for name in ("actor", "critic")
+        if name in run.state
+    }
+
+
+def training_episodes() -> list[list[tuple]]:
+    """What the training environments saw, one list of transitions for each reset. The first is
+    left out: an episode of one step in the evaluation environment, before the training."""
+    return Tape.episodes[1:]
+
+
+def transitions(
+    num_envs: int, num_steps: int, drawn_actions: np.ndarray | None = None
+) -> list[list[tuple]]:
+    """What the environments saw, cut to the segment: num_steps transitions for each, in order.
+
+    Tape starts an episode list at every reset, in the order of resets. The first num_envs lists
+    belong to the environments in turn, and a new list to the one whose episode just ended.
     """
-    episodes = list(Tape.episodes)
+    episodes = training_episodes()
     owner = {i: i for i in range(num_envs)}
     tapes, following = [[] for _ in range(num_envs)], num_envs
     position = dict.fromkeys(range(num_envs), 0)
@@ -82,7 +141,7 @@ def transitions(num_envs: int, num_steps: int, drawn_actions: np.ndarray | None 
             if step[4] or step[5]:
                 owner[env], position[env] = following, 0
                 following += 1
-    if drawn_actions is not None:  # the environment saw clipped ones; what is learned from are those drawn
+    if drawn_actions is not None:  # not those that the environment saw, clipped and rescaled
         tapes = [
             [(step[0], drawn_actions[t, env], *step[2:]) for t, step in enumerate(tape)]
             for env, tape in enumerate(tapes)

@@ -1,7 +1,7 @@
 """Every script learns, from its default flags, what a broken update cannot.
 
-A random policy scores 22 on CartPole-v1 and -1200 on Pendulum-v1. The bars lie below the worst of the ten seeds in
-benchmark/results/defaults.
+A random policy scores 22 on CartPole-v1 and -1200 on Pendulum-v1. The bars lie below the worst
+of the ten seeds in benchmark/results/defaults.
 """
 
 import pytest

@@ -1,9 +1,10 @@
-"""The scripts as programs, each copied alone into an empty folder: what they print, leave behind and survive."""
+"""The scripts as programs: what they print, leave behind and survive."""
 
 import hashlib
 import json
 import os
 import resource
+import shlex
 import shutil
 import signal
 import subprocess
@@ -15,50 +16,52 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from envs import Poison
-from helpers import ROOT, command, env_id, fields, module, run, summary_of, train
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from helpers import (
+    ROOT,
+    SCRIPTS,
+    benchmark_env,
+    checkpoint_of,
+    command,
+    env_id,
+    environment,
+    fields,
+    loops,
+    module,
+    pair,
+    run,
+    scalars,
+    small,
+    summary_of,
+    train,
+)
 
+PATIENCE = 120  # seconds that a test waits for what must happen; the machine may be busy
 SUMMARY = {
-    "env_id": str, "script": str, "seed": int, "global_step": int, "wall_seconds": float, "sps": float,
-    "train_return_mean": float, "train_episodes": int, "eval_return_mean": float, "eval_return_std": float,
-    "eval_episodes": int,
+    "env_id": str, "script": str, "seed": int, "global_step": int, "wall_seconds": float,
+    "sps": float, "train_return_mean": float, "train_episodes": int, "eval_return_mean": float,
+    "eval_return_std": float, "eval_episodes": int,
 }  # fmt: skip
 
 
-@pytest.fixture
-def alone(script, tmp_path) -> Path:
-    """The script in a folder that holds nothing else."""
-    folder = tmp_path / "alone"
-    folder.mkdir()
-    return Path(shutil.copy(ROOT / f"{script}.py", folder))
-
-
-def scalars(run_dir: Path) -> dict[str, list]:
-    """All scalar events of a run by tag, in the order of their steps."""
-    events = EventAccumulator(str(run_dir), size_guidance={"scalars": 0}).Reload()
-    return {tag: events.Scalars(tag) for tag in events.Tags()["scalars"]}
-
-
 def small_flags(script: str) -> dict:
-    flags = {"num_envs": 2, "num_steps": 32, "num_minibatches": 2, "eval_episodes": 3}
-    return {name: value for name, value in flags.items() if name in fields(script)}
+    return small(script) | ({"num_steps": 32} if "num_steps" in fields(script) else {})
 
 
-def benchmark_env(script: str) -> str:
-    return "Pendulum-v1" if script == "ppo_continuous" else "CartPole-v1"
-
-
-def test_a_run_from_the_outside(script, alone):
-    """Everything that the run directory promises, from a run in an empty folder with no run directory named."""
-    env = benchmark_env(script)
-    result = run(alone, cwd=alone.parent, env_id=env, total_timesteps=1000, seed=3, **small_flags(script))
+def test_a_run_from_the_outside(script, tmp_path):
+    """Everything that the run directory promises, from a run of the file alone in an empty
+    folder, with no run directory named."""
+    env, folder = benchmark_env(script), tmp_path / "alone"
+    folder.mkdir()
+    alone = Path(shutil.copy(ROOT / f"{script}.py", folder))
+    result = run(
+        alone, cwd=folder, env_id=env, total_timesteps=1000, seed=3, **small_flags(script)
+    )
     assert result.returncode == 0, result.stderr
     assert result.stderr == ""
-    assert "evaluation: return" in result.stdout
-    (run_dir,) = (alone.parent / "runs").iterdir()
+    assert "evaluation of the mode: " in result.stdout
+    (run_dir,) = (folder / "runs").iterdir()
     assert run_dir.name.startswith(f"{env}__{script}__3__")
-    assert sorted(p.name for p in alone.parent.iterdir()) == sorted([alone.name, "runs"])
+    assert sorted(p.name for p in folder.iterdir()) == sorted([alone.name, "runs"])
 
     args = json.loads((run_dir / "args.json").read_text())
     assert fields(script) <= set(args)
@@ -70,49 +73,34 @@ def test_a_run_from_the_outside(script, alone):
     summary = summary_of(run_dir)
     assert {name: type(value) for name, value in summary.items()} == SUMMARY
     assert 936 <= summary["global_step"] <= 1000
-    assert summary["eval_episodes"] == 3
+    assert summary["eval_episodes"] == 2
 
     events = scalars(run_dir)
     returns, lengths = events["charts/episodic_return"], events["charts/episodic_length"]
     assert len(returns) == len(lengths) == summary["train_episodes"]
-    assert np.mean([e.value for e in returns[-100:]]) == pytest.approx(summary["train_return_mean"], rel=1e-5)
+    recent = np.mean([e.value for e in returns[-100:]])
+    assert recent == pytest.approx(summary["train_return_mean"], rel=1e-5)
     if env == "CartPole-v1":  # one point a step
         assert [e.value for e in returns] == [e.value for e in lengths]
     else:
         assert {e.value for e in lengths} == {200.0}
         assert {e.step for e in lengths} == {400, 800}
-    assert events["eval/episodic_return"][0].value == pytest.approx(summary["eval_return_mean"], rel=1e-5)
+    evaluated = events["eval/episodic_return"][0].value
+    assert evaluated == pytest.approx(summary["eval_return_mean"], rel=1e-5)
     assert "charts/SPS" in events
     assert sum(tag.startswith("losses/") for tag in events) >= 3
-
-    checkpoint = torch.load(run_dir / "checkpoint.pt", weights_only=True)
-    assert checkpoint["global_step"] == summary["global_step"]
-
-
-@pytest.mark.parametrize("name", ["DictObs-v0", "StartAtFive-v0", "Taxi-v4", "Blackjack-v1"])
-def test_observations_are_flattened_and_actions_shifted(script, name, tmp_path):
-    """Dict, Discrete and Tuple observations; actions that do not count from 0 (the environment checks them)."""
-    if script == "ppo_continuous":
-        if name != "DictObs-v0":
-            pytest.skip("has no version with Box actions")
-        name = "DictObsBox-v0"
-    summary, checkpoint = train(script, tmp_path / "run", env_id=name, total_timesteps=600)
-    assert summary["train_episodes"] > 0
-    width = {"DictObs-v0": 7, "DictObsBox-v0": 7, "StartAtFive-v0": 7, "Taxi-v4": 500, "Blackjack-v1": 45}[name]
-    first = next(value for key, value in checkpoint["actor"].items() if key.endswith("0.weight"))
-    assert first.shape == (64, width)
+    assert checkpoint_of(run_dir)["counters"][0] == summary["global_step"]
 
 
 def test_same_seed_same_bits_other_seed_other_bits(script, tmp_path):
     """One of the two runs in a process of its own."""
-    env = benchmark_env(script)
-    flags = {"env_id": env, "total_timesteps": 500}
-    result = run(script, cwd=tmp_path, run_dir=tmp_path / "a", **flags, **small_flags(script))
+    flags = {"env_id": benchmark_env(script), "total_timesteps": 500} | small_flags(script)
+    result = run(script, cwd=tmp_path, run_dir=tmp_path / "a", **flags)
     assert result.returncode == 0, result.stderr
-    a = torch.load(tmp_path / "a" / "checkpoint.pt", weights_only=True)
-    _, b = train(script, tmp_path / "b", **flags, **small_flags(script))
-    _, c = train(script, tmp_path / "c", seed=2, **flags, **small_flags(script))
-    assert a["recent_returns"] == b["recent_returns"] != c["recent_returns"]
+    a = checkpoint_of(tmp_path / "a")
+    _, b = train(script, tmp_path / "b", **flags)
+    _, c = train(script, tmp_path / "c", seed=2, **flags)
+    assert a["counters"][3] == b["counters"][3] != c["counters"][3]
     for key, value in a["actor"].items():
         assert torch.equal(value, b["actor"][key])
     assert any(not torch.equal(value, c["actor"][key]) for key, value in a["actor"].items())
@@ -120,104 +108,241 @@ def test_same_seed_same_bits_other_seed_other_bits(script, tmp_path):
         assert summary_of(tmp_path / "a")[key] == summary_of(tmp_path / "b")[key]
 
 
-def start(script, cwd: Path, **flags) -> subprocess.Popen:
-    environment = os.environ | {"PYTHONPATH": str(ROOT / "tests"), "PYTHONUNBUFFERED": "1"}
+def start(script, cwd: Path, *arguments, **flags) -> subprocess.Popen:
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    return subprocess.Popen(command(script, **flags), cwd=cwd, env=environment, **pipes)
+    words = command(script, *arguments, **flags)
+    return subprocess.Popen(words, cwd=cwd, env=environment(PYTHONUNBUFFERED="1"), **pipes)
 
 
 def wait_for_progress(process: subprocess.Popen, run_dir: Path) -> int:
     """Wait until a checkpoint beyond the first has been written; return its step."""
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + PATIENCE
     while time.monotonic() < deadline:
         assert process.poll() is None, process.stderr.read()
         try:
-            step = torch.load(run_dir / "checkpoint.pt", weights_only=True)["global_step"]
+            step = checkpoint_of(run_dir)["counters"][0]
         except FileNotFoundError:
             step = 0
-        if step > 2000:
+        if step > 1000:
             return step
         time.sleep(0.05)
     raise AssertionError("no progress")
 
 
-@pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGINT])
-def test_killed_or_interrupted_and_resumed_to_the_end(script, sent, tmp_path):
+@loops
+def test_killed_anywhere_and_resumed_to_the_end(script, tmp_path):
+    """While it runs, no other process can use its directory; when it has died, one can."""
     run_dir, env = tmp_path / "run", benchmark_env(script)
-    flags = small_flags(script) | {"env_id": env, "run_dir": run_dir, "checkpoint_interval": 0.1}
+    flags = small_flags(script) | {
+        "env_id": env,
+        "run_dir": run_dir,
+        "checkpoint_interval": 0.1,
+    }
     process = start(script, tmp_path, total_timesteps=1_000_000, **flags)
     step = wait_for_progress(process, run_dir)
-    process.send_signal(sent)
-    _, stderr = process.communicate(timeout=30)
-    if sent == signal.SIGINT:
-        assert process.returncode == 130
-        assert stderr.strip() == f"stopped; go on with: python {script}.py --resume {run_dir}"
-    else:
-        assert process.returncode == -signal.SIGKILL
+    other = run(script, cwd=tmp_path, resume=run_dir)
+    assert other.returncode == 2
+    assert f"cannot use {run_dir}" in other.stderr
+    assert len(other.stderr.strip().splitlines()) == 1
+    assert process.poll() is None
+    process.kill()
+    process.communicate(timeout=PATIENCE)
+    assert process.returncode == -signal.SIGKILL
     assert not (run_dir / "summary.json").exists()
 
-    before = torch.load(run_dir / "checkpoint.pt", weights_only=True)
-    assert before["global_step"] >= step
-    total = before["global_step"] + 2000
+    before = checkpoint_of(run_dir)
+    reached = before["counters"][0]
+    assert reached >= step
+    total = reached + 1000
     result = run(script, cwd=tmp_path, resume=run_dir, total_timesteps=total)
     assert result.returncode == 0, result.stderr
-    assert f"resumed at step {before['global_step']:,} with fresh episodes" in result.stdout
+    assert f"resuming at step {reached:,}; episodes and noise are new" in result.stdout
     summary = summary_of(run_dir)
     assert total - 64 < summary["global_step"] <= total
-    assert summary["wall_seconds"] > before["seconds"]
-    after = torch.load(run_dir / "checkpoint.pt", weights_only=True)
-    assert after["iteration"] > before["iteration"]
-    assert any(not torch.equal(after["actor"][name], value) for name, value in before["actor"].items())
-
-    returns = scalars(run_dir)["charts/episodic_return"]
-    steps = [e.step for e in returns]
+    assert summary["wall_seconds"] > before["counters"][2]
+    after = checkpoint_of(run_dir)
+    assert any(
+        not torch.equal(after["actor"][k], value) for k, value in before["actor"].items()
+    )
+    steps = [e.step for e in scalars(run_dir)["charts/episodic_return"]]
     assert steps == sorted(steps)
-    assert len(returns) == summary["train_episodes"], "the event files hold an episode twice, or lost one"
+    assert len(steps) == summary["train_episodes"], "an episode is there twice, or lost"
 
 
-def test_a_finished_run_can_be_evaluated_again_and_trained_on(tmp_path):
-    run_dir = tmp_path / "run"
-    flags = small_flags("ppo") | {"env_id": "CartPole-v1", "run_dir": run_dir, "total_timesteps": 640}
-    assert run("ppo", cwd=tmp_path, **flags).returncode == 0
-    first = summary_of(run_dir)
-    result = run("ppo", cwd=tmp_path, resume=run_dir, eval_episodes=5)
+@pair
+def test_the_first_interrupt_saves_and_prints_a_hint_that_can_be_pasted(script, tmp_path):
+    """A script and a run directory whose names hold spaces and quotes; a long interval, so that
+    what is saved was saved because of the interrupt. The hint, pasted, resumes to the end."""
+    folder = tmp_path / "it's my folder"
+    folder.mkdir()
+    alone = Path(shutil.copy(ROOT / f"{script}.py", folder / f"{script} copy.py"))
+    run_dir = folder / "run of mine"
+    flags = small_flags(script) | {"env_id": benchmark_env(script), "run_dir": run_dir}
+    process = start(alone, folder, total_timesteps=1_000_000, checkpoint_interval=1e6, **flags)
+    deadline = time.monotonic() + PATIENCE
+    while not list(run_dir.glob("checkpoint.pt")):
+        assert process.poll() is None, process.stderr.read()
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    time.sleep(0.5)
+    process.send_signal(signal.SIGINT)
+    _, stderr = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 130
+    error, hint = stderr.strip().splitlines()
+    assert error == "stopped"
+    reached = checkpoint_of(run_dir)["counters"][0]
+    assert reached > 0
+    assert not (run_dir / "summary.json").exists()
+    prefix = "resume with: "
+    assert hint.startswith(prefix)
+    words = shlex.split(hint.removeprefix(prefix))
+    assert words == ["python", str(alone), "--resume", str(run_dir)]
+    pasted = f"{hint.removeprefix(prefix)} --total-timesteps {reached + 128}"
+    path = environment(PATH=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
+    result = subprocess.run(
+        pasted,
+        shell=True,
+        cwd=folder,
+        env=path,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+    )
     assert result.returncode == 0, result.stderr
-    assert summary_of(run_dir)["eval_episodes"] == 5
-    assert summary_of(run_dir)["global_step"] == first["global_step"] == 640
-    assert run("ppo", cwd=tmp_path, resume=run_dir, total_timesteps=1280).returncode == 0
-    assert summary_of(run_dir)["global_step"] == 1280
+    assert summary_of(run_dir)["global_step"] > reached
 
 
-def test_help_reads_like_documentation(script, tmp_path):
-    result = run(script, "--help", cwd=tmp_path)
+def test_the_second_interrupt_stops_at_once(tmp_path):
+    """An environment that hangs in the middle of an iteration: the first Ctrl-C waits for the
+    iteration's end, the second does not. The last checkpoint stays."""
+    (tmp_path / "stuck.py").write_text(
+        "import pathlib, time\n"
+        "import gymnasium as gym\n"
+        "from envs import TwoStates\n"
+        "class Stuck(TwoStates):\n"
+        "    n = 0\n"
+        "    def step(self, action):\n"
+        "        Stuck.n += 1\n"
+        "        if Stuck.n == 200:\n"
+        "            pathlib.Path('stuck').touch()\n"
+        "            end = time.monotonic() + 300\n"
+        "            while time.monotonic() < end:\n"
+        "                time.sleep(0.01)\n"
+        "        return super().step(action)\n"
+        "gym.register('Stuck-v0', Stuck)\n"
+    )
+    run_dir = tmp_path / "run"
+    flags = {"env_id": "stuck:Stuck-v0", "run_dir": run_dir, "num_envs": 2, "num_steps": 16}
+    words = command("ppo", checkpoint_interval=0, **flags)
+    path = environment()["PYTHONPATH"] + os.pathsep + str(tmp_path)
+    process = subprocess.Popen(
+        words, cwd=tmp_path, env=environment(PYTHONPATH=path), text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    deadline = time.monotonic() + PATIENCE
+    while not (tmp_path / "stuck").exists():
+        assert process.poll() is None, process.stderr.read()
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    time.sleep(1)
+    assert process.poll() is None, "the first interrupt should wait"
+    process.send_signal(signal.SIGINT)
+    _, stderr = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 130
+    assert stderr.splitlines()[0] == "stopped"
+    assert f"--resume {run_dir}" in stderr
+    assert checkpoint_of(run_dir)["counters"][0] == 192
+
+
+def test_a_reader_that_closes_standard_output_does_not_end_a_run(tmp_path):
+    """python ppo.py | head -1"""
+    words = command(
+        "ppo", run_dir=tmp_path / "run", total_timesteps=2048, checkpoint_interval=0
+    )
+    line = f"set -o pipefail; {shlex.join(words)} | head -1"
+    result = subprocess.run(
+        ["bash", "-c", line], cwd=tmp_path, env=environment(),
+        capture_output=True, text=True, timeout=PATIENCE,
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    assert len(result.stdout.splitlines()) == 1
+    assert result.stderr == ""
+    assert summary_of(tmp_path / "run")["global_step"] == 2048
+
+
+def test_closed_streams_do_not_end_a_run(tmp_path):
+    """Neither output nor error: as under a scheduler that has closed them."""
+    words = command("ppo", run_dir=tmp_path / "run", total_timesteps=512)
+    line = f"{shlex.join(words)} >&- 2>&-"
+    result = subprocess.run(
+        ["bash", "-c", line], cwd=tmp_path, env=environment(), timeout=PATIENCE
+    )
+    assert result.returncode == 0
+    assert summary_of(tmp_path / "run")["global_step"] == 512
+
+
+def test_a_narrow_encoding_does_not_end_a_run(tmp_path):
+    """Windows' code page cannot spell this run directory, in a success or in an error."""
+    run_dir = tmp_path / "прогон"
+    narrow = environment(PYTHONIOENCODING="cp1252")
+    for total, status in ((512, 0), (512, 2)):
+        result = subprocess.run(
+            command("ppo", run_dir=run_dir, total_timesteps=total),
+            cwd=tmp_path, env=narrow, capture_output=True, timeout=PATIENCE,
+        )  # fmt: skip
+        assert result.returncode == status, result.stderr
+        assert b"Traceback" not in result.stderr
+    assert summary_of(run_dir)["global_step"] == 512
+    assert result.stderr.startswith(b"error: ")
+
+
+@pytest.mark.parametrize(
+    ("script", "columns"),
+    [*((script, "80") for script in SCRIPTS), ("ppo", "60"), ("ppo_continuous", "120")],
+)
+def test_help_reads_like_documentation(script, columns, tmp_path):
+    """Every flag with its comment, and no word broken at a line's end."""
+    result = subprocess.run(
+        command(script, "--help"), cwd=tmp_path, env=environment(COLUMNS=columns),
+        capture_output=True, text=True, timeout=PATIENCE,
+    )  # fmt: skip
     assert result.returncode == 0
     text = " ".join(result.stdout.replace("│", " ").split())
-    assert " ".join(module(script).__doc__.split("\n\n")[0].split()) in text
-    for name in fields(script):
-        assert f"--{name.replace('_', '-')}" in text
     source = (ROOT / f"{script}.py").read_text()
     for name in fields(script):
-        line = next(line for line in source.splitlines() if line.startswith(f"    {name}: "))
+        assert f"--{name.replace('_', '-')}" in text
+        lines = source.splitlines()
+        line = next(line for line in lines if line.startswith(f"    {name}: "))
         assert " ".join(line.split("  # ")[1].split()) in text, f"the help of {name} is missing"
 
 
-def test_video_of_the_evaluation(script, tmp_path):
-    """Not of the training environments; three episodes at most."""
-    summary, _ = train(
-        script, tmp_path / "run", env_id=benchmark_env(script), total_timesteps=64, eval_episodes=1, capture_video=True
-    )
+@pair
+def test_video_of_the_evaluation(script, tmp_path, capsys):
+    """Not of the training environments; three episodes at most, and where they are is said."""
+    flags = {"env_id": benchmark_env(script), "total_timesteps": 64, "capture_video": True}
+    summary, _ = train(script, tmp_path / "run", eval_episodes=1, **flags)
     assert summary["eval_episodes"] == 1
     videos = list((tmp_path / "run" / "videos").glob("*.mp4"))
     assert len(videos) == 1
     assert videos[0].stat().st_size > 1000
+    assert str(tmp_path / "run" / "videos") in capsys.readouterr().out
+
+
+def test_no_more_than_three_videos(tmp_path):
+    flags = {"env_id": "CartPole-v1", "total_timesteps": 64, "capture_video": True}
+    train("ppo", tmp_path / "run", eval_episodes=5, **flags)
+    assert len(list((tmp_path / "run" / "videos").glob("*.mp4"))) == 3
 
 
 def test_progress_bar_on_a_terminal(tmp_path):
-    """With a terminal for standard error there is a bar with the recent return and the speed."""
+    """With a terminal for standard error there is a bar with the recent return and the
+    speed."""
     master, slave = os.openpty()
     termios.tcsetwinsize(slave, (24, 80))
     flags = small_flags("ppo") | {"total_timesteps": 4000, "run_dir": tmp_path / "run"}
-    process = subprocess.Popen(command("ppo", **flags), cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=slave)
+    words = command("ppo", **flags)
+    process = subprocess.Popen(words, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=slave)
     os.close(slave)
     shown = b""
     while True:
@@ -233,19 +358,30 @@ def test_progress_bar_on_a_terminal(tmp_path):
     assert b"4000/" in shown or b"3968/" in shown
 
 
+def test_plain_lines_without_a_terminal(tmp_path):
+    """One for each checkpoint: the step, the recent return and the speed."""
+    flags = small_flags("ppo") | {"total_timesteps": 256, "run_dir": tmp_path / "run"}
+    result = run("ppo", cwd=tmp_path, checkpoint_interval=0, log_interval=1, **flags)
+    lines = [line for line in result.stdout.splitlines() if line.startswith("step ")]
+    assert [line.split(",")[0] for line in lines] == [f"step {n}" for n in (64, 128, 192, 256)]
+    assert all("return " in line and line.endswith(" steps/s") for line in lines)
+
+
+@loops
 def test_memory_does_not_grow_with_the_length_of_a_run(script, tmp_path):
     """The peak of a run five times as long is the same, up to a few pages."""
     peaks = []
+    room = ROOT / "tests" / "algorithms"
     for name, steps in (("short", 2_000), ("long", 10_000)):
         code = (
-            "import pathlib, resource, sys; sys.path[:0] = [{root!r}, {tests!r}]; from helpers import train;"
-            "train({script!r}, pathlib.Path({run_dir!r}), env_id={env!r}, total_timesteps={steps});"
-            "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
-        ).format(
-            root=str(ROOT), tests=str(ROOT / "tests"), script=script, run_dir=str(tmp_path / name),
-            env=env_id(script, "DictObs-v0"), steps=steps,
-        )  # fmt: skip
-        result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+            f"import pathlib, resource, sys; sys.path[:0] = [{str(ROOT)!r}, {str(room)!r}];"
+            f"from helpers import train;"
+            f"train({script!r}, pathlib.Path({str(tmp_path / name)!r}),"
+            f"env_id={env_id(script, 'DictObs-v0')!r}, total_timesteps={steps});"
+            f"print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+        )
+        words = [sys.executable, "-c", code]
+        result = subprocess.run(words, capture_output=True, text=True, check=True)
         peaks.append(int(result.stdout.split()[-1]))
     assert peaks[1] - peaks[0] < 4 * 1024, f"{peaks} KiB"
 
@@ -254,53 +390,63 @@ def limit_file_size():
     resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
 
 
+@pair
 def test_a_full_disk_leaves_the_last_checkpoint_as_it_was(script, tmp_path):
-    """Files cannot grow beyond 20 kB, which a checkpoint needs: the write fails like one on a full disk."""
+    """Files cannot grow beyond 20 kB, which a checkpoint needs: the write fails like one on a
+    full disk."""
     run_dir = tmp_path / "run"
     train(script, run_dir, env_id=benchmark_env(script), total_timesteps=64)
     (run_dir / "summary.json").unlink()
     before = (run_dir / "checkpoint.pt").read_bytes()
     assert len(before) > 20_000
     words = command(script, resume=run_dir, total_timesteps=128)
-    result = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, preexec_fn=limit_file_size)
+    result = subprocess.run(
+        words, cwd=tmp_path, capture_output=True, text=True, preexec_fn=limit_file_size
+    )
     assert result.returncode == 1
-    (line,) = result.stderr.strip().splitlines()
-    assert line.startswith("error: ")
-    assert "File too large" in line
+    error, hint = result.stderr.strip().splitlines()
+    assert error.startswith("error: ")
+    assert hint.startswith("resume with: ")
     assert (run_dir / "checkpoint.pt").read_bytes() == before
     assert not (run_dir / "summary.json").exists()
 
 
-def test_a_write_that_fails_half_way_leaves_the_old_file(script, tmp_path, monkeypatch):
-    path = tmp_path / "file.json"
-    path.write_bytes(b"old")
+@pair
+@pytest.mark.parametrize("what", ["checkpoint", "summary"])
+def test_a_write_that_fails_half_way_leaves_the_old_file(script, what, tmp_path, monkeypatch):
+    """Cut in the middle of the bytes: what stands under the name is the old file, whole."""
+    run_dir, found = tmp_path / "run", module(script)
+    train(script, run_dir, env_id=benchmark_env(script), total_timesteps=64)
+    before = (run_dir / "checkpoint.pt").read_bytes()
 
-    def fail(_):
+    def half(*args, **_):
+        path = args[1] if what == "checkpoint" else args[0]
+        Path(path).write_bytes(b"half")
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(os, "fsync", fail)
-    with pytest.raises(OSError, match="No space"):
-        module(script).write_atomically(path, b"new")
-    assert path.read_bytes() == b"old"
+    if what == "checkpoint":
+        monkeypatch.setattr(torch, "save", half)
+    else:
+        dumps, calls = json.dumps, []
 
+        def no_dumps(value, **kwargs):
+            calls.append(value)
+            if isinstance(value, dict) and "eval_return_mean" in value:
+                raise OSError(28, "No space left on device")
+            return dumps(value, **kwargs)
 
-def test_a_non_finite_loss_stops_the_run(script, tmp_path, monkeypatch):
-    monkeypatch.setattr(Poison, "steps", 0)
-    run_dir, good = tmp_path / "run", []
-    save = module(script).Run.save
-    monkeypatch.setattr(module(script).Run, "save", lambda run: (save(run), good.append(run.iteration)))
-    with pytest.raises(SystemExit) as stop:
-        train(script, run_dir, env_id=env_id(script, "Poison-v0"), total_timesteps=4000, checkpoint_interval=0.0)
-    assert str(stop.value.code).startswith("error: ")
-    assert f"in iteration {good[-1] + 1};" in stop.value.code
-    checkpoint = torch.load(run_dir / "checkpoint.pt", weights_only=True)
-    assert checkpoint["iteration"] == good[-1] > 0
-    for name in ("actor", "critic"):
-        assert all(torch.isfinite(value).all() for value in checkpoint.get(name, {}).values())
+        monkeypatch.setattr(json, "dumps", no_dumps)
+    with pytest.raises(found.Failure, match="No space"):
+        found.train(found.Args(resume=run_dir, total_timesteps=128))
     assert not (run_dir / "summary.json").exists()
+    if what == "checkpoint":
+        assert (run_dir / "checkpoint.pt").read_bytes() == before
+    assert checkpoint_of(run_dir)["counters"][0] in (64, 128)
 
 
 def test_a_budget_spent_before_any_episode_ends_is_said(tmp_path):
-    result = run("reinforce", cwd=tmp_path, env_id="Acrobot-v1", total_timesteps=400)
+    flags = {"env_id": "Acrobot-v1", "total_timesteps": 400, "eval_episodes": 1}
+    result = run("reinforce", cwd=tmp_path, run_dir=tmp_path / "run", **flags)
     assert result.returncode == 0, result.stderr
-    assert "no episode has ended" in result.stdout
+    assert "no episode ended" in result.stdout
+    assert summary_of(tmp_path / "run")["train_return_mean"] is None

@@ -1,11 +1,22 @@
-"""What train() does around one update: annealing, epochs and minibatches, running statistics, evaluation."""
+"""What train() does around its updates: annealing, minibatches, running statistics, seeds,
+evaluation."""
 
 import numpy as np
 import pytest
 import torch
 from envs import Tape
-from helpers import env_id, module, train, transitions
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from helpers import (
+    checkpoint_of,
+    env_id,
+    loops,
+    module,
+    pair,
+    scalars,
+    summary_of,
+    train,
+    training_episodes,
+    transitions,
+)
 
 import ppo_continuous
 
@@ -14,57 +25,92 @@ import ppo_continuous
 @pytest.mark.parametrize("anneal_lr", [True, False])
 def test_the_step_size_falls_linearly_to_0(script, anneal_lr, tmp_path):
     """Ten iterations: 1.0, 0.9, ..., 0.1 times the rate; or the same rate throughout."""
-    flags = {"total_timesteps": 320, "learning_rate": 0.01, "anneal_lr": anneal_lr, "log_interval": 1}
-    train(script, tmp_path / "run", env_id=env_id(script, "Tape-v0"), **flags)
-    events = EventAccumulator(str(tmp_path / "run")).Reload().Scalars("losses/learning_rate")
+    flags = {"total_timesteps": 320, "learning_rate": 0.01, "log_interval": 1}
+    name = env_id(script, "Tape-v0")
+    train(script, tmp_path / "run", env_id=name, anneal_lr=anneal_lr, **flags)
+    events = scalars(tmp_path / "run")["losses/learning_rate"]
     expected = 0.01 * (1 - np.arange(10) / 10) if anneal_lr else [0.01] * 10
     assert [event.value for event in events] == pytest.approx(expected)
 
 
-def minibatches(script, monkeypatch, tmp_path, **flags):
-    """The old log-probs of every minibatch that one iteration of 32 steps handed to ppo_loss."""
-    seen = []
-    loss = module(script).ppo_loss
-    monkeypatch.setattr(module(script), "ppo_loss", lambda *a: (seen.append(a[3].clone()), loss(*a))[1])
-    train(script, tmp_path / "run", env_id=env_id(script, "Tape-v0"), total_timesteps=32, **flags)
+def test_losses_are_logged_no_closer_than_the_interval(tmp_path):
+    """Iterations of 32 steps: at interval 100 the first, and every fourth after it."""
+    train("ppo", tmp_path / "run", env_id="Tape-v0", total_timesteps=640, log_interval=100)
+    steps = [event.step for event in scalars(tmp_path / "run")["losses/policy_loss"]]
+    assert steps == [32, 160, 288, 416, 544]
+
+
+def minibatches(script, monkeypatch, tmp_path, steps=32, **flags):
+    """The old log-probs of every minibatch that was handed to ppo_loss, and its approx_kl."""
+    seen, found = [], module(script)
+    loss = found.ppo_loss
+
+    def note(*args):
+        result = loss(*args)
+        seen.append((args[3].clone(), result[1]["approx_kl"].item()))
+        return result
+
+    monkeypatch.setattr(found, "ppo_loss", note)
+    name = env_id(script, "Tape-v0")
+    train(script, tmp_path / "run", env_id=name, total_timesteps=steps, **flags)
     return seen
 
 
 @pytest.mark.parametrize("script", ["ppo", "ppo_continuous"])
 def test_every_epoch_sees_every_step_once_in_a_new_order(script, monkeypatch, tmp_path):
     seen = minibatches(script, monkeypatch, tmp_path, num_minibatches=4, update_epochs=3)
-    assert [len(minibatch) for minibatch in seen] == [8] * 12
-    epochs = [torch.cat(seen[k : k + 4]) for k in (0, 4, 8)]
+    assert [len(minibatch) for minibatch, _ in seen] == [8] * 12
+    epochs = [torch.cat([m for m, _ in seen[k : k + 4]]) for k in (0, 4, 8)]
     for epoch in epochs[1:]:
         assert torch.equal(epoch.sort().values, epochs[0].sort().values)
         assert not torch.equal(epoch, epochs[0])
 
 
 @pytest.mark.parametrize("script", ["ppo", "ppo_continuous"])
-@pytest.mark.parametrize(("target_kl", "epochs"), [(1e-12, 1), (1e9, 5), (None, 5)])
+@pytest.mark.parametrize(("target_kl", "epochs"), [(1e-9, 1), (1e9, 5), (None, 5)])
 def test_target_kl_ends_the_update(script, target_kl, epochs, monkeypatch, tmp_path):
+    """Only between epochs, and only where it is given."""
     flags = {"num_minibatches": 2, "update_epochs": 5, "target_kl": target_kl}
     assert len(minibatches(script, monkeypatch, tmp_path, **flags)) == 2 * epochs
 
 
+@pytest.mark.parametrize("script", ["ppo", "ppo_continuous"])
+def test_the_last_minibatch_of_an_epoch_decides_whether_it_was_the_last(
+    script, monkeypatch, tmp_path
+):
+    """Not the first one's approx_kl, the mean or the largest: an update goes on exactly as long
+    as the last minibatch of each epoch stays within the target. All runs below begin alike."""
+    flags = {"num_minibatches": 4, "update_epochs": 8, "learning_rate": 0.003}
+    with monkeypatch.context() as patch:
+        free = [kl for _, kl in minibatches(script, patch, tmp_path / "free", **flags)]
+    last, told_apart = free[3::4], 0
+    for target in np.geomspace(min(last) * 0.9, max(last) * 1.1, 7):
+        stop = next((e for e, kl in enumerate(last) if kl > target), 7)
+        means = [np.mean(free[4 * e : 4 * e + 4]) for e in range(8)]
+        told_apart += stop != next((e for e, kl in enumerate(means) if kl > target), 7)
+        with monkeypatch.context() as patch:
+            folder = tmp_path / f"{target:g}"
+            seen = minibatches(script, patch, folder, target_kl=float(target), **flags)
+        assert len(seen) == 4 * (stop + 1)
+    assert told_apart
+
+
 def test_running_statistics_are_those_of_all_training_steps(monkeypatch, tmp_path):
-    """Three iterations; observations before each step, and discounted sums of rewards that start anew after an end."""
+    """Three iterations; observations before each step, and discounted sums of rewards that
+    start anew after an end."""
     num_envs, num_steps, iterations, gamma = 3, 16, 3, 0.8
     scaled, gae = [], ppo_continuous.gae
     monkeypatch.setattr(ppo_continuous, "gae", lambda *a: (scaled.append(a[0]), gae(*a))[1])
     Tape.episodes.clear()
     flags = {"num_envs": num_envs, "num_steps": num_steps, "gamma": gamma}
-    _, checkpoint = train(
-        "ppo_continuous",
-        tmp_path / "run",
-        env_id="TapeBox-v0",
-        total_timesteps=num_envs * num_steps * iterations,
-        **flags,
-    )
+    flags["total_timesteps"] = num_envs * num_steps * iterations
+    _, checkpoint = train("ppo_continuous", tmp_path / "run", env_id="TapeBox-v0", **flags)
     tapes = transitions(num_envs, num_steps * iterations)
     obs = np.array([step[0] for tape in tapes for step in tape])
-    np.testing.assert_allclose(checkpoint["actor"]["norm.mean"], obs.mean(0), atol=1e-5)
-    np.testing.assert_allclose(checkpoint["actor"]["norm.var"], obs.var(0), rtol=1e-4)
+    assert checkpoint["actor"]["norm.count"].item() == len(obs)
+    for network in ("actor", "critic"):
+        np.testing.assert_allclose(checkpoint[network]["norm.mean"], obs.mean(0), atol=1e-5)
+        np.testing.assert_allclose(checkpoint[network]["norm.var"], obs.var(0), rtol=1e-4)
 
     sums = np.zeros((num_steps * iterations, num_envs))
     for env, tape in enumerate(tapes):
@@ -73,49 +119,72 @@ def test_running_statistics_are_those_of_all_training_steps(monkeypatch, tmp_pat
             sums[t, env] = running = reward + gamma * running
             if terminated or truncated:
                 running = 0.0
-    assert checkpoint["critic"]["reward_norm.var"].item() == pytest.approx(sums.var(), rel=1e-4)
+    assert checkpoint["reward_norm"]["var"].item() == pytest.approx(sums.var(), rel=1e-4)
     rewards = np.array([[step[2] for step in tape] for tape in tapes]).T
-    for k in range(iterations):  # each segment is scaled by what has been seen up to its own end
+    for k in range(iterations):  # each segment is scaled by what was seen up to its own end
         part, seen = slice(k * num_steps, (k + 1) * num_steps), sums[: (k + 1) * num_steps]
-        np.testing.assert_allclose(scaled[k], rewards[part] / np.sqrt(seen.var() + 1e-8), rtol=1e-4, atol=1e-5)
+        expected = rewards[part] / np.sqrt(seen.var() + 1e-8)
+        np.testing.assert_allclose(scaled[k], expected, rtol=1e-4, atol=1e-5)
 
 
-def test_exploration_starts_as_asked_for(tmp_path):
-    flags = {"num_envs": 3, "num_steps": 16, "total_timesteps": 48, "learning_rate": 0.0, "init_std": 0.5}
+def test_switched_off_there_are_no_statistics(tmp_path):
+    flags = {"norm_obs": False, "norm_reward": False, "total_timesteps": 64}
     _, checkpoint = train("ppo_continuous", tmp_path / "run", env_id="TapeBox-v0", **flags)
-    assert checkpoint["actor"]["log_std"].exp().tolist() == pytest.approx([0.5, 0.5])
+    assert not any("norm" in key for key in [*checkpoint["actor"], *checkpoint["critic"]])
+    assert checkpoint["reward_norm"]["count"] == 0
 
 
-def test_evaluation_uses_the_mode_and_changes_nothing(script, tmp_path):
-    """Whatever the random state, the same returns; and not a bit of the networks moves."""
-    script, name = module(script), script
-    args = script.Args(env_id=env_id(name, "DictObs-v0"), run_dir=tmp_path, eval_episodes=3)
-    torch.manual_seed(0)
-    if name == "ppo_continuous":
-        actor = script.Actor(7, 2, script.RunningNorm(7))
+class Ended(Exception):
+    pass
+
+
+def evaluated(script: str, tmp_path, monkeypatch, actor=None, **flags):
+    """Train one iteration, put `actor` in place, evaluate; return the actor and the summary."""
+    found, kept = module(script), []
+    evaluate = found.evaluate
+
+    def note(trained, run):
+        kept.append(actor or trained)
+        return evaluate(kept[0], run)
+
+    monkeypatch.setattr(found, "evaluate", note)
+    summary, _ = train(script, tmp_path, **flags)
+    return kept[0], summary
+
+
+def test_evaluation_uses_the_mode_and_changes_nothing(script, tmp_path, monkeypatch):
+    """The returns are those of the most probable action, or of the mean, from the seeds of the
+    evaluation; and not a bit of the networks moves."""
+    found, name = module(script), env_id(script, "DictObs-v0")
+    torch.manual_seed(5)
+    actor = found.Actor(7, 2 if script == "ppo_continuous" else 3)
+    with torch.no_grad():
+        for parameter in actor.parameters():
+            parameter.add_(0.2 * torch.randn_like(parameter))
+    if script == "ppo_continuous":
         actor.norm.update(torch.randn(50, 7))
-    else:
-        actor = script.Actor(7, 3)
     before = {key: value.clone() for key, value in actor.state_dict().items()}
-    first = script.evaluate(actor, args, torch.device("cpu"))
-    torch.manual_seed(1)
-    np.testing.assert_array_equal(script.evaluate(actor, args, torch.device("cpu")), first)
+    flags = {"env_id": name, "total_timesteps": 64, "eval_episodes": 3}
+    _, summary = evaluated(script, tmp_path / "run", monkeypatch, actor, **flags)
     assert all(torch.equal(value, before[key]) for key, value in actor.state_dict().items())
-    env = script.make_env(args)
-    seeds = np.random.SeedSequence(args.seed, spawn_key=(1,)).generate_state(3).tolist()
-    for seed, expected in zip(seeds, first, strict=True):
+    env, returns = found.make_env(found.Args(env_id=name)), []
+    for seed in np.random.SeedSequence(1, spawn_key=(1,)).generate_state(3).tolist():
         obs, done, total = env.reset(seed=seed)[0], False, 0.0
         while not done:
             with torch.no_grad():
                 dist = actor(torch.as_tensor(obs, dtype=torch.float32))
-                mode = dist.mean if name == "ppo_continuous" else dist.logits.argmax()
+                mode = dist.mean if script == "ppo_continuous" else dist.logits.argmax()
             obs, reward, terminated, truncated, _ = env.step(mode.numpy()[()])
             total, done = total + reward, terminated or truncated
-        assert total == pytest.approx(expected)
+        returns.append(total)
+    assert len(set(returns)) > 1
+    assert summary["eval_return_mean"] == pytest.approx(np.mean(returns))
+    assert summary["eval_return_std"] == pytest.approx(np.std(returns), abs=1e-9)
 
 
-def test_training_environments_have_streams_of_their_own(script, tmp_path):
-    """No first observation occurs twice: not in one run, and not between runs of neighbouring seeds."""
+@loops
+def test_training_and_evaluation_have_streams_of_their_own(script, tmp_path):
+    """No first observation occurs twice: not in one run, and not between neighbouring seeds."""
     firsts = []
     for seed in (1, 2):
         Tape.episodes.clear()
@@ -126,14 +195,98 @@ def test_training_environments_have_streams_of_their_own(script, tmp_path):
     assert len(set(firsts)) == len(firsts)
 
 
-@pytest.mark.parametrize(("script", "flags"), [("a2c", {"reward_scale": 0.25}), ("ppo_continuous", {})])
+def test_the_seed_decides_the_weights_as_it_does_the_environments(
+    script, tmp_path, monkeypatch
+):
+    """Before the first update: the same seed gives the same weights, another one others."""
+    found, fresh = module(script), []
+    start = found.Run.start
+
+    def note(run, *args):
+        start(run, *args)
+        fresh.append(checkpoint_of(run.args.run_dir))
+        raise Ended
+
+    monkeypatch.setattr(found.Run, "start", note)
+    for n, seed in enumerate((1, 1, 2)):
+        torch.manual_seed(n)
+        torch.rand(n)
+        with pytest.raises(Ended):
+            train(script, tmp_path / str(n), env_id=env_id(script, "Tape-v0"), seed=seed)
+    for network in ("actor", "critic"):
+        if network in fresh[0]:
+            weights = [key for key in fresh[0][network] if key.endswith("weight")]
+            assert all(torch.equal(fresh[0][network][k], fresh[1][network][k]) for k in weights)
+            assert not any(
+                torch.equal(fresh[0][network][k], fresh[2][network][k]) for k in weights
+            )
+
+
+@pytest.mark.parametrize(
+    ("script", "flags"), [("a2c", {"reward_scale": 0.25}), ("ppo_continuous", {})]
+)
 def test_logged_returns_are_the_environments(script, flags, tmp_path):
-    """However rewards are scaled for the learning: each logged return is the sum of what one episode gave."""
+    """However rewards are scaled for the learning, each logged return is the sum of what one
+    episode gave, each logged length its number of steps, and the summary's mean that of the
+    last hundred."""
     Tape.episodes.clear()
-    summary, _ = train(script, tmp_path / "run", env_id=env_id(script, "Tape-v0"), total_timesteps=320, **flags)
-    given = [sum(step[2] for step in episode) for episode in Tape.episodes if episode and any(episode[-1][4:])]
-    events = EventAccumulator(str(tmp_path / "run")).Reload().Scalars("charts/episodic_return")
-    assert len(events) == summary["train_episodes"] > 5
-    for event in events:
-        assert min(abs(event.value - total) for total in given) < 1e-4
-    assert len({round(event.value, 4) for event in events}) > 5
+    name = env_id(script, "Tape-v0")
+    summary, _ = train(script, tmp_path / "run", env_id=name, total_timesteps=2048, **flags)
+    given = training_episodes()[: -summary["eval_episodes"]]
+    given = [episode for episode in given if episode and any(episode[-1][4:])]
+    events = scalars(tmp_path / "run")
+    logged = [event.value for event in events["charts/episodic_return"]]
+    assert len(logged) == summary["train_episodes"] == len(given) > 200
+    returns = [sum(step[2] for step in episode) for episode in given]
+    assert sorted(logged) == pytest.approx(sorted(returns), abs=1e-4)
+    lengths = [event.value for event in events["charts/episodic_length"]]
+    assert sorted(lengths) == sorted(map(len, given))
+    assert summary["train_return_mean"] == pytest.approx(np.mean(logged[-100:]), abs=1e-4)
+
+
+@pair
+def test_an_evaluation_without_end_is_cut_and_said(script, tmp_path, capsys):
+    """After 10,000 steps of reward 1, episode by episode."""
+    name = env_id(script, "Endless-v0")
+    summary, _ = train(script, tmp_path / "run", env_id=name, total_timesteps=64)
+    assert summary["eval_return_mean"] == 10_000
+    said = capsys.readouterr().out
+    assert said.count("cut after 10,000 steps") == summary["eval_episodes"] == 2
+    assert summary["train_return_mean"] is None
+    assert "no episode ended" in said
+
+
+@pair
+def test_an_evaluation_that_ends_in_time_is_not_said_to_be_cut(script, tmp_path, capsys):
+    name, kwargs = env_id(script, "Endless-v0"), '{"length": 10000}'
+    summary, _ = train(
+        script,
+        tmp_path / "run",
+        env_id=name,
+        env_kwargs=kwargs,
+        total_timesteps=64,
+        eval_episodes=1,
+    )
+    assert summary["eval_return_mean"] == 10_000
+    assert "cut" not in capsys.readouterr().out
+
+
+@loops
+def test_the_first_checkpoint_comes_before_the_first_update(script, tmp_path, monkeypatch):
+    """It holds what the run begins with, so that a kill at any time leaves something to
+    resume."""
+    found, seen = module(script), []
+    sample = found.Actor.sample
+
+    def note(actor, obs):
+        if not seen:
+            (path,) = tmp_path.glob("run")
+            seen.append((checkpoint_of(path), actor.state_dict()))
+            for key, value in seen[0][1].items():
+                assert torch.equal(value, seen[0][0]["actor"][key])
+        return sample(actor, obs)
+
+    monkeypatch.setattr(found.Actor, "sample", note)
+    train(script, tmp_path / "run", env_id=env_id(script, "Tape-v0"), total_timesteps=64)
+    assert seen[0][0]["counters"][:2] == [0, 0]
+    assert summary_of(tmp_path / "run")["global_step"] > 0

@@ -1,23 +1,30 @@
-"""One whole iteration of train() against Stable-Baselines3: the same networks, the same segment, the same step.
+"""One whole iteration of train() against Stable-Baselines3: the same networks, the same
+segment, the same step.
 
-Our script collects a segment and updates on it; a Stable-Baselines3 model gets the networks from before the update and
-the same transitions, as an environment that noted them saw them, and does its own advantages, losses and step. The
-parameters must then agree. This covers all that happens between the mathematics and the optimiser: what is detached,
-what is normalised, which flag goes where, how an end is bootstrapped.
+Our script collects a segment and updates on it; a Stable-Baselines3 model gets the networks
+from before the update and the same transitions, as an environment that noted them saw them, and
+does its own advantages, losses and step. The parameters must then agree. This covers all that
+happens between the mathematics and the optimiser: what is detached, what is normalised, which
+flag goes where, how an end is bootstrapped.
 """
 
 import numpy as np
 import pytest
 import torch
 from envs import Tape
-from helpers import module, train, transitions
+from helpers import module, networks, train, transitions
 from sb3_contrib import TRPO
 from stable_baselines3 import A2C, PPO
 from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.vec_env import DummyVecEnv
 
 NUM_ENVS, NUM_STEPS, GAMMA, GAE_LAMBDA = 3, 32, 0.95, 0.9
-SHARED = {"num_envs": NUM_ENVS, "num_steps": NUM_STEPS, "gamma": GAMMA, "gae_lambda": GAE_LAMBDA}
+SHARED = {
+    "num_envs": NUM_ENVS,
+    "num_steps": NUM_STEPS,
+    "gamma": GAMMA,
+    "gae_lambda": GAE_LAMBDA,
+}
 THEIRS = {"n_steps": NUM_STEPS, "gamma": GAMMA, "gae_lambda": GAE_LAMBDA, "device": "cpu"}
 
 
@@ -26,19 +33,20 @@ def one_iteration(script: str, run_dir, monkeypatch, **flags):
     states = []
     save = module(script).Run.save
 
-    def save_and_keep(run):
-        save(run)
-        states.append(
-            {name: {k: v.clone() for k, v in run.modules[name].state_dict().items()} for name in ("actor", "critic")}
-        )
+    def save_and_keep(run, *summary):
+        save(run, *summary)
+        states.append(networks(run))
 
     monkeypatch.setattr(module(script).Run, "save", save_and_keep)
-    # At its usual start the policy is all but uniform, and the entropy bonus all but flat: not a start to see it from.
-    mlp = module(script).MLP
-    monkeypatch.setattr(module(script), "MLP", lambda inputs, outputs, out_gain: mlp(inputs, outputs, 1.0))
+    # At its usual start the policy is all but uniform, and the entropy bonus all but flat: not
+    # a
+    # start to see it from.
+    mlp = module(script).mlp
+    monkeypatch.setattr(module(script), "mlp", lambda n, m, out_gain: mlp(n, m, 1.0))
     Tape.episodes.clear()
     env_id = "TapeBox-v0" if script == "ppo_continuous" else "Tape-v0"
-    train(script, run_dir, env_id=env_id, total_timesteps=NUM_ENVS * NUM_STEPS, **SHARED | flags)
+    total = NUM_ENVS * NUM_STEPS
+    train(script, run_dir, env_id=env_id, total_timesteps=total, **SHARED | flags)
     return states[0], states[-1]
 
 
@@ -48,8 +56,12 @@ def sb3_policy_state(states: dict, continuous: bool) -> dict:
     state = {}
     for part in ("weight", "bias"):
         for layer in (0, 2):
-            state[f"mlp_extractor.policy_net.{layer}.{part}"] = states["actor"][f"{head}.{layer}.{part}"]
-            state[f"mlp_extractor.value_net.{layer}.{part}"] = states["critic"][f"value.{layer}.{part}"]
+            state[f"mlp_extractor.policy_net.{layer}.{part}"] = states["actor"][
+                f"{head}.{layer}.{part}"
+            ]
+            state[f"mlp_extractor.value_net.{layer}.{part}"] = states["critic"][
+                f"value.{layer}.{part}"
+            ]
         state[f"action_net.{part}"] = states["actor"][f"{head}.4.{part}"]
         state[f"value_net.{part}"] = states["critic"][f"value.4.{part}"]
     if continuous:
@@ -58,7 +70,8 @@ def sb3_policy_state(states: dict, continuous: bool) -> dict:
 
 
 def fill(model, tapes) -> None:
-    """Put the transitions, one list per environment, into their rollout buffer as their collect_rollouts would."""
+    """Put the transitions, one list per environment, into their rollout buffer as their
+    collect_rollouts would."""
     policy, buffer = model.policy, model.rollout_buffer
     buffer.reset()
     starts = np.ones(NUM_ENVS)
@@ -67,17 +80,28 @@ def fill(model, tapes) -> None:
             obs, actions, rewards, next_obs, terminated, truncated = (
                 np.array(column) for column in zip(*(tape[t] for tape in tapes), strict=True)
             )
-            values, log_probs, _ = policy.evaluate_actions(torch.as_tensor(obs), torch.as_tensor(actions))
+            values, log_probs, _ = policy.evaluate_actions(
+                torch.as_tensor(obs), torch.as_tensor(actions)
+            )
             next_values = policy.predict_values(torch.as_tensor(next_obs)).squeeze(1).numpy()
             rewards = rewards + GAMMA * next_values * (truncated & ~terminated)
-            buffer.add(obs, actions.reshape(NUM_ENVS, -1), rewards, starts, values.squeeze(1), log_probs)
+            buffer.add(
+                obs,
+                actions.reshape(NUM_ENVS, -1),
+                rewards,
+                starts,
+                values.squeeze(1),
+                log_probs,
+            )
             starts = terminated | truncated
     buffer.compute_returns_and_advantage(torch.as_tensor(next_values), starts)
 
 
 def their_update(model_class, before, tapes, continuous=False, **settings):
     """Their parameters after one train() on the tapes, starting from our networks `before`."""
-    model = model_class("MlpPolicy", DummyVecEnv([lambda: Tape(continuous)] * NUM_ENVS), **THEIRS | settings)
+    model = model_class(
+        "MlpPolicy", DummyVecEnv([lambda: Tape(continuous)] * NUM_ENVS), **THEIRS | settings
+    )
     model.set_logger(Logger(folder=None, output_formats=[]))
     model.policy.load_state_dict(sb3_policy_state(before, continuous), strict=True)
     fill(model, tapes)
@@ -90,7 +114,9 @@ def assert_same_update(before, after, theirs, continuous=False, keys=None, rtol=
     for key in keys or ours:
         moved = (theirs[key] - start[key]).abs().max().item()
         assert moved > 1e-6, f"{key} did not move: the comparison would say nothing"
-        torch.testing.assert_close(ours[key] - start[key], theirs[key] - start[key], rtol=rtol, atol=rtol * moved)
+        torch.testing.assert_close(
+            ours[key] - start[key], theirs[key] - start[key], rtol=rtol, atol=rtol * moved
+        )
 
 
 def test_there_are_ends_of_both_kinds_in_the_segment(tmp_path, monkeypatch):
@@ -103,14 +129,28 @@ def test_there_are_ends_of_both_kinds_in_the_segment(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(
     "flags",
-    [{}, {"norm_adv": True}, {"reward_scale": 0.3}, {"ent_coef": 0.05, "vf_coef": 0.3, "max_grad_norm": 0.1}],
+    [
+        {},
+        {"norm_adv": True},
+        {"reward_scale": 0.3},
+        {"ent_coef": 0.05, "vf_coef": 0.3, "max_grad_norm": 0.1},
+    ],
 )
 def test_a2c(flags, tmp_path, monkeypatch):
     rates = {"learning_rate": 7e-3}
-    before, after = one_iteration("a2c", tmp_path / "run", monkeypatch, anneal_lr=False, **rates | flags)
-    settings = {"norm_adv": False, "ent_coef": 0.0, "vf_coef": 0.5, "max_grad_norm": 0.5} | flags
+    before, after = one_iteration(
+        "a2c", tmp_path / "run", monkeypatch, anneal_lr=False, **rates | flags
+    )
+    settings = {
+        "norm_adv": False,
+        "ent_coef": 0.0,
+        "vf_coef": 0.5,
+        "max_grad_norm": 0.5,
+    } | flags
     settings["normalize_advantage"] = settings.pop("norm_adv")
-    scale = settings.pop("reward_scale", 1.0)  # theirs has no such flag: their rewards are scaled beforehand
+    scale = settings.pop(
+        "reward_scale", 1.0
+    )  # theirs has no such flag: their rewards are scaled beforehand
     tapes = [
         [(obs, action, scale * reward, *rest) for obs, action, reward, *rest in tape]
         for tape in transitions(NUM_ENVS, NUM_STEPS)
@@ -125,49 +165,112 @@ def test_a2c(flags, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "flags", [{}, {"norm_adv": False, "clip_coef": 0.05, "ent_coef": 0.05, "vf_coef": 0.3, "max_grad_norm": 0.1}]
+    "flags",
+    [
+        {},
+        {
+            "norm_adv": False,
+            "clip_coef": 0.05,
+            "ent_coef": 0.05,
+            "vf_coef": 0.3,
+            "max_grad_norm": 0.1,
+        },
+    ],
 )
 def test_ppo(flags, tmp_path, monkeypatch):
-    """Eight epochs of one minibatch: their shuffle and ours give the same sums, and the ratio leaves the clip."""
+    """Eight epochs of one minibatch: their shuffle and ours give the same sums, and the ratio
+    leaves the clip."""
     ours = {"num_minibatches": 1, "update_epochs": 8, "learning_rate": 3e-3, "anneal_lr": False}
     before, after = one_iteration("ppo", tmp_path / "run", monkeypatch, **ours | flags)
-    flags = {"norm_adv": True, "clip_coef": 0.2, "ent_coef": 0.0, "vf_coef": 0.5, "max_grad_norm": 0.5} | flags
-    flags["normalize_advantage"], flags["clip_range"] = flags.pop("norm_adv"), flags.pop("clip_coef")
+    flags = {
+        "norm_adv": True,
+        "clip_coef": 0.2,
+        "ent_coef": 0.0,
+        "vf_coef": 0.5,
+        "max_grad_norm": 0.5,
+    } | flags
+    flags["normalize_advantage"], flags["clip_range"] = (
+        flags.pop("norm_adv"),
+        flags.pop("clip_coef"),
+    )
     theirs = their_update(
-        PPO, before, transitions(NUM_ENVS, NUM_STEPS), n_epochs=8, batch_size=96, learning_rate=3e-3, **flags
+        PPO,
+        before,
+        transitions(NUM_ENVS, NUM_STEPS),
+        n_epochs=8,
+        batch_size=96,
+        learning_rate=3e-3,
+        **flags,
     )
     assert_same_update(before, after, theirs)
 
 
 @pytest.mark.parametrize(
-    "flags", [{}, {"norm_adv": False, "clip_coef": 0.05, "ent_coef": 0.05, "vf_coef": 0.3, "max_grad_norm": 0.1}]
+    "flags",
+    [
+        {},
+        {
+            "norm_adv": False,
+            "clip_coef": 0.05,
+            "ent_coef": 0.05,
+            "vf_coef": 0.3,
+            "max_grad_norm": 0.1,
+        },
+    ],
 )
 def test_ppo_continuous(flags, tmp_path, monkeypatch):
-    """Without our normalisation, which they leave to a wrapper. Actions beyond the bounds are learned from as drawn."""
+    """Without our normalisation, which they leave to a wrapper. Actions beyond the bounds are
+    learned from as drawn."""
     drawn = []
     sample = module("ppo_continuous").Actor.sample
-    monkeypatch.setattr(module("ppo_continuous").Actor, "sample", lambda *a: (drawn.append(sample(*a)), drawn[-1])[1])
+    monkeypatch.setattr(
+        module("ppo_continuous").Actor,
+        "sample",
+        lambda *a: (drawn.append(sample(*a)), drawn[-1])[1],
+    )
     ours = {"num_minibatches": 1, "update_epochs": 8, "learning_rate": 3e-3, "anneal_lr": False}
     off = {"norm_obs": False, "norm_reward": False}
-    before, after = one_iteration("ppo_continuous", tmp_path / "run", monkeypatch, **ours | off | flags)
+    before, after = one_iteration(
+        "ppo_continuous", tmp_path / "run", monkeypatch, **ours | off | flags
+    )
     actions = torch.stack(drawn[:NUM_STEPS]).numpy()
     tapes = transitions(NUM_ENVS, NUM_STEPS)
     seen = np.array([[step[1] for step in tape] for tape in tapes]).transpose(1, 0, 2)
-    np.testing.assert_array_equal(seen, actions.clip(-0.5, 0.5))
-    assert (np.abs(actions) > 0.5).mean() > 0.2
-    flags = {"norm_adv": True, "clip_coef": 0.2, "ent_coef": 0.0, "vf_coef": 0.5, "max_grad_norm": 0.5} | flags
-    flags["normalize_advantage"], flags["clip_range"] = flags.pop("norm_adv"), flags.pop("clip_coef")
+    np.testing.assert_array_equal(seen, (0.5 * actions).clip(-0.5, 0.5))
+    assert (np.abs(actions) > 1).mean() > 0.2
+    flags = {
+        "norm_adv": True,
+        "clip_coef": 0.2,
+        "ent_coef": 0.0,
+        "vf_coef": 0.5,
+        "max_grad_norm": 0.5,
+    } | flags
+    flags["normalize_advantage"], flags["clip_range"] = (
+        flags.pop("norm_adv"),
+        flags.pop("clip_coef"),
+    )
     theirs = their_update(
-        PPO, before, transitions(NUM_ENVS, NUM_STEPS, actions), continuous=True, n_epochs=8, batch_size=96,
-        learning_rate=3e-3, **flags,
-    )  # fmt: skip
+        PPO,
+        before,
+        transitions(NUM_ENVS, NUM_STEPS, actions),
+        continuous=True,
+        n_epochs=8,
+        batch_size=96,
+        learning_rate=3e-3,
+        **flags,
+    )
     assert_same_update(before, after, theirs, continuous=True)
 
 
 def test_trpo(tmp_path, monkeypatch):
-    """The policy's step; the critic's minibatches are shuffled, so it only has to come out near theirs."""
+    """The policy's step; the critic's minibatches are shuffled, so it only has to come out near
+    theirs."""
     before, after = one_iteration("trpo", tmp_path / "run", monkeypatch, num_minibatches=1)
-    theirs = their_update(TRPO, before, transitions(NUM_ENVS, NUM_STEPS), batch_size=96, learning_rate=1e-3)
+    theirs = their_update(
+        TRPO, before, transitions(NUM_ENVS, NUM_STEPS), batch_size=96, learning_rate=1e-3
+    )
     actor = [key for key in theirs if "policy_net" in key or "action_net" in key]
     assert_same_update(before, after, theirs, keys=actor, rtol=2e-2)
-    assert_same_update(before, after, theirs, keys=[key for key in theirs if "value_net" in key])
+    assert_same_update(
+        before, after, theirs, keys=[key for key in theirs if "value_net" in key]
+    )

@@ -1,6 +1,8 @@
-"""Run directories as the scripts would leave them, made up in no time, for tests and for timing the report.
+"""Run directories as the scripts would leave them, made up in no time, for tests and for timing
+the report.
 
-python tests/fake_runs.py runs/fake --seeds 20    # 300 runs: 3 environments, 5 algorithms
+python tests/benchmark/fake_runs.py runs/fake --seeds 20    # 300 runs: 3 environments, 5
+algorithms
 """
 
 import argparse
@@ -15,11 +17,23 @@ from tensorboard.compat.tensorflow_stub.pywrap_tensorflow import masked_crc32c
 EVENT_FILE = "events.out.tfevents.1700000000.host.1.0"
 
 
-def write_events(path: Path, start: float, scalars: list[tuple[str, int, float, float]], purge_step: int | None = None):
-    """An event file that begins at `start`: scalars are (tag, step, seconds after the start, value)."""
+def write_events(
+    path: Path,
+    start: float,
+    scalars: list[tuple[str, int, float, float]],
+    purge_step: int | None = None,
+):
+    """An event file that begins at `start`: scalars are (tag, step, seconds after the start,
+    value)."""
     events = [Event(wall_time=start, file_version="brain.Event:2")]
     if purge_step is not None:
-        events.append(Event(wall_time=start, step=purge_step, session_log=SessionLog(status=SessionLog.START)))
+        events.append(
+            Event(
+                wall_time=start,
+                step=purge_step,
+                session_log=SessionLog(status=SessionLog.START),
+            )
+        )
     for tag, step, seconds, value in scalars:
         summary = Summary(value=[Summary.Value(tag=tag, simple_value=value)])
         events.append(Event(wall_time=start + seconds, step=step, summary=summary))
@@ -33,16 +47,29 @@ def write_events(path: Path, start: float, scalars: list[tuple[str, int, float, 
 
 
 def write_run(
-    run_dir: Path, algorithm: str, env_id: str, seed: int, final_return: float = 100.0, episodes: int = 200,
-    total_timesteps: int = 10_000, losses: int = 0, finished: bool = True,
-) -> None:  # fmt: skip
+    run_dir: Path,
+    algorithm: str,
+    env_id: str,
+    seed: int,
+    final_return: float = 100.0,
+    episodes: int = 200,
+    total_timesteps: int = 10_000,
+    losses: int = 0,
+    finished: bool = True,
+) -> None:
     """One run whose returns rise from 0 to final_return halfway and stay there."""
     run_dir.mkdir(parents=True)
     versions = {"python": "3.11.0", "torch": "2.13.0", "gymnasium": "1.4.0", "numpy": "2.4.0"}
     args = {
-        "env_id": env_id, "seed": seed, "total_timesteps": total_timesteps, "run_dir": str(run_dir), "device": "cpu",
-        "script": f"{algorithm}.py", "script_sha256": algorithm, "versions": versions,
-    }  # fmt: skip
+        "env_id": env_id,
+        "seed": seed,
+        "total_timesteps": total_timesteps,
+        "run_dir": str(run_dir),
+        "device": "cpu",
+        "script": f"{algorithm}.py",
+        "script_sha256": algorithm,
+        "versions": versions,
+    }
     (run_dir / "args.json").write_text(json.dumps(args))
     progress = np.arange(1, episodes + 1) / max(episodes, 1)
     returns = np.minimum(2 * progress, 1.0) * final_return
@@ -54,18 +81,32 @@ def write_run(
     scalars += [(f"losses/{k % 8}", k, 5.0, 0.5) for k in range(losses)]
     write_events(run_dir / EVENT_FILE, 1.7e9, scalars)
     summary = {
-        "env_id": env_id, "script": f"{algorithm}.py", "seed": seed, "global_step": total_timesteps,
-        "wall_seconds": 10.0, "sps": total_timesteps / 10, "train_return_mean": final_return if episodes else None,
-        "train_episodes": episodes, "eval_return_mean": final_return, "eval_return_std": 1.0, "eval_episodes": 20,
-    }  # fmt: skip
+        "env_id": env_id,
+        "script": f"{algorithm}.py",
+        "seed": seed,
+        "global_step": total_timesteps,
+        "wall_seconds": 10.0,
+        "sps": total_timesteps / 10,
+        "train_return_mean": final_return if episodes else None,
+        "train_episodes": episodes,
+        "eval_return_mean": final_return,
+        "eval_return_std": 1.0,
+        "eval_episodes": 20,
+    }
     if finished:
         (run_dir / "summary.json").write_text(json.dumps(summary))
 
 
 def write_job(
-    root: Path, algorithm: str, env_id: str, seed: int, status: str = "done", reason: str = "",
-    score_range: tuple[float, float] | None = (0.0, 100.0), **run,
-) -> Path:  # fmt: skip
+    root: Path,
+    algorithm: str,
+    env_id: str,
+    seed: int,
+    status: str = "done",
+    reason: str = "",
+    score_range: tuple[float, float] | None = (0.0, 100.0),
+    **run,
+) -> Path:
     """A job's folder with its record, and with its run unless it failed; returns the folder."""
     folder = root / f"{env_id}__{algorithm}__{seed}"
     if status == "failed":
@@ -73,9 +114,15 @@ def write_job(
     else:
         write_run(folder / "run", algorithm, env_id, seed, finished=status == "done", **run)
     record = {
-        "algorithm": algorithm, "env_id": env_id, "seed": seed, "flags": {}, "extra": [], "score_range": score_range,
-        "status": status, "reason": reason,
-    }  # fmt: skip
+        "algorithm": algorithm,
+        "env_id": env_id,
+        "seed": seed,
+        "flags": {},
+        "extra": [],
+        "score_range": score_range,
+        "status": status,
+        "reason": reason,
+    }
     (folder / "job.json").write_text(json.dumps(record))
     return folder
 
@@ -83,7 +130,9 @@ def write_job(
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("dir", type=Path)
-    parser.add_argument("--environments", nargs="+", default=["CartPole-v1", "Acrobot-v1", "LunarLander-v3"])
+    parser.add_argument(
+        "--environments", nargs="+", default=["CartPole-v1", "Acrobot-v1", "LunarLander-v3"]
+    )
     parser.add_argument("--algorithms", nargs="+", default=["a", "b", "c", "d", "e"])
     parser.add_argument("--seeds", type=int, default=20)
     parser.add_argument("--episodes", type=int, default=3000)
@@ -93,5 +142,13 @@ if __name__ == "__main__":
     for env_id in options.environments:
         for algorithm in options.algorithms:
             for seed in range(1, options.seeds + 1):
-                write_job(options.dir, algorithm, env_id, seed, final_return=rng.normal(100, 10),
-                          episodes=options.episodes, losses=options.losses, total_timesteps=300_000)  # fmt: skip
+                write_job(
+                    options.dir,
+                    algorithm,
+                    env_id,
+                    seed,
+                    final_return=rng.normal(100, 10),
+                    episodes=options.episodes,
+                    losses=options.losses,
+                    total_timesteps=300_000,
+                )

@@ -1,4 +1,5 @@
-"""A script that keeps the contract of the real ones but learns nothing, and misbehaves as --behaviour tells it.
+"""A script that keeps the contract of the real ones but learns nothing, and misbehaves as
+--behaviour tells it.
 
 Each start adds a line to history.txt beside the run directory.
 """
@@ -59,7 +60,9 @@ def main() -> None:
         sys.exit(1)
     (run_dir / "checkpoint.pt").write_text(json.dumps(flags))
     if behaviour == "hang":
-        deaf = "import signal, time; signal.signal(signal.SIGINT, signal.SIG_IGN); time.sleep(60)"
+        deaf = (
+            "import signal, time; signal.signal(signal.SIGINT, signal.SIG_IGN); time.sleep(60)"
+        )
         child = subprocess.Popen([sys.executable, "-c", deaf])
         (run_dir.parent / "child.txt").write_text(f"{child.pid}\n")
         # a child of its own, which does not end when asked kindly
@@ -80,10 +83,18 @@ def main() -> None:
         while not (run_dir.parent.parent / "go").exists() and time.monotonic() < deadline:
             time.sleep(0.02)
     summary = {
-        "env_id": args.env_id, "script": Path(__file__).name, "seed": args.seed, "global_step": args.total_timesteps,
-        "wall_seconds": 1.0, "sps": 1.0, "train_return_mean": None, "train_episodes": 0, "eval_return_mean": 1.0,
-        "eval_return_std": 0.0, "eval_episodes": 1,
-    }  # fmt: skip
+        "env_id": args.env_id,
+        "script": Path(__file__).name,
+        "seed": args.seed,
+        "global_step": args.total_timesteps,
+        "wall_seconds": 1.0,
+        "sps": 1.0,
+        "train_return_mean": None,
+        "train_episodes": 0,
+        "eval_return_mean": 1.0,
+        "eval_return_std": 0.0,
+        "eval_episodes": 1,
+    }
     (run_dir / "summary.json").write_text(json.dumps(summary))
     if behaviour == "hang-at-the-end":
         time.sleep(120)

@@ -5,8 +5,10 @@ import sys
 import time
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
-PATIENCE = 120  # seconds that a test waits for what must happen; generous, as the machine may be busy
+ROOT = Path(__file__).resolve().parent.parent.parent
+PATIENCE = (
+    120  # seconds that a test waits for what must happen; generous, as the machine may be busy
+)
 
 
 def benchmark(*words: object, **options) -> subprocess.CompletedProcess:

@@ -6,7 +6,7 @@ import threading
 from pathlib import Path
 
 import pytest
-from benchmark_helpers import is_alive, wait_until
+from harness import is_alive, wait_until
 from ray.cluster_utils import Cluster
 
 from benchmark.grid import BadInput, Job, load_suite, make_jobs
@@ -42,14 +42,23 @@ def test_a_lost_node_costs_no_run(tmp_path):
         cluster.wait_for_nodes()
 
         def lose_a_node() -> None:
-            wait_until(lambda: all((job.run_dir / "checkpoint.pt").exists() for job in waiting))  # one on each node
+            wait_until(
+                lambda: all((job.run_dir / "checkpoint.pt").exists() for job in waiting)
+            )  # one on each node
             cluster.remove_node(doomed, allow_graceful=False)
-            wait_until(lambda: sum(is_alive(path.read_text().split()[1]) for path in histories) == 1)
+            wait_until(
+                lambda: sum(is_alive(path.read_text().split()[1]) for path in histories) == 1
+            )
             (tmp_path / "runs" / "go").touch()
 
         thread = threading.Thread(target=lose_a_node)
         thread.start()
-        run_ray(jobs, lambda job, record: records.update({job.name: record}), cluster.address, retries=0)
+        run_ray(
+            jobs,
+            lambda job, record: records.update({job.name: record}),
+            cluster.address,
+            retries=0,
+        )
         thread.join()
     finally:
         cluster.shutdown()
@@ -57,9 +66,16 @@ def test_a_lost_node_costs_no_run(tmp_path):
         "CartPole-v1__wait__1": "done", "Acrobot-v1__wait__1": "done",
         "CartPole-v1__crash__1": "failed", "Acrobot-v1__crash__1": "failed",
     }  # fmt: skip
-    starts = sorted([line.split()[0] for line in path.read_text().splitlines()] for path in histories)
-    assert starts == [["start"], ["start", "resume"]]  # the lost run went on from its checkpoint
-    assert all(line.split()[2:] == [] for path in histories for line in path.read_text().splitlines())  # no GPU
+    starts = sorted(
+        [line.split()[0] for line in path.read_text().splitlines()] for path in histories
+    )
+    assert starts == [
+        ["start"],
+        ["start", "resume"],
+    ]  # the lost run went on from its checkpoint
+    assert all(
+        line.split()[2:] == [] for path in histories for line in path.read_text().splitlines()
+    )  # no GPU
 
 
 @pytest.fixture(scope="module")
@@ -74,8 +90,14 @@ def make(tmp_path: Path, *behaviours: str) -> list[Job]:
     """A job for each behaviour of the fake script."""
     script = tmp_path / "fake_script.py"
     shutil.copy(Path(__file__).parent / "fake_script.py", script)
-    algorithms = {name: {"script": str(script), "flags": {"behaviour": name}} for name in behaviours}
-    suite = {"seeds": [1], "environments": {"CartPole-v1": {"total_timesteps": 100}}, "algorithms": algorithms}
+    algorithms = {
+        name: {"script": str(script), "flags": {"behaviour": name}} for name in behaviours
+    }
+    suite = {
+        "seeds": [1],
+        "environments": {"CartPole-v1": {"total_timesteps": 100}},
+        "algorithms": algorithms,
+    }
     return make_jobs(suite, tmp_path / "runs")
 
 
@@ -107,7 +129,10 @@ def test_what_ray_lost_or_nobody_can_claim_is_recorded(tmp_path, cluster):
         cluster.address, retries=0, node_losses=0,
     )  # fmt: skip
     assert records[good.name]["status"] == "done"
-    assert records[blocked.name] == {"status": "failed", "reason": "the benchmark could not begin: File exists"}
+    assert records[blocked.name] == {
+        "status": "failed",
+        "reason": "the benchmark could not begin: File exists",
+    }
     assert records[lost.name]["reason"] == "Ray lost it: WorkerCrashedError"
     assert "worker died" in (lost.directory / "log.txt").read_text()
     saved = json.loads((lost.directory / "job.json").read_text())

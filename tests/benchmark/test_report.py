@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from benchmark_helpers import PATIENCE, ROOT, benchmark
 from fake_runs import EVENT_FILE, write_events, write_job, write_run
+from harness import PATIENCE, ROOT, benchmark
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -42,9 +42,9 @@ def rows(path: Path) -> list[dict]:
         return list(csv.DictReader(file))
 
 
-# ======================================================================================================================
+# ==============================================================================================
 # Event files
-# ======================================================================================================================
+# ==============================================================================================
 @given(st.binary(min_size=1, max_size=40))
 def test_checksum_is_tensorboards(data):
     assert masked_crc(np.frombuffer(data, np.uint8)[None])[0] == masked_crc32c(data)
@@ -63,7 +63,11 @@ def test_episodes_are_those_that_tensorboard_reads(tmp_path):
     theirs = EventAccumulator(str(tmp_path), size_guidance={"scalars": 0})
     theirs.Reload()
     theirs = theirs.Scalars("charts/episodic_return")
-    assert steps.tolist() == [event.step for event in theirs] == [*range(0, 51, 4), *range(55, 90, 5)]
+    assert (
+        steps.tolist()
+        == [event.step for event in theirs]
+        == [*range(0, 51, 4), *range(55, 90, 5)]
+    )
     assert returns.tolist() == [event.value for event in theirs]
     assert (np.diff(seconds) >= 0).all()
     assert problems == []
@@ -71,10 +75,18 @@ def test_episodes_are_those_that_tensorboard_reads(tmp_path):
 
 def test_time_between_sessions_is_no_training_time(tmp_path):
     tag = "charts/episodic_return"
-    write_events(tmp_path / "events.out.tfevents.1", 1000.0, [(tag, 10, 5.0, 1.0), (tag, 20, 9.0, 2.0)])
-    write_events(tmp_path / "events.out.tfevents.2", 5000.0, [(tag, 15, 3.0, 3.0)], purge_step=11)
+    write_events(
+        tmp_path / "events.out.tfevents.1", 1000.0, [(tag, 10, 5.0, 1.0), (tag, 20, 9.0, 2.0)]
+    )
+    write_events(
+        tmp_path / "events.out.tfevents.2", 5000.0, [(tag, 15, 3.0, 3.0)], purge_step=11
+    )
     steps, seconds, returns, _ = read_episodes(tmp_path)
-    assert (steps.tolist(), seconds.tolist(), returns.tolist()) == ([10, 15], [5.0, 8.0], [1.0, 3.0])
+    assert (steps.tolist(), seconds.tolist(), returns.tolist()) == (
+        [10, 15],
+        [5.0, 8.0],
+        [1.0, 3.0],
+    )
 
 
 @settings(max_examples=60)
@@ -82,7 +94,9 @@ def test_time_between_sessions_is_no_training_time(tmp_path):
 def test_damaged_event_files_yield_what_comes_before_the_damage(tmp_path_factory, data):
     directory = tmp_path_factory.mktemp("events")
     tag = "charts/episodic_return"
-    write_events(directory / EVENT_FILE, 1000.0, [(tag, step, step, step) for step in range(1, 9)])
+    write_events(
+        directory / EVENT_FILE, 1000.0, [(tag, step, step, step) for step in range(1, 9)]
+    )
     content = bytearray((directory / EVENT_FILE).read_bytes())
     at = data.draw(st.integers(40, len(content) - 1))
     cut = data.draw(st.booleans())
@@ -107,17 +121,21 @@ def record_ends(content: bytes) -> list[int]:
 
 
 def test_only_the_tag_of_the_episodes_counts(tmp_path):
-    scalars = [("charts/episodic_return", 1, 1.0, 5.0), ("charts/episodic_return_mean", 2, 2.0, 9.0)]
+    scalars = [
+        ("charts/episodic_return", 1, 1.0, 5.0),
+        ("charts/episodic_return_mean", 2, 2.0, 9.0),
+    ]
     write_events(tmp_path / EVENT_FILE, 1000.0, scalars)
     assert read_episodes(tmp_path)[2].tolist() == [5.0]
 
 
-# ======================================================================================================================
+# ==============================================================================================
 # The report
-# ======================================================================================================================
+# ==============================================================================================
 @pytest.fixture
 def mixed(tmp_path):
-    """A folder with good runs, a failed one, an unfinished one, a corrupt event file, and two foreign folders."""
+    """A folder with good runs, a failed one, an unfinished one, a corrupt event file, and two
+    foreign folders."""
     root = tmp_path / "runs"
     for seed in (1, 2, 3):
         write_job(root, "good", "CartPole-v1", seed, final_return=480 + seed)
@@ -149,7 +167,9 @@ def test_every_run_is_counted(mixed, tmp_path):
     assert len(problems) == 4, problems
     assert sum("is corrupt" in problem for problem in problems) == 1
     assert sum("no run directory of these scripts" in problem for problem in problems) == 2
-    assert not any(str(tmp_path) in path.read_text() for path in (tmp_path / "out").glob("*.[chm]*"))  # no place names
+    assert not any(
+        str(tmp_path) in path.read_text() for path in (tmp_path / "out").glob("*.[chm]*")
+    )  # no place names
     assert all(problem in text for problem in problems)
 
     table = rows(tmp_path / "out" / "results.csv")
@@ -162,55 +182,85 @@ def test_every_run_is_counted(mixed, tmp_path):
 def test_numbers_in_the_tables(mixed, tmp_path):
     write_report(mixed, tmp_path / "out")
     text = (tmp_path / "out" / "report.md").read_text()
-    assert "| bad | 3 | 0 | 102.0 [101.0, 103.0] | 102.0 [101.0, 103.0] | 1: 101.0, 2: 102.0, 3: 103.0 |" in text
-    assert "| bad | 0/2 | never | never | 1,000 [1,000, 1,000] |" in text  # the corrupt one is unknown, not "never"
+    assert (
+        "| bad | 3 | 0 | 102.0 [101.0, 103.0] | 102.0 [101.0, 103.0] "
+        "| 1: 101.0, 2: 102.0, 3: 103.0 |" in text
+    )
+    assert (
+        "| bad | 0/2 | never | never | 1,000 [1,000, 1,000] |" in text
+    )  # the corrupt one is unknown, not "never"
     assert "bad: n = 2, 0 failed, 1 unfinished, 1 no curve; good: n = 4, 1 failed" in text
     assert "| bad | good | 1 | 0.00 [0.00, 0.00] |" in text
-    assert "Not in these scores, for want of a score_range in the suite: CartPole-v1, Pendulum-v1" in text
+    assert (
+        "Not in these scores, for want of a score_range in the suite: CartPole-v1, Pendulum-v1"
+        in text
+    )
 
-    # Where the last 100 of the 200 episodes of a rising run first average 475, found by counting:
+    # Where the last 100 of the 200 episodes of a rising run first average 475, found by
+    # counting:
     steps = []
     for final_return in (481, 482, 483, 490):
         returns = np.minimum(2 * np.arange(1, 201) / 200, 1) * final_return
         first = next(i for i in range(99, 200) if returns[i - 99 : i + 1].mean() >= 475)
         steps.append((first + 1) * 50)
     good = [row for row in rows(tmp_path / "out" / "results.csv") if row["algorithm"] == "good"]
-    assert [float(row["steps_to_threshold"]) for row in good if row["threshold"] and row["status"] == "done"] == steps
+    assert [
+        float(row["steps_to_threshold"])
+        for row in good
+        if row["threshold"] and row["status"] == "done"
+    ] == steps
     assert f"| good | 4/4 | {sorted(steps)[1]:,} | {sorted(steps)[1] / 1000:.1f} |" in text
 
 
 def test_curves_csv_has_every_run_on_one_grid(mixed, tmp_path):
     write_report(mixed, tmp_path / "out")
     curves = rows(tmp_path / "out" / "curves.csv")
-    mine = [row for row in curves if (row["algorithm"], row["env_id"], row["axis"]) == ("good", "CartPole-v1", "steps")]
+    mine = [
+        row
+        for row in curves
+        if (row["algorithm"], row["env_id"], row["axis"]) == ("good", "CartPole-v1", "steps")
+    ]
     assert sorted({row["seed"] for row in mine}) == ["1", "2", "3", "9"]
-    assert [float(row["position"]) for row in mine[: report.BINS]] == list(range(200, 10_001, 200))
-    assert float(mine[0]["return"]) == pytest.approx(np.mean([1, 2, 3, 4]) / 100 * 481, rel=1e-4)
+    assert [float(row["position"]) for row in mine[: report.BINS]] == list(
+        range(200, 10_001, 200)
+    )
+    assert float(mine[0]["return"]) == pytest.approx(
+        np.mean([1, 2, 3, 4]) / 100 * 481, rel=1e-4
+    )
 
 
 @pytest.mark.parametrize("aggregate", ["iqm", "mean"])
 def test_curves_and_bands_against_every_resample_there_is(tmp_path, monkeypatch, aggregate):
     finals = [100.0, 110.0, 150.0, 200.0, 300.0]
     for seed, final_return in enumerate(finals):
-        write_job(tmp_path / "runs", "a", "CartPole-v1", seed, final_return=final_return, episodes=199)
+        write_job(
+            tmp_path / "runs", "a", "CartPole-v1", seed, final_return=final_return, episodes=199
+        )
     drawn = {}
-    monkeypatch.setattr(report.plots, "plot_bands", lambda stem, lines, *rest: drawn.update({stem.name: lines}))
+    monkeypatch.setattr(
+        report.plots, "plot_bands", lambda stem, lines, *rest: drawn.update({stem.name: lines})
+    )
     monkeypatch.setattr(report, "html_page", lambda *rest: "")
     write_report(tmp_path / "runs", tmp_path / "out", aggregate)
 
     def middle(values):
-        kept = sorted(values)[1:-1] if aggregate == "iqm" else values  # a quarter of five, rounded down, is one
+        kept = (
+            sorted(values)[1:-1] if aggregate == "iqm" else values
+        )  # a quarter of five, rounded down, is one
         return sum(kept) / len(kept)
 
     ends = np.quantile([middle(values) for values in product(finals, repeat=5)], [0.025, 0.975])
-    # Of 199 episodes none but the last ends where one of the 50 bins does; every run rises to its return halfway.
+    # Of 199 episodes none but the last ends where one of the 50 bins does; every run rises to
+    # its return halfway.
     bins = [[i for i in range(1, 200) if k < i * 50 / 199 <= k + 1] for k in range(50)]
     shape = np.array([np.mean([min(2 * i / 199, 1) for i in inside]) for inside in bins])
     for axis, length in (("steps", 10_000), ("seconds", 10)):
         x, y, low, high = drawn[f"curve-{axis}-CartPole-v1"]["a"]
         np.testing.assert_allclose(x, np.arange(1, 51) * length / 50)
         np.testing.assert_allclose(y, middle(finals) * shape, rtol=1e-5)
-        np.testing.assert_allclose(low, ends[0] * shape, rtol=0.05)  # 2000 resamples of the 3125
+        np.testing.assert_allclose(
+            low, ends[0] * shape, rtol=0.05
+        )  # 2000 resamples of the 3125
         np.testing.assert_allclose(high, ends[1] * shape, rtol=0.05)
 
 
@@ -218,12 +268,17 @@ def test_a_curve_ends_with_its_shortest_run(tmp_path, monkeypatch):
     write_job(tmp_path / "runs", "a", "CartPole-v1", 1, total_timesteps=10_000)
     write_job(tmp_path / "runs", "a", "CartPole-v1", 2, total_timesteps=5_000)
     drawn = {}
-    monkeypatch.setattr(report.plots, "plot_bands", lambda stem, lines, *rest: drawn.update({stem.name: lines}))
+    monkeypatch.setattr(
+        report.plots, "plot_bands", lambda stem, lines, *rest: drawn.update({stem.name: lines})
+    )
     monkeypatch.setattr(report, "html_page", lambda *rest: "")
     _, problems = write_report(tmp_path / "runs", tmp_path / "out")
     steps = drawn["curve-steps-CartPole-v1"]["a"][0]
     assert steps.max() == 5_000
-    assert any("mixes runs with different total_timesteps: 10000, 5000" in problem for problem in problems)
+    assert any(
+        "mixes runs with different total_timesteps: 10000, 5000" in problem
+        for problem in problems
+    )
 
 
 def section(text: str, heading: str) -> str:
@@ -236,7 +291,10 @@ def test_runs_that_share_a_seed_all_count(tmp_path):
     write_job(tmp_path / "runs" / "two", "a", "CartPole-v1", 1, final_return=200)
     write_report(tmp_path / "runs", tmp_path / "out")
     text = (tmp_path / "out" / "report.md").read_text()
-    assert "| a | 2 | 0 | 150.0 [100.0, 200.0] | 150.0 [100.0, 200.0] | 1: 100.0, 1: 200.0 |" in text
+    assert (
+        "| a | 2 | 0 | 150.0 [100.0, 200.0] | 150.0 [100.0, 200.0] | 1: 100.0, 1: 200.0 |"
+        in text
+    )
 
 
 def test_an_algorithm_without_a_result_stands_in_every_count(tmp_path):
@@ -251,7 +309,10 @@ def test_an_algorithm_without_a_result_stands_in_every_count(tmp_path):
     text = (tmp_path / "out" / "report.md").read_text()
     for heading, captions in (("normalised scores", 2), ("probability of improvement", 4)):
         part = section(text, f"Across environments: {heading}")
-        assert part.count("dead: n = 0, 4 failed; good: n = 4, 0 failed; half: n = 2, 2 failed") == captions, part
+        assert (
+            part.count("dead: n = 0, 4 failed; good: n = 4, 0 failed; half: n = 2, 2 failed")
+            == captions
+        ), part
         assert "half on Acrobot-v1: n = 0, 2 failed, so there is no result." in part
         assert "dead on CartPole-v1: n = 0, 2 failed, so there is no result." in part
     assert "| half | 2 | - | - |" in text  # no score over two environments from one of them
@@ -268,18 +329,26 @@ def test_area_under_the_learning_curve(tmp_path):
     write_job(root, "long", "CartPole-v1", 1, final_return=100.0, total_timesteps=20_000)
     write_job(root, "none", "CartPole-v1", 1, episodes=0)
     write_report(root, tmp_path / "out")
-    # A line from 0 to the final return over the first half of the run and flat over the second: 3/4 of it on average.
-    areas = {(row["algorithm"], row["seed"]): row["curve_mean"] for row in rows(tmp_path / "out" / "results.csv")}
+    # A line from 0 to the final return over the first half of the run and flat over the second:
+    # 3/4 of it on average.
+    areas = {
+        (row["algorithm"], row["seed"]): row["curve_mean"]
+        for row in rows(tmp_path / "out" / "results.csv")
+    }
     assert float(areas["high", "1"]) == pytest.approx(75, abs=0.5)
     assert float(areas["high", "2"]) == pytest.approx(150, abs=1)
     assert float(areas["low", "1"]) == pytest.approx(30, abs=0.2)
     assert areas["none", "1"] == ""
-    # Twice as long, and compared over the first half: the rising one, half of the final return on average.
+    # Twice as long, and compared over the first half: the rising one, half of the final return
+    # on average.
     assert float(areas["long", "1"]) == pytest.approx(50, abs=0.5)
     text = (tmp_path / "out" / "report.md").read_text()
     assert "area under the learning curve" in section(text, "CartPole-v1")
     improvement = section(text, "Across environments: probability of improvement")
-    assert "| high | low | 1 | 1.00 |" in improvement.partition("By area under the learning curve")[2]
+    assert (
+        "| high | low | 1 | 1.00 |"
+        in improvement.partition("By area under the learning curve")[2]
+    )
 
 
 def test_captions_count_the_runs_that_are_used(tmp_path):
@@ -289,8 +358,12 @@ def test_captions_count_the_runs_that_are_used(tmp_path):
     write_job(root, "b", "CartPole-v1", 1, score_range=None)
     write_report(root, tmp_path / "out")
     text = (tmp_path / "out" / "report.md").read_text()
-    assert "a: n = 3, 0 failed; b: n = 1, 0 failed" in section(text, "CartPole-v1")  # evaluation
-    assert "a: n = 2, 0 failed, 1 without an episode; b: n = 1, 0 failed" in text  # training episodes
+    assert "a: n = 3, 0 failed; b: n = 1, 0 failed" in section(
+        text, "CartPole-v1"
+    )  # evaluation
+    assert (
+        "a: n = 2, 0 failed, 1 without an episode; b: n = 1, 0 failed" in text
+    )  # training episodes
     assert "a: n = 2, 0 failed, 1 no curve; b: n = 1, 0 failed" in text  # curves and speed
     scores = section(text, "Across environments: normalised scores")
     assert "Each algorithm: n = 3, 0 failed" in scores  # b's run has no scale
@@ -310,13 +383,21 @@ def test_never_is_not_unknown_in_the_csv(tmp_path):
 def test_scores_against_numbers_worked_out_by_hand(tmp_path):
     root = tmp_path / "runs"  # two environments of 2 and 6 runs weigh the same
     for seed, value in enumerate((100, 300), start=1):
-        write_job(root, "a", "CartPole-v1", seed, final_return=value, score_range=(0, 200))  # scores 0.5 and 1.5
+        write_job(
+            root, "a", "CartPole-v1", seed, final_return=value, score_range=(0, 200)
+        )  # scores 0.5 and 1.5
     for seed in range(1, 7):
-        write_job(root, "a", "Acrobot-v1", seed, final_return=-500, score_range=(-500, -100))  # 0
+        write_job(
+            root, "a", "Acrobot-v1", seed, final_return=-500, score_range=(-500, -100)
+        )  # 0
     write_report(root, tmp_path / "out")
-    # Each run on CartPole-v1 weighs 1/4, on Acrobot-v1 1/12. Mean: (0.5 + 1.5) / 4. The middle half by weight is a
+    # Each run on CartPole-v1 weighs 1/4, on Acrobot-v1 1/12. Mean: (0.5 + 1.5) / 4. The middle
+    # half by weight is a
     # quarter of zeros and a quarter of 0.5.
-    assert "| a | 8 | 0.50 [0.25, 0.75] | 0.25 [0.25, 0.75] |" in (tmp_path / "out" / "report.md").read_text()
+    assert (
+        "| a | 8 | 0.50 [0.25, 0.75] | 0.25 [0.25, 0.75] |"
+        in (tmp_path / "out" / "report.md").read_text()
+    )
 
 
 class Page(HTMLParser):
@@ -329,7 +410,11 @@ class Page(HTMLParser):
 
     def handle_starttag(self, tag, attributes):
         self.images += tag == "img"
-        self.loaded += [value for name, value in attributes if name in ("src", "href", "srcset", "data", "action")]
+        self.loaded += [
+            value
+            for name, value in attributes
+            if name in ("src", "href", "srcset", "data", "action")
+        ]
         self.loaded += ["link"] * (tag in ("link", "iframe", "object", "embed"))
         if tag not in ("meta", "img"):
             self.open.append(tag)
@@ -343,20 +428,28 @@ def test_html_page_is_whole_and_needs_nothing_else(mixed, tmp_path):
     text = (tmp_path / "out" / "index.html").read_text()
     page = Page(text)
     assert page.open == []
-    assert page.images == len(list((tmp_path / "out").glob("*.svg"))) == len(list((tmp_path / "out").glob("*.png")))
+    assert (
+        page.images
+        == len(list((tmp_path / "out").glob("*.svg")))
+        == len(list((tmp_path / "out").glob("*.png")))
+    )
     assert page.loaded
     assert all(value.startswith("data:image/svg+xml;base64,") for value in page.loaded)
     assert "@import" not in text
     assert "url(" not in text
-    assert text.count("<summary>flags</summary>") == 11  # of every run that has any: the failed one never started
+    assert (
+        text.count("<summary>flags</summary>") == 11
+    )  # of every run that has any: the failed one never started
 
 
-PROBE = """<!DOCTYPE html><iframe id="frame" style="width: 400px; height: 800px; border: 0" srcdoc="PAGE"></iframe>
+PROBE = """<!DOCTYPE html>
+<iframe id="frame" style="width: 400px; height: 800px; border: 0" srcdoc="PAGE"></iframe>
 <pre id="result"></pre>
 <script>
   onload = () => {
     const page = document.getElementById("frame").contentDocument, root = page.documentElement;
-    const table = [...page.querySelectorAll("table")].at(-1), buttons = table.querySelectorAll("th button");
+    const table = [...page.querySelectorAll("table")].at(-1);
+    const buttons = table.querySelectorAll("th button");
     const column = i => [...table.tBodies[0].rows].map(row => row.cells[i].textContent);
     const result = {width: root.clientWidth, needed: root.scrollWidth};
     buttons[4].click();
@@ -375,11 +468,23 @@ PROBE = """<!DOCTYPE html><iframe id="frame" style="width: 400px; height: 800px;
 def test_html_page_in_a_browser_sorts_and_fits_a_narrow_screen(mixed, tmp_path):
     write_report(mixed, tmp_path / "out")
     probe = tmp_path / "probe.html"
-    probe.write_text(PROBE.replace("PAGE", escape((tmp_path / "out" / "index.html").read_text())))
-    words = ["chromium", "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'profile'}"]
+    probe.write_text(
+        PROBE.replace("PAGE", escape((tmp_path / "out" / "index.html").read_text()))
+    )
+    words = [
+        "chromium",
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        f"--user-data-dir={tmp_path / 'profile'}",
+    ]
     words += ["--virtual-time-budget=10000", "--dump-dom", probe.as_uri()]
-    page = subprocess.run(words, capture_output=True, text=True, timeout=PATIENCE, check=True).stdout
-    result = json.loads(unescape(re.search(r'<pre id="result">(.*?)</pre>', page, re.DOTALL)[1]))
+    page = subprocess.run(
+        words, capture_output=True, text=True, timeout=PATIENCE, check=True
+    ).stdout
+    result = json.loads(
+        unescape(re.search(r'<pre id="result">(.*?)</pre>', page, re.DOTALL)[1])
+    )
     assert 350 < result["width"] <= 400  # a scroll bar may take some
     assert result["needed"] == result["width"]
     numbers = ["-200.0"] * 3 + ["101.0", "102.0", "103.0", "481.0", "482.0", "483.0", "490.0"]
@@ -390,7 +495,9 @@ def test_html_page_in_a_browser_sorts_and_fits_a_narrow_screen(mixed, tmp_path):
 
 def test_words_from_outside_are_escaped(tmp_path):
     write_job(tmp_path / "runs", "a", "CartPole-v1", 1)
-    write_job(tmp_path / "runs", "a", "CartPole-v1", 2, "failed", "<script>alert(1)</script> | x")
+    write_job(
+        tmp_path / "runs", "a", "CartPole-v1", 2, "failed", "<script>alert(1)</script> | x"
+    )
     write_report(tmp_path / "runs", tmp_path / "out")
     assert "<script>alert" not in (tmp_path / "out" / "index.html").read_text()
 
@@ -399,9 +506,13 @@ def test_the_same_runs_give_the_same_files(mixed, tmp_path):
     for out in ("one", "two"):
         write_report(mixed, tmp_path / out, "mean")
     names = sorted(path.name for path in (tmp_path / "one").iterdir())
-    assert {"report.md", "index.html", "results.csv", "curves.csv", "improvement.png"} <= set(names)
+    assert {"report.md", "index.html", "results.csv", "curves.csv", "improvement.png"} <= set(
+        names
+    )
     for name in names:
-        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes(), name
+        assert (tmp_path / "one" / name).read_bytes() == (
+            tmp_path / "two" / name
+        ).read_bytes(), name
 
 
 @pytest.mark.parametrize(
@@ -409,19 +520,37 @@ def test_the_same_runs_give_the_same_files(mixed, tmp_path):
     [
         ("summary.json", "{}", "summary.json lacks env_id"),
         ("summary.json", '{"env_id": 3', "failed, summary.json is missing or no JSON object"),
-        ("summary.json", None, "summary.json has a strange train_return_mean, eval_return_mean"),
-        ("summary.json", float("nan"), "summary.json has a strange train_return_mean, eval_return_mean"),
+        (
+            "summary.json",
+            None,
+            "summary.json has a strange train_return_mean, eval_return_mean",
+        ),
+        (
+            "summary.json",
+            float("nan"),
+            "summary.json has a strange train_return_mean, eval_return_mean",
+        ),
         ("summary.json", b"\xff", "failed, summary.json is missing or no JSON object"),
         ("args.json", b"\xff", "n = 2, 0 failed"),
         ("../job.json", "[]", "job.json lacks algorithm"),
         ("../job.json", b"\xff", "job.json lacks algorithm"),
         (
             "../job.json",
-            '{"algorithm": "a", "env_id": "x", "seed": 1, "status": "done", "reason": "", "score_range": 3}',
+            '{"algorithm": "a", "env_id": "x", "seed": 1, "status": "done", "reason": "", '
+            '"score_range": 3}',
             "job.json has a strange score_range",
         ),
-        (EVENT_FILE, "", "its event files hold 0 of its 200 episodes; its summary is used, its learning curve is not"),
-        (EVENT_FILE, "not an event file at all", "run: event file 1 is corrupt after 0 records"),
+        (
+            EVENT_FILE,
+            "",
+            "its event files hold 0 of its 200 episodes; "
+            "its summary is used, its learning curve is not",
+        ),
+        (
+            EVENT_FILE,
+            "not an event file at all",
+            "run: event file 1 is corrupt after 0 records",
+        ),
         (EVENT_FILE, record(b"\xff" * 9), "run: event file 1 holds a record that is no event"),
     ],
 )
@@ -441,7 +570,10 @@ def test_foreign_content_is_reported_and_the_other_runs_are_used(tmp_path, file,
 
 
 def test_a_tail_that_the_next_session_disowned_is_no_loss(tmp_path):
-    folder = write_job(tmp_path / "runs", "a", "CartPole-v1", 1, episodes=3, total_timesteps=30) / "run"
+    folder = (
+        write_job(tmp_path / "runs", "a", "CartPole-v1", 1, episodes=3, total_timesteps=30)
+        / "run"
+    )
     whole = (folder / EVENT_FILE).read_bytes()
     (folder / EVENT_FILE).write_bytes(whole[:-5])  # ends within what was logged at step 30
     later = folder / EVENT_FILE.replace("17", "18")
@@ -510,20 +642,26 @@ def test_a_full_disk_leaves_an_older_csv_as_it_was(tmp_path):
     assert (tmp_path / "results.csv").read_text() == "old"
 
 
-# ======================================================================================================================
+# ==============================================================================================
 # check
-# ======================================================================================================================
+# ==============================================================================================
 ENVIRONMENTS = ("CartPole-v1", "Acrobot-v1", "Pendulum-v1")
 
 
-def write_set(root: Path, first_seed: int, means: dict[str, float], seeds: int = 5, **options) -> Path:
+def write_set(
+    root: Path, first_seed: int, means: dict[str, float], seeds: int = 5, **options
+) -> Path:
     """Runs of two algorithms whose returns scatter around `means` by environment."""
     rng = np.random.default_rng(first_seed)
     for env_id in ENVIRONMENTS:
         for algorithm in ("a", "b"):
             for seed in range(first_seed, first_seed + seeds):
-                value = rng.normal(means.get(f"{algorithm}/{env_id}", means.get(env_id, 300.0)), 20)
-                write_job(root, algorithm, env_id, seed, final_return=value, episodes=5, **options)
+                value = rng.normal(
+                    means.get(f"{algorithm}/{env_id}", means.get(env_id, 300.0)), 20
+                )
+                write_job(
+                    root, algorithm, env_id, seed, final_return=value, episodes=5, **options
+                )
     return root
 
 
@@ -558,7 +696,9 @@ def test_check_lets_an_improvement_pass(tmp_path, stored):
 
 def test_check_counts_a_failed_run_as_worse_and_says_what_is_not_here(tmp_path, stored):
     for seed in (101, 102, 103):
-        write_job(tmp_path / "new", "a", "CartPole-v1", seed, final_return=300 + seed, episodes=5)
+        write_job(
+            tmp_path / "new", "a", "CartPole-v1", seed, final_return=300 + seed, episodes=5
+        )
     lines, worse = check(tmp_path / "new", stored)
     assert not worse
     assert "not here: b on Pendulum-v1" in lines
@@ -578,14 +718,22 @@ def test_check_lists_the_failures_where_every_run_failed(tmp_path, stored):
 
 def test_check_counts_a_measure_that_has_vanished_as_worse(tmp_path, stored):
     for seed in (101, 102, 103):  # not one episode ended
-        write_job(tmp_path / "new", "a", "CartPole-v1", seed, final_return=300 + seed, episodes=0)
+        write_job(
+            tmp_path / "new", "a", "CartPole-v1", seed, final_return=300 + seed, episodes=0
+        )
     lines, worse = check(tmp_path / "new", stored)
     assert worse
-    assert "WORSE: a on CartPole-v1, train_return_mean: no run has it, 5 stored ones do" in lines
+    assert (
+        "WORSE: a on CartPole-v1, train_return_mean: no run has it, 5 stored ones do" in lines
+    )
 
 
 def test_check_refuses_what_cannot_be_compared(tmp_path, stored):
-    for name, text in (("empty.csv", ""), ("other.csv", "a,b\n1,2\n"), ("bad.csv", "status,algorithm\ndone,a\n")):
+    for name, text in (
+        ("empty.csv", ""),
+        ("other.csv", "a,b\n1,2\n"),
+        ("bad.csv", "status,algorithm\ndone,a\n"),
+    ):
         (tmp_path / name).write_text(text)
         with pytest.raises(BadInput):
             check(tmp_path / "stored", tmp_path / name)
@@ -598,11 +746,21 @@ def test_check_refuses_what_cannot_be_compared(tmp_path, stored):
         check(tmp_path / "one", stored)
 
 
-# ======================================================================================================================
+# ==============================================================================================
 # With the real scripts
-# ======================================================================================================================
+# ==============================================================================================
 def test_real_scripts_from_run_to_report_and_again(tmp_path):
-    words = ["run", "smoke", "--algorithms", "reinforce", "ppo_continuous", "--seeds", "1", "--steps", "2048"]
+    words = [
+        "run",
+        "smoke",
+        "--algorithms",
+        "reinforce",
+        "ppo_continuous",
+        "--seeds",
+        "1",
+        "--steps",
+        "2048",
+    ]
     words += ["--dir", tmp_path / "runs", "--", "--eval-episodes", "1"]
     result = benchmark(*words)
     assert result.returncode == 0, result.stdout
@@ -610,18 +768,25 @@ def test_real_scripts_from_run_to_report_and_again(tmp_path):
     assert "0 runs done, 2 had been done before, 0 failed" in again.stdout
     assert benchmark("report", tmp_path / "runs").returncode == 0
     table = rows(tmp_path / "runs" / "report" / "results.csv")
-    assert [(row["algorithm"], row["status"]) for row in table] == [("reinforce", "done"), ("ppo_continuous", "done")]
+    assert [(row["algorithm"], row["status"]) for row in table] == [
+        ("reinforce", "done"),
+        ("ppo_continuous", "done"),
+    ]
     runs, problems = find_runs(tmp_path / "runs")
     assert problems == []
     assert [len(run.returns) for run in runs] == [run.summary["train_episodes"] for run in runs]
-    args = json.loads((tmp_path / "runs" / "CartPole-v1__reinforce__1" / "run" / "args.json").read_text())
+    args = json.loads(
+        (tmp_path / "runs" / "CartPole-v1__reinforce__1" / "run" / "args.json").read_text()
+    )
     assert (args["total_timesteps"], args["eval_episodes"]) == (2048, 1)
 
 
 def test_peers_pass_rmsprops_values_on():
     args = sb3.Args(algo="a2c", rms_alpha=0.9, num_envs=2)
     envs = sb3.DummyVecEnv([lambda: sb3.make_env(args)] * 2)
-    optimizer = sb3.ALGORITHMS["a2c"]("MlpPolicy", envs, **sb3.library_arguments(args)).policy.optimizer
+    optimizer = sb3.ALGORITHMS["a2c"](
+        "MlpPolicy", envs, **sb3.library_arguments(args)
+    ).policy.optimizer
     assert type(optimizer) is torch.optim.RMSprop
     assert (optimizer.defaults["alpha"], optimizer.defaults["eps"]) == (0.9, 1e-5)
 
@@ -636,20 +801,54 @@ def test_peers_start_with_the_exploration_asked_for():
 @pytest.mark.parametrize("algorithm", ["a2c", "trpo", "ppo"])
 def test_peers_keep_the_contract(tmp_path, algorithm):
     env_id = {"a2c": "CartPole-v1", "trpo": "Pendulum-v1", "ppo": "CartPole-v1"}[algorithm]
-    words = [sys.executable, "benchmark/peers/sb3.py", "--algo", algorithm, "--env-id", env_id, "--num-steps", "64"]
-    words += ["--total-timesteps", "1100", "--eval-episodes", "2", "--seed", "3", "--run-dir", tmp_path / "run"]
+    words = [
+        sys.executable,
+        "benchmark/peers/sb3.py",
+        "--algo",
+        algorithm,
+        "--env-id",
+        env_id,
+        "--num-steps",
+        "64",
+    ]
+    words += [
+        "--total-timesteps",
+        "1100",
+        "--eval-episodes",
+        "2",
+        "--seed",
+        "3",
+        "--run-dir",
+        tmp_path / "run",
+    ]
     subprocess.run(words, cwd=ROOT, check=True, capture_output=True, timeout=PATIENCE)
     ((run,), problems) = find_runs(tmp_path)
     assert problems == []
-    assert (run.status, run.env_id, run.seed, run.summary["global_step"]) == ("done", env_id, 3, 1024)
+    assert (run.status, run.env_id, run.seed, run.summary["global_step"]) == (
+        "done",
+        env_id,
+        3,
+        1024,
+    )
     assert len(run.returns) == run.summary["train_episodes"]
-    assert run.summary["train_return_mean"] == pytest.approx(run.returns[-100:].mean(), rel=1e-4)
+    assert run.summary["train_return_mean"] == pytest.approx(
+        run.returns[-100:].mean(), rel=1e-4
+    )
     events = EventAccumulator(str(tmp_path / "run"), size_guidance={"scalars": 0})
     events.Reload()
-    tags = {"charts/episodic_return", "charts/episodic_length", "charts/SPS", "eval/episodic_return"}
+    tags = {
+        "charts/episodic_return",
+        "charts/episodic_length",
+        "charts/SPS",
+        "eval/episodic_return",
+    }
     assert tags | {"losses/policy_loss", "losses/value_loss"} <= set(events.Tags()["scalars"])
     logged = [event.step for event in events.Scalars("losses/value_loss")]
-    assert logged == [256, 768, 1024]  # after the first batch of 4 * 64 steps, then every 500 or more, then at the end
+    assert logged == [
+        256,
+        768,
+        1024,
+    ]  # after the first batch of 4 * 64 steps, then every 500 or more, then at the end
 
 
 @pytest.mark.parametrize(
@@ -663,7 +862,11 @@ def test_peers_keep_the_contract(tmp_path, algorithm):
 )
 def test_peers_refuse_bad_input(words, says):
     result = subprocess.run(
-        [sys.executable, "benchmark/peers/sb3.py", *words], cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE
+        [sys.executable, "benchmark/peers/sb3.py", *words],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
     )
     assert result.returncode == 2
     assert re.fullmatch(f"error: .*{re.escape(says)}.*\n", result.stderr)

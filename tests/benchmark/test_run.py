@@ -1,4 +1,5 @@
-"""python -m benchmark run: suites, the pool, and what can go wrong, with scripts that take no time."""
+"""python -m benchmark run: suites, the pool, and what can go wrong, with scripts that take no
+time."""
 
 import errno
 import importlib
@@ -14,7 +15,7 @@ from pathlib import Path
 
 import pytest
 import tyro
-from benchmark_helpers import PATIENCE, ROOT, benchmark, is_alive, wait_until
+from harness import PATIENCE, ROOT, benchmark, is_alive, wait_until
 from hypothesis import given
 from hypothesis import strategies as st
 from tqdm import tqdm
@@ -39,7 +40,7 @@ flags = {{ behaviour = "{behaviour}" }}
 def suite(tmp_path):
     """Write a suite whose one script behaves as told; return its path."""
     script = tmp_path / "fake_script.py"
-    shutil.copy(ROOT / "tests" / "fake_script.py", script)
+    shutil.copy(ROOT / "tests" / "benchmark" / "fake_script.py", script)
 
     def write(behaviour: str = "ok", text: str = SUITE) -> Path:
         path = tmp_path / "suite.toml"
@@ -79,17 +80,23 @@ def run_one(job, **options) -> dict:
 
 def history(job) -> list[str]:
     """'start' or 'resume' for each time that the script was started."""
-    return [line.split()[0] for line in (job.directory / "history.txt").read_text().splitlines()]
+    return [
+        line.split()[0] for line in (job.directory / "history.txt").read_text().splitlines()
+    ]
 
 
 def pids(directory: Path) -> list[int]:
     """The scripts that were ever started under `directory`."""
-    return [int(line.split()[1]) for path in directory.rglob("history.txt") for line in path.read_text().splitlines()]
+    return [
+        int(line.split()[1])
+        for path in directory.rglob("history.txt")
+        for line in path.read_text().splitlines()
+    ]
 
 
-# ======================================================================================================================
+# ==============================================================================================
 # Suites and the grid
-# ======================================================================================================================
+# ==============================================================================================
 @pytest.mark.parametrize("path", sorted(SUITES.glob("*.toml")), ids=lambda path: path.stem)
 def test_shipped_suites_make_commands_that_the_scripts_understand(path, tmp_path):
     for job in make_jobs(load_suite(path.stem), tmp_path, seeds=[1]):
@@ -119,19 +126,42 @@ def test_smoke_names_every_script():
 def test_grid_and_overrides(suite, tmp_path):
     loaded = load_suite(str(suite()))
     jobs = make_jobs(loaded, tmp_path)
-    names = ["CartPole-v1__fake__1", "Acrobot-v1__fake__1", "CartPole-v1__fake__2", "Acrobot-v1__fake__2"]
+    names = [
+        "CartPole-v1__fake__1",
+        "Acrobot-v1__fake__1",
+        "CartPole-v1__fake__2",
+        "Acrobot-v1__fake__2",
+    ]
     assert [job.name for job in jobs] == names
     assert [job.flags["total_timesteps"] for job in jobs] == [100, 200, 100, 200]
-    (job,) = make_jobs(loaded, tmp_path, ["Pendulum-v1"], ["fake"], [7], 50, ("--eval-episodes", "3"))
+    (job,) = make_jobs(
+        loaded, tmp_path, ["Pendulum-v1"], ["fake"], [7], 50, ("--eval-episodes", "3")
+    )
     assert job.words() == [
-        "--env-id", "Pendulum-v1", "--seed", "7", "--total-timesteps", "50", "--torch-threads", "1",
-        "--behaviour", "ok", "--eval-episodes", "3",
-    ]  # fmt: skip
+        "--env-id",
+        "Pendulum-v1",
+        "--seed",
+        "7",
+        "--total-timesteps",
+        "50",
+        "--torch-threads",
+        "1",
+        "--behaviour",
+        "ok",
+        "--eval-episodes",
+        "3",
+    ]
 
 
 def test_tuned_flags_win_and_booleans_become_switches(suite, tmp_path):
-    text = SUITE + "[tuned.fake.Acrobot-v1]\nsource = 'a paper'\nbehaviour = 'x'\nanneal_lr = false\nnorm_adv = true\n"
-    words = make_jobs(load_suite(str(suite(text=text))), tmp_path, ["Acrobot-v1"], seeds=[1])[0].words()
+    text = (
+        SUITE
+        + "[tuned.fake.Acrobot-v1]\nsource = 'a paper'\nbehaviour = 'x'\n"
+        + "anneal_lr = false\nnorm_adv = true\n"
+    )
+    words = make_jobs(load_suite(str(suite(text=text))), tmp_path, ["Acrobot-v1"], seeds=[1])[
+        0
+    ].words()
     assert words[-4:] == ["--behaviour", "x", "--no-anneal-lr", "--norm-adv"]
 
 
@@ -140,7 +170,9 @@ def test_shards_are_a_partition(n):
     suite = load_suite("classic")
     whole = [job.name for job in make_jobs(suite, Path("x"))]
     assert len(whole) == 3 * 5 * len(suite["seeds"])
-    shards = [[job.name for job in make_jobs(suite, Path("x"), shard=(k, n))] for k in range(1, n + 1)]
+    shards = [
+        [job.name for job in make_jobs(suite, Path("x"), shard=(k, n))] for k in range(1, n + 1)
+    ]
     assert sorted(name for shard in shards for name in shard) == sorted(whole)
     assert max(map(len, shards)) - min(map(len, shards)) <= 1
 
@@ -160,29 +192,53 @@ def test_seeds():
     ("words", "says"),
     [
         (["run", "smok"], "there is no suite smok; did you mean smoke?"),
-        (["run", "smoke", "--algorithms", "pppo"], "no algorithm pppo in this suite; did you mean ppo"),
-        (["run", "smoke", "--environments", "Cartpole-v1"], "no environment Cartpole-v1; did you mean CartPole-v1"),
+        (
+            ["run", "smoke", "--algorithms", "pppo"],
+            "no algorithm pppo in this suite; did you mean ppo",
+        ),
+        (
+            ["run", "smoke", "--environments", "Cartpole-v1"],
+            "no environment Cartpole-v1; did you mean CartPole-v1",
+        ),
         (["run", "smoke", "--seeds", ""], "there are no seeds"),
         (["run", "smoke", "--seeds", "x"], "neither a whole number nor a range"),
         (["run", "smoke", "--shard", "3/2"], "1 <= k <= N"),
         (["run", "smoke", "--steps", "0"], "not a positive whole number"),
         (["run", "smoke", "--timeout", "-1"], "not a positive number of seconds"),
         (["run", "smoke", "--wrokers", "2"], "--wrokers"),
-        (["run", "smoke", "--environments", "Acrobot-v1", "--steps", "9", "--algorithms", "ppo"], "nothing would run"),
+        (
+            [
+                "run",
+                "smoke",
+                "--environments",
+                "Acrobot-v1",
+                "--steps",
+                "9",
+                "--algorithms",
+                "ppo",
+            ],
+            "nothing would run",
+        ),
         (["run", "smoke", "--dir", "pyproject.toml/x"], "cannot use pyproject.toml/x"),
-        (["run", "smoke", "--executor", "ray", "--gpus", "0"], "--workers and --gpus are for the local pool"),
+        (
+            ["run", "smoke", "--executor", "ray", "--gpus", "0"],
+            "--workers and --gpus are for the local pool",
+        ),
         (["run", "smoke", "--address", "auto"], "add --executor ray"),
         (["run", "smoke", "--runs-per-gpu", "2"], "--gpus 0,1"),
         (["run", "smoke", "--gpus", "0", "--workers", "2"], "leave --workers out"),
         (["run", "smoke", "--", "--seed=3"], "what follows -- must not give seed"),
-        (["run", "smoke", "--", "--env_id", "Acrobot-v1"], "what follows -- must not give env_id"),
+        (
+            ["run", "smoke", "--", "--env_id", "Acrobot-v1"],
+            "what follows -- must not give env_id",
+        ),
         (["run", "smoke", "--", "--run-dir", "x"], "what follows -- must not give run-dir"),
         (["run", "smoke", "--", "--resume", "x"], "what follows -- must not give resume"),
         (["report", ".", "--", "--x"], "report takes no flags for scripts"),
         (["walk"], "walk"),
         (["report", "no/such/folder"], "there is no folder no/such/folder"),
     ],
-)  # fmt: skip
+)
 def test_bad_input_is_one_line_and_status_2(words, says):
     result = benchmark(*words)
     assert result.returncode == 2
@@ -198,12 +254,24 @@ def test_bad_input_is_one_line_and_status_2(words, says):
         ("seeds = [1]", "lacks algorithms"),
         (SUITE.replace("[1, 2]", "[]"), "there are no seeds"),
         (SUITE.replace("[1, 2]", "[1, 1]"), "seeds must be a list of different whole numbers"),
-        (SUITE.replace("total_timesteps = 100", "total_timestep = 100"), "did you mean total_timesteps"),
-        (SUITE.replace("flags", "flag"), "[algorithms.fake] has an unknown key flag; did you mean flags"),
-        (SUITE.replace("CartPole-v1", "CartPol-v1"), "no environment CartPol-v1; did you mean CartPole-v1"),
+        (
+            SUITE.replace("total_timesteps = 100", "total_timestep = 100"),
+            "did you mean total_timesteps",
+        ),
+        (
+            SUITE.replace("flags", "flag"),
+            "[algorithms.fake] has an unknown key flag; did you mean flags",
+        ),
+        (
+            SUITE.replace("CartPole-v1", "CartPol-v1"),
+            "no environment CartPol-v1; did you mean CartPole-v1",
+        ),
         (SUITE.replace('"{script}"', '"no_such.py"'), "there is no script no_such.py"),
         (SUITE + "[tuned.fake.CartPole-v1]\nbehaviour = 'x'\n", "must name the source"),
-        ("seeds = [1]\nenvironments = ['CartPole-v1']\n[algorithms]\n", "environments must be a table"),
+        (
+            "seeds = [1]\nenvironments = ['CartPole-v1']\n[algorithms]\n",
+            "environments must be a table",
+        ),
         ("seeds = [1]\nalgorithms = 3\n[environments]\n", "algorithms must be a table"),
         ("seeds = [1]\ntuned = 3\n[environments]\n[algorithms]\n", "tuned must be a table"),
         (SUITE + "[tuned]\nfake = 3\n", "[tuned.fake] must be a table"),
@@ -212,13 +280,33 @@ def test_bad_input_is_one_line_and_status_2(words, says):
         (SUITE + "only = 3\n", "only must be a list of environments"),
         (SUITE + "only = [[3]]\n", "only names [3], which is not among the environments"),
         (SUITE.partition("flags")[0] + "flags = 3\n", "flags must be a table"),
-        (SUITE.partition("flags")[0] + "flags = {{ a = [1] }}\n", "flags must be numbers, words or true/false"),
-        (SUITE.replace("[environments.CartPole-v1]", "[environments]\nx = 3\n[environments.CartPole-v1]"), "must be a"),
-        (SUITE.replace("behaviour =", "seed = 3, behaviour ="), "the flags of fake on CartPole-v1 must not give seed"),
-        (SUITE + "[tuned.fake.Acrobot-v1]\nsource = 'x'\nenv_id = 'y'\n", "fake on Acrobot-v1 must not give env_id"),
+        (
+            SUITE.partition("flags")[0] + "flags = {{ a = [1] }}\n",
+            "flags must be numbers, words or true/false",
+        ),
+        (
+            SUITE.replace(
+                "[environments.CartPole-v1]",
+                "[environments]\nx = 3\n[environments.CartPole-v1]",
+            ),
+            "must be a",
+        ),
+        (
+            SUITE.replace("behaviour =", "seed = 3, behaviour ="),
+            "the flags of fake on CartPole-v1 must not give seed",
+        ),
+        (
+            SUITE + "[tuned.fake.Acrobot-v1]\nsource = 'x'\nenv_id = 'y'\n",
+            "fake on Acrobot-v1 must not give env_id",
+        ),
         (SUITE + "[tuned.fak.CartPole-v1]\nsource = 'x'\n", "did you mean fake"),
         (SUITE + "[tuned.fake.Cartpole-v1]\nsource = 'x'\n", "did you mean CartPole-v1"),
-        (SUITE.replace("total_timesteps = 100", "total_timesteps = 100\nscore_range = [5, 1]"), "two rising numbers"),
+        (
+            SUITE.replace(
+                "total_timesteps = 100", "total_timesteps = 100\nscore_range = [5, 1]"
+            ),
+            "two rising numbers",
+        ),
     ],
 )
 def test_malformed_suite_is_named_with_its_place(suite, tmp_path, text, says):
@@ -226,12 +314,18 @@ def test_malformed_suite_is_named_with_its_place(suite, tmp_path, text, says):
     with pytest.raises(BadInput) as error:
         make_jobs(load_suite(str(path)), tmp_path)
     assert says in str(error.value)
-    later = ("there are no seeds", "no environment", "must not give")  # seen only when the grid is made
+    later = (
+        "there are no seeds",
+        "no environment",
+        "must not give",
+    )  # seen only when the grid is made
     assert str(path) in str(error.value) or any(words in says for words in later)
 
 
 def test_dry_run_prints_commands_and_leaves_nothing(suite, tmp_path):
-    result = benchmark("run", suite(), "--dir", tmp_path / "runs", "--dry-run", "--", "--eval-episodes", "3")
+    result = benchmark(
+        "run", suite(), "--dir", tmp_path / "runs", "--dry-run", "--", "--eval-episodes", "3"
+    )
     lines = result.stdout.splitlines()
     assert result.returncode == 0
     assert len(lines) == 4
@@ -239,9 +333,9 @@ def test_dry_run_prints_commands_and_leaves_nothing(suite, tmp_path):
     assert not (tmp_path / "runs").exists()
 
 
-# ======================================================================================================================
+# ==============================================================================================
 # One job: what a script may do
-# ======================================================================================================================
+# ==============================================================================================
 @pytest.mark.parametrize(
     ("behaviour", "status", "reason", "starts"),
     [
@@ -267,14 +361,18 @@ def test_a_hanging_script_and_its_children_are_ended(suite, tmp_path, monkeypatc
     monkeypatch.setattr(pool, "GRACE", 0.2)
     job = one_job(suite("hang"), tmp_path)
     child, stop, records = job.directory / "child.txt", threading.Event(), []
-    thread = threading.Thread(target=lambda: records.append(pool.run_job(job, retries=0, timeout=15.0, stop=stop)))
+    thread = threading.Thread(
+        target=lambda: records.append(pool.run_job(job, retries=0, timeout=15.0, stop=stop))
+    )
     job.directory.mkdir()
     thread.start()
     wait_until(lambda: child.exists() and child.read_text().endswith("\n"))
     family = [*pids(tmp_path), int(child.read_text())]
     assert all(map(is_alive, family))
     thread.join(PATIENCE)
-    assert [(record["status"], record["reason"]) for record in records] == [("failed", "timed out after 15 s")]
+    assert [(record["status"], record["reason"]) for record in records] == [
+        ("failed", "timed out after 15 s")
+    ]
     wait_until(lambda: not any(map(is_alive, family)))
 
 
@@ -289,15 +387,22 @@ def test_a_job_that_cannot_be_claimed_does_not_end_the_grid(suite, tmp_path):
     jobs[0].directory.write_text("a file in its place")
     records = {}
     pool.run_local(jobs, lambda job, record: records.update({job.name: record}), workers=1)
-    assert records[jobs[0].name] == {"status": "failed", "reason": "the benchmark could not begin: File exists"}
+    assert records[jobs[0].name] == {
+        "status": "failed",
+        "reason": "the benchmark could not begin: File exists",
+    }
     assert records[jobs[1].name]["status"] == "done"
 
 
-def test_finished_runs_are_left_alone_until_script_flags_or_versions_change(suite, tmp_path, monkeypatch):
+def test_finished_runs_are_left_alone_until_script_flags_or_versions_change(
+    suite, tmp_path, monkeypatch
+):
     job = one_job(suite(), tmp_path)
     assert run_one(job)["status"] == "done"
     assert run_one(job)["status"] == "finished"
-    longer = make_jobs(load_suite(str(suite())), tmp_path, ["CartPole-v1"], seeds=[1], total_timesteps=300)[0]
+    longer = make_jobs(
+        load_suite(str(suite())), tmp_path, ["CartPole-v1"], seeds=[1], total_timesteps=300
+    )[0]
     assert run_one(longer)["status"] == "done"
     assert (job.directory / "superseded-1" / "summary.json").exists()  # kept, not overwritten
     job.script.write_text(job.script.read_text() + "\n# changed\n")
@@ -310,7 +415,10 @@ def test_finished_runs_are_left_alone_until_script_flags_or_versions_change(suit
 
 def test_a_finished_run_takes_on_the_suites_new_score_range(suite, tmp_path):
     assert run_one(one_job(suite(), tmp_path))["status"] == "done"
-    text = SUITE.replace("total_timesteps = 100", "total_timesteps = 100\nscore_range = [0, 9]\nscore_source = 'x'")
+    text = SUITE.replace(
+        "total_timesteps = 100",
+        "total_timesteps = 100\nscore_range = [0, 9]\nscore_source = 'x'",
+    )
     job = one_job(suite(text=text), tmp_path)
     assert run_one(job)["status"] == "finished"
     record = json.loads((job.directory / "job.json").read_text())
@@ -338,36 +446,54 @@ def test_full_disk_fails_the_run_and_not_the_benchmark(suite, tmp_path, monkeypa
     monkeypatch.setattr(pool, "write_atomically", full)
     records = {}
     pool.run_local(jobs, lambda job, record: records.update({job.name: record}), workers=2)
-    assert [record["status"] for _, record in sorted(records.items())] == ["done", "done", "failed", "failed"]
+    assert [record["status"] for _, record in sorted(records.items())] == [
+        "done",
+        "done",
+        "failed",
+        "failed",
+    ]
     reason = records["CartPole-v1__fake__1"]["reason"]
     assert reason == "the benchmark could not go on: No space left on device"
 
 
 def test_gpus_are_shared_out(suite, tmp_path):
-    jobs = make_jobs(load_suite(str(suite("wait"))), tmp_path, ["CartPole-v1"], seeds=list(range(6)))
+    jobs = make_jobs(
+        load_suite(str(suite("wait"))), tmp_path, ["CartPole-v1"], seeds=list(range(6))
+    )
     grid = threading.Thread(
-        target=pool.run_local, args=(jobs, lambda job, record: None, 1), kwargs={"gpus": ["0", "3"], "runs_per_gpu": 2}
+        target=pool.run_local,
+        args=(jobs, lambda job, record: None, 1),
+        kwargs={"gpus": ["0", "3"], "runs_per_gpu": 2},
     )
     grid.start()
     wait_until(lambda: len(list(tmp_path.glob("*/run/checkpoint.pt"))) == 4)
     used = [path.read_text().split()[2] for path in tmp_path.rglob("history.txt")]
-    assert sorted(used) == ["0", "0", "3", "3"]  # two at a time on each, and the other jobs wait
+    assert sorted(used) == [
+        "0",
+        "0",
+        "3",
+        "3",
+    ]  # two at a time on each, and the other jobs wait
     (tmp_path / "go").touch()
     grid.join(PATIENCE)
     assert len(list(tmp_path.glob("*/run/summary.json"))) == 6
 
 
-# ======================================================================================================================
+# ==============================================================================================
 # The whole program
-# ======================================================================================================================
+# ==============================================================================================
 def test_failures_are_listed_with_their_log_and_status_1(suite, tmp_path):
-    result = benchmark("run", suite("crash"), "--dir", tmp_path / "runs", "--seeds", "1", "--retries", "0")
+    result = benchmark(
+        "run", suite("crash"), "--dir", tmp_path / "runs", "--seeds", "1", "--retries", "0"
+    )
     assert result.returncode == 1
     assert "0 runs done, 0 had been done before, 2 failed" in result.stdout
     assert result.stdout.count("Traceback: it crashed at once") == 2
 
 
-def test_the_bar_reckons_the_time_left_without_the_runs_that_were_there(suite, tmp_path, monkeypatch):
+def test_the_bar_reckons_the_time_left_without_the_runs_that_were_there(
+    suite, tmp_path, monkeypatch
+):
     bars = []
 
     class Bar(tqdm):
@@ -377,7 +503,10 @@ def test_the_bar_reckons_the_time_left_without_the_runs_that_were_there(suite, t
 
     monkeypatch.setattr(program, "tqdm", Bar)
     run_one(one_job(suite(), tmp_path / "runs"))
-    assert program.run(program.parse_args(["run", str(suite()), "--dir", str(tmp_path / "runs")])) == 0
+    assert (
+        program.run(program.parse_args(["run", str(suite()), "--dir", str(tmp_path / "runs")]))
+        == 0
+    )
     assert (bars[0].n, bars[0].total) == (3, 3)
 
 
@@ -385,14 +514,18 @@ def test_a_script_that_meets_a_full_disk(suite, tmp_path):
     def limit():
         resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
 
-    result = benchmark("run", suite("big"), "--dir", tmp_path / "runs", "--seeds", "1", preexec_fn=limit)
+    result = benchmark(
+        "run", suite("big"), "--dir", tmp_path / "runs", "--seeds", "1", preexec_fn=limit
+    )
     assert result.returncode == 1
     assert "File too large" in result.stdout
     assert "2 failed" in result.stdout
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_interrupted_it_leaves_nothing_running_and_goes_on_later(suite, tmp_path, start, number):
+def test_interrupted_it_leaves_nothing_running_and_goes_on_later(
+    suite, tmp_path, start, number
+):
     directory = tmp_path / "runs"
     process = start("run", suite("wait"), "--dir", directory, "--workers", "2")
     wait_until(lambda: len(list(directory.glob("*/run/checkpoint.pt"))) == 2)
@@ -421,9 +554,13 @@ def test_two_invocations_do_no_job_twice(suite, tmp_path, start):
     directory = tmp_path / "runs"
     words = ("run", suite("wait"), "--dir", directory, "--workers", "2")
     both = [start(*words), start(*words)]
-    wait_until(lambda: len(list(directory.glob("*/run/checkpoint.pt"))) == 4)  # each is at two jobs
+    wait_until(
+        lambda: len(list(directory.glob("*/run/checkpoint.pt"))) == 4
+    )  # each is at two jobs
     (directory / "go").touch()
     outputs = [process.communicate(timeout=PATIENCE)[0] for process in both]
     assert [process.returncode for process in both] == [0, 0], outputs
-    assert [len(path.read_text().splitlines()) for path in directory.rglob("history.txt")] == [1] * 4
+    assert [len(path.read_text().splitlines()) for path in directory.rglob("history.txt")] == [
+        1
+    ] * 4
     assert "left to the invocation that is at them" in "".join(outputs)

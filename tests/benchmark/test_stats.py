@@ -1,4 +1,5 @@
-"""benchmark/stats.py against independent computations: loops, scipy's own bootstrap, and simulation."""
+"""benchmark/stats.py against independent computations: loops, scipy's own bootstrap, and
+simulation."""
 
 import numpy as np
 import pytest
@@ -26,7 +27,9 @@ def test_iqm_by_hand():
 def test_interval_agrees_with_scipys_bootstrap():
     values = np.random.default_rng(1).normal(size=(3, 12))
     ours = stats.interval(values, stats.mean)
-    theirs = scipy_stats.bootstrap((values,), np.mean, axis=-1, n_resamples=20_000, method="percentile", rng=2)
+    theirs = scipy_stats.bootstrap(
+        (values,), np.mean, axis=-1, n_resamples=20_000, method="percentile", rng=2
+    )
     assert ours.shape == (2, 3)
     np.testing.assert_allclose(ours[0], theirs.confidence_interval.low, atol=0.05)
     np.testing.assert_allclose(ours[1], theirs.confidence_interval.high, atol=0.05)
@@ -48,15 +51,22 @@ def test_interval_is_the_same_every_time_and_unknown_for_one_seed():
 def test_stratified_interval_covers_the_truth_though_environments_differ():
     rng, hits = np.random.default_rng(0), 0
     for _ in range(200):
-        groups = [rng.normal(0, 1, 20), rng.normal(10, 1, 20)]  # resampled together, their distance would widen it
-        _, (low, high) = stats.stratified(groups, lambda g: np.mean([x.mean(-1) for x in g], axis=0))
+        groups = [
+            rng.normal(0, 1, 20),
+            rng.normal(10, 1, 20),
+        ]  # resampled together, their distance would widen it
+        _, (low, high) = stats.stratified(
+            groups, lambda g: np.mean([x.mean(-1) for x in g], axis=0)
+        )
         hits += low <= 5 <= high
         assert high - low < 1
     assert 0.89 < hits / 200 < 0.99
 
 
 @given(
-    st.integers(1, 12).flatmap(lambda n: st.lists(st.lists(numbers, min_size=n, max_size=n), min_size=1, max_size=4))
+    st.integers(1, 12).flatmap(
+        lambda n: st.lists(st.lists(numbers, min_size=n, max_size=n), min_size=1, max_size=4)
+    )
 )
 def test_pooled_statistics_of_equally_many_runs_are_those_of_all_runs(groups):
     together = np.concatenate(groups)
@@ -68,7 +78,9 @@ def test_pooled_statistics_of_equally_many_runs_are_those_of_all_runs(groups):
 def test_pooled_statistics_weigh_environments_equally():
     groups = [np.array([0.5, 1.5]), np.zeros(6)]
     assert stats.pooled_mean(groups) == 0.5
-    assert stats.pooled_iqm(groups) == pytest.approx(0.25)  # a quarter of the weight is 0, a quarter 0.5
+    assert stats.pooled_iqm(groups) == pytest.approx(
+        0.25
+    )  # a quarter of the weight is 0, a quarter 0.5
 
 
 @given(st.lists(samples, min_size=1, max_size=3), st.lists(numbers, min_size=1, max_size=5))
@@ -102,7 +114,12 @@ def test_binned_means(episodes):
 @given(st.lists(st.integers(0, 10), max_size=30), st.integers(1, 5))
 def test_first_reached(returns, window):
     expected = next(
-        (i for i in range(window - 1, len(returns)) if np.mean(returns[i - window + 1 : i + 1]) >= 6 - 1e-12), None
+        (
+            i
+            for i in range(window - 1, len(returns))
+            if np.mean(returns[i - window + 1 : i + 1]) >= 6 - 1e-12
+        ),
+        None,
     )
     assert stats.first_reached(np.array(returns, float), 6.0, window) == expected
 
@@ -114,7 +131,9 @@ def test_is_worse_finds_a_regression_and_seldom_cries_wolf():
         return np.where(rng.random(n) < 0.8, 500.0, 150.0) + rng.normal(0, 10, n)
 
     level = 1 - 2 * 0.05 / 10
-    alarms = [any(stats.is_worse(draw(5), draw(5), level)[2] for _ in range(10)) for _ in range(300)]
+    alarms = [
+        any(stats.is_worse(draw(5), draw(5), level)[2] for _ in range(10)) for _ in range(300)
+    ]
     assert np.mean(alarms) < 0.07
     assert stats.is_worse(rng.normal(300, 30, 5), rng.normal(480, 30, 5), level)[2]
     assert not stats.is_worse(rng.normal(480, 30, 5), rng.normal(300, 30, 5), level)[2]

@@ -1,0 +1,290 @@
+"""What a checkpoint restores, and how a resumed run continues."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from helpers import (
+    ROOT,
+    benchmark_env,
+    checkpoint_of,
+    copied,
+    env_id,
+    loops,
+    module,
+    pair,
+    run,
+    scalars,
+    small,
+    summary_of,
+    train,
+)
+
+
+class Ended(Exception):
+    pass
+
+
+def same(a, b) -> None:
+    """Two nests of containers and tensors are equal to the bit."""
+    if isinstance(a, dict):
+        assert a.keys() == b.keys()
+        for key in a:
+            same(a[key], b[key])
+    elif isinstance(a, list | tuple):
+        assert len(a) == len(b)
+        for x, y in zip(a, b, strict=True):
+            same(x, y)
+    elif isinstance(a, torch.Tensor):
+        assert torch.equal(a, b)
+    else:
+        assert a == b
+
+
+def test_everything_is_restored_to_the_bit(script, tmp_path, monkeypatch):
+    """Networks with their statistics, optimisers with their moments, counters and the last
+    hundred returns, as they were when the checkpoint was written."""
+    run_dir, found = tmp_path / "run", module(script)
+    summary, saved = train(
+        script, run_dir, env_id=env_id(script, "Tape-v0"), total_timesteps=960, log_interval=77
+    )
+    restored = {}
+    start = found.Run.start
+
+    def note(run, state, total_steps):
+        for name, part in state.items():
+            restored[f"{name} before"] = copied(part.state_dict())
+        start(run, state, total_steps)
+        restored.update({name: copied(part.state_dict()) for name, part in state.items()})
+        recent = list(run.recent_returns)
+        restored["counters"] = [run.global_step, run.episodes, run.seconds, recent]
+        restored["args"] = run.args
+        raise Ended
+
+    monkeypatch.setattr(found.Run, "start", note)
+    with pytest.raises(Ended):
+        found.train(found.Args(resume=run_dir, total_timesteps=1920))
+    names = set(saved) - {"about", "args", "counters"}
+    expected = {"actor", "optimizer"}
+    if script != "reinforce":
+        expected.add("critic")
+    if script == "reinforce_baseline":
+        expected.add("critic_optimizer")
+    if script == "ppo_continuous":
+        expected.add("reward_norm")
+    assert names == expected
+    for name in names:
+        same(restored[name], saved[name])
+        with pytest.raises(AssertionError):
+            same(restored[f"{name} before"], saved[name])
+    for name in names & {"optimizer", "critic_optimizer"}:
+        for moments in saved[name]["state"].values():
+            moment = moments["square_avg" if script == "a2c" else "exp_avg_sq"]
+            assert moment.count_nonzero() > len(moment.flatten()) / 2
+            assert moments["step"] > 3
+    same(restored["counters"], saved["counters"])
+    assert saved["counters"][0] == summary["global_step"]
+    assert saved["counters"][1] == summary["train_episodes"] > 100
+    assert saved["counters"][2] > 0
+    assert len(saved["counters"][3]) == 100
+    events = [event.value for event in scalars(run_dir)["charts/episodic_return"]]
+    assert saved["counters"][3] == pytest.approx(events[-100:], abs=1e-5)
+    assert restored["args"].log_interval == 77
+    assert restored["args"].total_timesteps == 1920
+
+
+def test_given_the_same_noise_a_resumed_run_continues_to_the_bit(script, tmp_path, monkeypatch):
+    """Where every segment begins with fresh episodes, nothing but the noise is lost: set to
+    what it was, the rest of an interrupted run is the rest of one that was not."""
+    found, name, noise = module(script), env_id(script, "TwoStates-v0"), []
+    start, record = found.Run.start, found.Run.record_iteration
+    flags = {"env_id": name, "total_timesteps": 160}
+
+    with monkeypatch.context() as patch:
+
+        def note_noise(run, losses):
+            record(run, losses)
+            noise.append(torch.get_rng_state())
+
+        patch.setattr(found.Run, "record_iteration", note_noise)
+        _, whole = train(script, tmp_path / "whole", **flags)
+
+    with monkeypatch.context() as patch:
+        calls = []
+
+        def interrupt(run, losses):
+            calls.append(1)
+            run.interrupted = len(calls) == 2
+            record(run, losses)
+
+        patch.setattr(found.Run, "record_iteration", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            train(script, tmp_path / "run", **flags)
+
+    def same_noise(run, *args):
+        start(run, *args)
+        torch.set_rng_state(noise[1])
+
+    monkeypatch.setattr(found.Run, "start", same_noise)
+    assert 0 < checkpoint_of(tmp_path / "run")["counters"][0] < 160
+    found.train(found.Args(resume=tmp_path / "run"))
+    resumed = checkpoint_of(tmp_path / "run")
+    for key in set(whole) - {"about", "args", "counters"}:
+        same(resumed[key], whole[key])
+    for k in (0, 1, 3):
+        same(resumed["counters"][k], whole["counters"][k])
+
+
+@loops
+def test_a_resumed_run_has_noise_and_episodes_of_its_own(script, tmp_path, monkeypatch):
+    """It does not replay its beginning: neither the random numbers nor the resets' seeds."""
+    found, name, drawn = module(script), env_id(script, "Tape-v0"), []
+    sample = found.Actor.sample
+
+    def note(actor, obs):
+        drawn.append((obs.clone(), torch.get_rng_state()))
+        return sample(actor, obs)
+
+    monkeypatch.setattr(found.Actor, "sample", note)
+    train(script, tmp_path / "run", env_id=name, total_timesteps=128)
+    first = drawn[0]
+    drawn.clear()
+    found.train(found.Args(resume=tmp_path / "run", total_timesteps=256))
+    assert not torch.equal(drawn[0][0], first[0])
+    assert not torch.equal(drawn[0][1], first[1])
+
+
+@loops
+def test_an_episode_at_the_checkpointed_step_is_kept_and_later_ones_are_disowned(
+    script, tmp_path, monkeypatch
+):
+    """Episodes of 16 steps end with every iteration of two environments. Saved after the
+    second, killed after the fourth, resumed: TensorBoard must show each of ten episodes
+    once."""
+    found, run_dir, calls = module(script), tmp_path / "run", []
+    record = found.Run.record_iteration
+
+    def kill(run, losses):
+        record(run, losses)
+        calls.append(run.global_step)
+        if len(calls) == 2:
+            run.save()
+        if len(calls) == 4:
+            raise Ended
+
+    with monkeypatch.context() as patch:
+        patch.setattr(found.Run, "record_iteration", kill)
+        kwargs = '{"length": 16}'
+        flags = {"env_kwargs": kwargs, "total_timesteps": 160, "checkpoint_interval": 1e9}
+        with pytest.raises(Ended):
+            train(script, run_dir, env_id=env_id(script, "TwoStates-v0"), **flags)
+    assert calls == [32, 64, 96, 128]
+    assert checkpoint_of(run_dir)["counters"][0] == 64
+    before = [event.step for event in scalars(run_dir)["charts/episodic_return"]]
+    assert before == [32, 32, 64, 64, 96, 96, 128, 128]
+    summary = found.train(found.Args(resume=run_dir))
+    for tag in ("charts/episodic_return", "charts/episodic_length"):
+        steps = [event.step for event in scalars(run_dir)[tag]]
+        assert steps == [32, 32, 64, 64, 96, 96, 128, 128, 160, 160]
+    assert summary["train_episodes"] == 10
+
+
+@pair
+def test_an_unfinished_continuation_has_no_summary(script, tmp_path, monkeypatch):
+    """Trained on and stopped before the end, a finished run must not pass for a success."""
+    run_dir, found = tmp_path / "run", module(script)
+    train(script, run_dir, env_id=benchmark_env(script), total_timesteps=64)
+
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(found.Run, "record_step", stop)
+    with pytest.raises(KeyboardInterrupt):
+        found.train(found.Args(resume=run_dir, total_timesteps=640))
+    assert not (run_dir / "summary.json").exists()
+
+
+@loops
+def test_a_finished_run_can_be_evaluated_again_and_trained_on(script, tmp_path):
+    run_dir, found = tmp_path / "run", module(script)
+    name = env_id(script, "TwoStates-v0")
+    train(script, run_dir, env_id=name, total_timesteps=640)
+    first, weights = summary_of(run_dir), checkpoint_of(run_dir)["actor"]
+    found.train(found.Args(resume=run_dir, eval_episodes=5))
+    assert summary_of(run_dir)["eval_episodes"] == 5
+    assert summary_of(run_dir)["global_step"] == first["global_step"] == 640
+    same(checkpoint_of(run_dir)["actor"], weights)
+    found.train(found.Args(resume=run_dir, total_timesteps=1280))
+    assert summary_of(run_dir)["global_step"] == 1280
+    assert summary_of(run_dir)["train_episodes"] == 640
+    assert len(scalars(run_dir)["charts/episodic_return"]) == 640
+
+
+@pair
+def test_a_changed_script_is_said_and_recorded_beside_the_old_record(
+    script, tmp_path, monkeypatch, capsys
+):
+    run_dir, found = tmp_path / "run", module(script)
+    train(script, run_dir, env_id=env_id(script, "Tape-v0"), total_timesteps=64)
+    old = (run_dir / "args.json").read_bytes()
+    found.train(found.Args(resume=run_dir))
+    assert "changed since" not in capsys.readouterr().out
+    monkeypatch.setitem(found.ABOUT, "script_sha256", "0" * 64)
+    monkeypatch.setitem(found.ABOUT, "versions", found.VERSIONS | {"torch": "1.0"})
+    found.train(found.Args(resume=run_dir, total_timesteps=128))
+    said = capsys.readouterr().out
+    assert "changed since this run began" in said
+    assert "script_sha256" in said
+    assert "versions" in said
+    assert (run_dir / "args.json").read_bytes() == old
+    first, second = (json.loads(p.read_text()) for p in sorted(run_dir.glob("args-*.json")))
+    assert first["script_sha256"] == found.SHA256
+    assert second["script_sha256"] == "0" * 64
+    assert second["versions"]["torch"] == "1.0"
+    assert (first["total_timesteps"], second["total_timesteps"]) == (64, 128)
+
+
+def test_the_record_of_a_run_tells_a_changed_script_from_the_one_that_began(tmp_path):
+    """An edit of the file itself, as a program."""
+    script = tmp_path / "mine.py"
+    script.write_text((ROOT / "ppo.py").read_text())
+    flags = {"env_id": "CartPole-v1", "run_dir": tmp_path / "run"} | small("ppo")
+    assert run(script, cwd=tmp_path, total_timesteps=64, **flags).returncode == 0
+    script.write_text(script.read_text() + "# an edit\n")
+    result = run(script, cwd=tmp_path, resume=tmp_path / "run", total_timesteps=128)
+    assert result.returncode == 0, result.stderr
+    assert "changed since this run began: script_sha256\n" in result.stdout
+
+
+def test_the_checkpoint_may_be_named_and_given_flags_win_even_at_their_defaults(tmp_path):
+    """--log-interval 500 is the default; the run has 100, and so has a resume that does not
+    name it."""
+    run_dir = tmp_path / "run"
+    flags = small("ppo") | {"env_id": "CartPole-v1", "run_dir": run_dir, "log_interval": 100}
+    assert run("ppo", cwd=tmp_path, total_timesteps=64, **flags).returncode == 0
+    path = run_dir / "checkpoint.pt"
+    for words, expected in (([], 100), (["--log-interval", "500"], 500)):
+        before = set(run_dir.glob("args-*.json"))
+        result = run("ppo", *words, cwd=tmp_path, resume=path, total_timesteps=128)
+        assert result.returncode == 0, result.stderr
+        (record,) = set(run_dir.glob("args-*.json")) - before
+        found = json.loads(record.read_text())
+        assert found["log_interval"] == expected
+        assert found["total_timesteps"] == 128
+        assert found["num_envs"] == 2
+    assert not (path / "checkpoint.pt").exists()
+    result = run("ppo", "--gamma", "0.98", "--seed", "2", cwd=tmp_path, resume=run_dir)
+    assert result.returncode == 2
+    assert "seed must stay 1" in result.stderr
+
+
+def test_seconds_add_up_and_speed_is_of_all_of_them(tmp_path):
+    run_dir, found = tmp_path / "run", module("ppo")
+    train("ppo", run_dir, env_id="CartPole-v1", total_timesteps=640)
+    first = checkpoint_of(run_dir)["counters"][2]
+    found.train(found.Args(resume=run_dir, total_timesteps=1280))
+    summary = summary_of(run_dir)
+    assert summary["wall_seconds"] > first > 0
+    assert summary["sps"] == pytest.approx(1280 / summary["wall_seconds"])
+    assert np.isfinite(summary["sps"])
