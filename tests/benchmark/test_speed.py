@@ -412,8 +412,12 @@ def test_each_second_of_training_is_counted_once(tmp_path, monkeypatch):
         clock.now += seconds
 
     class Run:
+        def start(self):
+            script.make_env(None).reset()  # a trial, before the clock starts
+            self.began = clock.now
+            self.save()
+
         def save(self):
-            self.saved = clock.now
             spend(10)
 
         def record_step(self):
@@ -423,31 +427,32 @@ def test_each_second_of_training_is_counted_once(tmp_path, monkeypatch):
             spend(2)
             self.save()
 
-    def train(args, checkpoint):
-        envs, actor, run = script.make_envs(args), script.Actor(), Run()
-        run.save()  # the first checkpoint, 10
-        (
-            envs.reset(),
-            actor.sample(),
-            envs.step(),
-            spend(5),
-            run.record_step(),
-        )  # 100, 20, 200, rest 5, 1
+    def train(args):
+        env, actor, run = script.make_env(args), script.Actor(), Run()
+        run.start()  # the first checkpoint, 10
+        env.reset()  # 100
+        actor.sample()  # 20
+        env.step()  # 200
+        spend(5)  # rest
+        run.record_step()  # 1
         spend(40)  # the update
         run.record_iteration()  # 12
-        run.save()  # not in wall_seconds
-        return {"wall_seconds": run.saved}
+        return script.evaluate(run)
 
+    def evaluate(run):  # not in wall_seconds
+        seconds = clock.now - run.began
+        run.save()
+        script.make_env(None).step()
+        return {"wall_seconds": seconds}
+
+    def make_env(args):
+        return SimpleNamespace(step=lambda: spend(200), reset=lambda: spend(100))
+
+    actor = type("Actor", (), {"sample": lambda self: spend(20)})
     script = SimpleNamespace(
-        make_envs=lambda args: SimpleNamespace(
-            step=lambda: spend(200), reset=lambda: spend(100)
-        ),
-        Actor=type("Actor", (), {"sample": lambda self: spend(20)}),
-        Run=Run,
-        train=train,
-        parse_args=lambda: (SimpleNamespace(run_dir=tmp_path), None),
+        make_env=make_env, evaluate=evaluate, train=train, Actor=actor, Run=Run
     )
-    measure.shares(script)
+    measure.shares(script, SimpleNamespace(run_dir=tmp_path))
     shares = json.loads((tmp_path / "shares.json").read_text())
     total = 10 + 100 + 20 + 200 + 5 + 1 + 40 + 12
     seconds = {name: round(share * total, 6) for name, share in shares.items()}
