@@ -88,7 +88,7 @@ class Args:
     checkpoint_interval: float = 10.0  # minimum seconds between two checkpoints
     eval_episodes: int = 20  # episodes of the final evaluation, which uses the policy's mode
     capture_video: bool = False  # record the first three evaluation episodes; needs moviepy
-    run_dir: Path | None = None  # default: runs/<env_id>__<script>__<seed>__<time>
+    run_dir: Path | None = None  # default: runs/ENV__SCRIPT__SEED__TIME
     resume: Path | None = None  # run directory to resume, with its own flags
 
 
