@@ -8,8 +8,7 @@
 The algorithm is ppo.py's. The policy is a diagonal Gaussian. Observations are normalised and
 rewards scaled by running statistics, because their units differ widely between tasks.
 
-Paper: Schulman et al. 2017, Proximal Policy Optimization Algorithms,
-https://arxiv.org/abs/1707.06347
+Paper: Schulman et al. 2017, Proximal Policy Optimization Algorithms, arXiv:1707.06347
 
 Run: python ppo_continuous.py --env-id Pendulum-v1 --seed 1
 
@@ -24,6 +23,7 @@ Compared with ppo.py:
 """
 
 import hashlib
+import io
 import json
 import math
 import re
@@ -36,10 +36,7 @@ from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from errno import EDQUOT, EFBIG, ENOSPC
-from numbers import Real
 from pathlib import Path
-from signal import SIGINT, default_int_handler, getsignal, signal
-from threading import current_thread, main_thread
 from typing import Literal
 
 import gymnasium as gym
@@ -85,12 +82,11 @@ class Args:
     # The run: the same flags in every script.
     env_kwargs: str = "{}"  # JSON object of arguments for the environment: '{"name": value}'
     seed: int = 1  # fixes the run bit for bit, on one machine and with one set of versions
-    device: Literal["cpu", "cuda", "mps", "auto"] = "cpu"  # small networks are faster there
+    device: Literal["cpu", "cuda", "mps"] = "cpu"  # small networks are faster there
     torch_threads: int = 1  # more rarely help small networks, and parallel runs share the cores
     log_interval: int = 500  # minimum steps between two entries of losses/* and charts/SPS
     checkpoint_interval: float = 10.0  # minimum seconds between two checkpoints
     eval_episodes: int = 20  # episodes of the final evaluation, which uses the policy's mode
-    capture_video: bool = False  # record the first three evaluation episodes; needs moviepy
     run_dir: Path | None = None  # default: runs/ENV__SCRIPT__SEED__TIME
     resume: Path | None = None  # run directory to resume, with its own flags
 
@@ -188,8 +184,7 @@ def gae(
         done_t  = terminated_t or truncated_t
 
     After termination nothing follows. A truncated episode would have continued, so its last
-    step bootstraps from the observation it really led to. Either way the recursion stops
-    there, and it starts with A = 0 behind the last step.
+    step bootstraps from the observation it really led to. Either way the recursion stops.
     Source: Schulman et al. 2016, High-Dimensional Continuous Control Using GAE, section 3.
     """
     deltas = rewards + gamma * next_values.masked_fill(terminated, 0.0) - values
@@ -206,18 +201,16 @@ def ppo_loss(
     dist: Distribution, values: Tensor, actions: Tensor, old_log_probs: Tensor,
     advantages: Tensor, returns: Tensor, clip_coef: float, vf_coef: float, ent_coef: float,
 ) -> tuple[Tensor, dict[str, Tensor]]:  # fmt: skip
-    """The loss, a scalar to minimise, and its parts. All tensors are (batch,), but actions may
-    have more dimensions.
+    """The loss to minimise and its parts. All tensors are (batch,); actions may be (batch, n).
 
         ratio  = pi(a|s) / pi_old(a|s)
         policy = -mean min(ratio * A, clip(ratio, 1 - clip_coef, 1 + clip_coef) * A)
         loss   = policy + vf_coef * mean (V(s) - returns)^2 - ent_coef * mean entropy
 
-    The minimum makes the objective a pessimistic bound. The gradient is zero where the ratio
-    has moved past the clip in the direction that the advantage asks for, and only there.
-    KL(pi_old || pi) is estimated by mean (ratio - 1) - log ratio, unbiased and never negative.
-    Sources: Schulman et al. 2017, sections 3 and 5; for the KL, k3 in Schulman 2020,
-    http://joschu.net/blog/kl-approx.html.
+    The gradient is zero where the ratio has moved past the clip in the direction that the
+    advantage asks for, and only there. KL(pi_old || pi) is estimated by the mean of
+    (ratio - 1) - log ratio, unbiased and never negative.
+    Sources: Schulman et al. 2017, sections 3 and 5; http://joschu.net/blog/kl-approx.html, k3.
     """
     log_ratio = dist.log_prob(actions) - old_log_probs
     ratio = log_ratio.exp()
@@ -229,13 +222,8 @@ def ppo_loss(
     with torch.no_grad():
         approx_kl = ((ratio - 1) - log_ratio).mean()
         clip_frac = (clipped_ratio != ratio).float().mean()
-    return loss, {
-        "policy_loss": policy_loss.detach(),
-        "value_loss": value_loss.detach(),
-        "entropy": entropy.detach(),
-        "approx_kl": approx_kl,
-        "clip_frac": clip_frac,
-    }
+    parts = {"policy_loss": policy_loss, "value_loss": value_loss, "entropy": entropy}
+    return loss, parts | {"approx_kl": approx_kl, "clip_frac": clip_frac}
 
 
 # ==============================================================================================
@@ -243,7 +231,7 @@ def ppo_loss(
 # ==============================================================================================
 def train(args: Args) -> dict:
     """Train, evaluate, and return what summary.json holds. Raises BadInput for flags and
-    environments that cannot work, Failure where a run cannot go on."""
+    environments that cannot work, FloatingPointError for numbers that are not finite."""
     args = check_args(args)
     device = torch.device(args.device)
     batch_size = args.num_envs * args.num_steps
@@ -256,7 +244,7 @@ def train(args: Args) -> dict:
 
     with Run(args) as run:
         torch.manual_seed(args.seed)
-        envs = [make_env(args) for _ in range(args.num_envs)]
+        envs = [run.enter_context(make_env(args)) for _ in range(args.num_envs)]
         obs_dim, action_dim = envs[0].observation_space.shape[0], envs[0].action_space.shape[0]
         actor = Actor(obs_dim, action_dim, args.init_std, args.norm_obs).to(device)
         critic = Critic(obs_dim, actor.norm).to(device)
@@ -350,7 +338,7 @@ def train(args: Args) -> dict:
                     loss.backward()
                     parts["grad_norm"] = nn.utils.clip_grad_norm_(weights, args.max_grad_norm)
                     optimizer.step()
-                    stats.append(torch.stack(list(parts.values())))
+                    stats.append(torch.stack([*parts.values()]).detach())
                 if args.target_kl is not None and parts["approx_kl"] > args.target_kl:
                     break
 
@@ -364,8 +352,6 @@ def train(args: Args) -> dict:
             losses["learning_rate"] = optimizer.param_groups[0]["lr"]
             run.record_iteration(losses)
 
-        for env in envs:
-            env.close()
         return evaluate(actor, run)
 
 
@@ -388,10 +374,6 @@ class BadInput(ValueError):
     """Flags or an environment that cannot work."""
 
 
-class Failure(RuntimeError):
-    """What ends a run that started well: numbers that are not finite, a full disk."""
-
-
 def say(text: str) -> None:
     """Print a line; a closed or narrow stream must not end a run."""
     with suppress(OSError, ValueError, RuntimeError):
@@ -400,65 +382,53 @@ def say(text: str) -> None:
 
 def check_args(args: Args) -> Args:
     """A checked copy of `args` with run_dir filled in; to resume a run, with its own flags."""
-    complete = hasattr(args, "complete")  # set by __main__: all flags are meant as they are
-    plain = {k: v.item() if isinstance(v, np.generic) else v for k, v in asdict(args).items()}
-    args = Args(**plain | {k: Path(plain[k]) for k in ("run_dir", "resume") if plain[k]})
-    for name, default in asdict(Args()).items():
-        kind, value = int if type(default) is int else float, getattr(args, name)
-        if type(default) in (int, float) or (name == "target_kl" and value is not None):
-            least, most = LIMITS.get(name, (int(kind is int), 1e15))
-            within = isinstance(value, Real) and least <= value <= most
-            if not within or kind(value) != value:
-                limits = f"{kind.__name__}, {least:g} to {most:g}"
+    flags = {k: v.item() if isinstance(v, np.generic) else v for k, v in asdict(args).items()}
+    for name, value in flags.items():
+        if type(value) in (int, float):
+            kind = int if type(getattr(Args, name)) is int else float
+            low, high = LIMITS.get(name, (int(kind is int), 1e15))
+            if not low <= value <= high or kind(value) != value:
+                limits = f"{kind.__name__}, {low:g} to {high:g}"
                 raise BadInput(f"{name} must be {limits}, not {value}")
-            setattr(args, name, kind(value))  # 1e6 is a number of steps
-    try:
-        args.env_kwargs = json.dumps({**json.loads(args.env_kwargs)})
-    except (TypeError, ValueError) as error:
-        raise BadInput(f"env_kwargs must be a JSON object: {error}") from None
-    works = {"cuda": torch.cuda.is_available(), "mps": torch.mps.is_available(), "cpu": True}
-    args.device = next(d for d in works if works[d]) if args.device == "auto" else args.device
-    if not works.get(args.device):
+            flags[name] = kind(value)  # 1e6 is a number of steps
+    if not getattr(torch, args.device).is_available():
         raise BadInput(f"PyTorch finds no device {args.device} here")
-    if args.resume is None:
+    if not args.resume:
         name = f"{args.env_id}__{SCRIPT.stem}__{args.seed}__{datetime.now():%Y%m%d-%H%M%S-%f}"
-        return replace(args, run_dir=args.run_dir or Path("runs", re.sub(r"[/:\\]", "_", name)))
-    path = args.resume.parent if args.resume.name == "checkpoint.pt" else args.resume
+        run_dir = Path(args.run_dir or "runs/" + re.sub(r"[/:\\]", "_", name))
+        return Args(**flags | {"run_dir": run_dir})
+    path = Path(str(args.resume).removesuffix("checkpoint.pt"))
     try:
         checkpoint = torch.load(path / "checkpoint.pt", "cpu", weights_only=True)
-        if checkpoint["about"]["script"] != SCRIPT.name:
-            raise ValueError(f"it is a run of {checkpoint['about']['script']}")
-        own = asdict(Args(**checkpoint["args"])) | {"run_dir": path, "resume": path}
+        own = asdict(Args(**checkpoint["args"] | {"run_dir": path}))
     except Exception as error:  # reading a damaged file can raise anything
         raise BadInput(f"{SCRIPT.name} cannot resume {path}: {error}") from None
-    flags = asdict(args)
-    if not complete:  # flags at their default are taken as not given
+    if args.run_dir != path:  # flags at their default are taken as not given
         flags = own | {k: value for k, value in flags.items() if value != getattr(Args, k)}
     for name in {"run_dir", *list(own)[: list(own).index("device")]} - {"total_timesteps"}:
         if flags[name] != own[name]:
             raise BadInput(f"to resume {path}, {name} must stay {own[name]}")
-    return Args(**flags | {"run_dir": path, "resume": path})
+    return Args(**flags | {"resume": path})
 
 
-def make_env(args: Args, video_dir: Path | None = None) -> gym.Env:
+def make_env(args: Args, **kwargs: str) -> gym.Env:
     """One environment as the networks see it: flat observations, bounded actions in +-1."""
-    kwargs = json.loads(args.env_kwargs) | ({"render_mode": "rgb_array"} if video_dir else {})
     try:
-        env = gym.make(args.env_id, **kwargs)
-        if video_dir:
-            env.reset(), env.render()  # what is missing shows before the training
-            prefix, folder = f"after-{args.total_timesteps}-steps", str(video_dir)
-            env = wrappers.RecordVideo(env, folder, lambda i: 0 < i < 4, name_prefix=prefix)
-    except (gym.error.Error, ModuleNotFoundError, TypeError) as error:
-        named = re.search(r"(?:No module named|unexpected keyword argument) '(\w+)", str(error))
-        given = {*kwargs, re.split("[.:]", args.env_id)[0]}
-        if isinstance(error, gym.error.Error) or (named and named[1] in given):
-            raise BadInput(f"{args.env_id}: {error}") from None
+        env = gym.make(args.env_id, **json.loads(args.env_kwargs), **kwargs)
+    except Exception as error:
+        known = isinstance(error, gym.error.Error | ValueError)
+        if known or re.search("argument|No module named", str(error)):
+            raise BadInput(f"{args.env_id} with {args.env_kwargs}: {error}") from None
         raise  # an error in the environment's own code
-    actions, space = env.action_space, env.observation_space
-    vector = isinstance(actions, Box) and len(actions.shape) == 1
-    if not vector or actions.dtype.kind != "f" or 0 in actions.shape:
-        raise BadInput(f"{SCRIPT.name} needs float Box actions; {args.env_id} has {actions}")
+    if not isinstance(env.observation_space, Box) or len(env.observation_space.shape) != 1:
+        with suppress(NotImplementedError):  # of a space that is not Gymnasium's
+            env = wrappers.FlattenObservation(env)
+    if not isinstance(env.observation_space, Box) or 0 in env.observation_space.shape:
+        raise BadInput(f"{args.env_id} has observations that cannot be flattened")
+    actions = env.action_space
+    vector = isinstance(actions, Box) and len(actions.shape) == 1 and 0 not in actions.shape
+    if not vector or actions.dtype.kind != "f":
+        raise BadInput(f"{args.env_id} has actions {actions}, not a vector of floats, Box(n)")
     # Finite bounds become +-1, so that the Gaussian's unit is half the range; others stay.
     bounded = np.isfinite(actions.low) & np.isfinite(actions.high)
     low, high = np.where(bounded, [actions.low, actions.high], [[-1.0], [1.0]])
@@ -467,22 +437,15 @@ def make_env(args: Args, video_dir: Path | None = None) -> gym.Env:
     def rescale(action: np.ndarray) -> np.ndarray:
         return np.clip(center + half * action, actions.low, actions.high).astype(actions.dtype)
 
-    env = wrappers.TransformAction(env, rescale, Box(-np.inf, np.inf, actions.shape))
-    if not isinstance(space, Box) or len(space.shape) != 1:
-        with suppress(NotImplementedError):  # of a space that is not Gymnasium's
-            env = wrappers.FlattenObservation(env)
-    if not isinstance(env.observation_space, Box) or 0 in env.observation_space.shape:
-        raise BadInput(f"{args.env_id} has observations {space}, which cannot be flattened")
-    return env
+    return wrappers.TransformAction(env, rescale, Box(-np.inf, np.inf, actions.shape))
 
 
 class Run(ExitStack):
-    """The run directory and its log; its exit gives back torch's settings, Ctrl-C, the lock."""
+    """The run directory and its log. Its exit closes them and gives torch's settings back."""
 
     def __init__(self, args: Args):
         super().__init__()
-        self.args, self.interrupted = args, False
-        self.global_step, self.episodes, self.seconds = 0, 0, 0.0  # seconds: of training
+        self.args, self.global_step, self.episodes, self.seconds = args, 0, 0, 0.0
         self.recent_returns: deque[float] = deque(maxlen=100)
         self.returns, self.lengths = np.zeros(args.num_envs), np.zeros(args.num_envs, int)
         self.callback(torch.set_num_threads, torch.get_num_threads())
@@ -494,14 +457,8 @@ class Run(ExitStack):
         """Make the run directory, or restore all that `state` names from the one to resume."""
         args, run_dir, self.state = self.args, self.args.run_dir, state
         name = f"args-{datetime.now():%Y%m%d-%H%M%S-%f}.json" if args.resume else "args.json"
-        if run_dir.exists() and not args.resume:
-            raise BadInput(f"{run_dir} exists; name another --run-dir, or --resume it")
-        self.eval_env = env = make_env(args, run_dir / "videos" if args.capture_video else None)
-        env.reset(seed=args.seed)
-        if np.ndim(reward := env.step(env.action_space.sample())[1]):
-            raise BadInput(f"{args.env_id} has rewards {reward}; they must be scalars")
         try:
-            run_dir.mkdir(parents=True, exist_ok=bool(args.resume or args.capture_video))
+            run_dir.mkdir(parents=True, exist_ok=bool(args.resume))
             self.enter_context(FileLock(run_dir / "lock", timeout=0))  # freed when we die
             if args.resume:
                 was = torch.load(run_dir / "checkpoint.pt", "cpu", weights_only=True)
@@ -510,52 +467,43 @@ class Run(ExitStack):
                 self.global_step, self.episodes, self.seconds, recent = was["counters"]
                 self.recent_returns.extend(recent)
                 torch.manual_seed(args.seed + self.global_step)
-                say(f"resuming at step {self.global_step:,}; episodes and noise are new")
-                if changed := [key for key in ABOUT if ABOUT[key] != was["about"][key]]:
-                    say(f"changed since this run began: {', '.join(changed)}")
+                changed = [key for key in ABOUT if ABOUT[key] != was["about"][key]] or "nothing"
+                say(f"resuming at step {self.global_step:,} with new noise; changed: {changed}")
             (run_dir / name).write_text(json.dumps(asdict(args) | ABOUT, indent=2, default=str))
         except (KeyError, OSError, RuntimeError, ValueError) as error:  # or other networks
-            raise BadInput(f"cannot use {run_dir}: {error}") from None
+            raise BadInput(f"cannot use {run_dir} (or --resume it): {error}") from None
         say(f"{SCRIPT.name}: {args.env_id}, seed {args.seed}, {total_steps:,} steps, {run_dir}")
-        if self.global_step < total_steps:  # a resumed run is unfinished again
-            (run_dir / "summary.json").unlink(missing_ok=True)
+        (run_dir / "summary.json").unlink(missing_ok=True)  # a resumed run is unfinished again
         # A kill can leave the events ahead of the checkpoint: purge_step disowns the surplus.
         writer = SummaryWriter(run_dir, purge_step=self.global_step + 1)
         hide = not sys.stderr or None  # None: show the bar on a terminal only
         bar = tqdm(total=total_steps, initial=self.global_step, unit=" steps", disable=hide)
         self.writer, self.bar = self.enter_context(writer), self.enter_context(bar)
-        if current_thread() is main_thread() and getsignal(SIGINT) is default_int_handler:
-            self.callback(signal, SIGINT, signal(SIGINT, self.interrupt))
         self.next_log, self.began = self.global_step, time.perf_counter() - self.seconds
         self.save()
 
-    def interrupt(self, *_: object) -> None:
-        """Ctrl-C: save after this iteration and stop; the second time, stop at once."""
-        if self.interrupted:
-            raise KeyboardInterrupt
-        self.interrupted = True
+    def write(self, name: str, data: bytes) -> None:
+        """Replace a file whole: a kill or a full disk leaves the old one."""
+        path = self.args.run_dir / "new.tmp"
+        path.write_bytes(data)
+        path.replace(path.with_name(name))
 
-    def save(self, summary: dict | None = None) -> None:
-        """Write the events, then files that a kill or a full disk leaves old or new, whole."""
-        self.saved, path = time.perf_counter(), self.args.run_dir / "new.tmp"
-        checkpoint = {name: part.state_dict() for name, part in self.state.items()}
+    def save(self) -> None:
+        """Write the events and a checkpoint."""
+        self.saved, file = time.perf_counter(), io.BytesIO()
+        self.seconds = self.saved - self.began
+        parts = {name: part.state_dict() for name, part in self.state.items()}
         counters = [self.global_step, self.episodes, self.seconds, list(self.recent_returns)]
         flags = asdict(replace(self.args, run_dir=None, resume=None))
-        try:
-            self.writer.flush()
-            torch.save(checkpoint | {"about": ABOUT, "args": flags, "counters": counters}, path)
-            path.replace(path.with_name("checkpoint.pt"))
-            if summary:
-                path.write_text(json.dumps(summary, indent=2))
-                path.replace(path.with_name("summary.json"))
-        except (OSError, RuntimeError) as error:  # torch.save raises RuntimeError
-            raise Failure(f"cannot write to {self.args.run_dir}: {error}") from error
+        torch.save(parts | {"about": ABOUT, "args": flags, "counters": counters}, file)
+        self.writer.flush()
+        self.write("checkpoint.pt", file.getvalue())
 
     def record_step(self, rewards, done, *obs, stepped: np.ndarray | bool = True) -> None:
         """Count a step of all environments or those `stepped`; log episodes that are done."""
         self.global_step += len(done) if stepped is True else int(stepped.sum())
         if not math.isfinite(sum(np.vdot(x, x) for x in (rewards, *obs))):
-            raise Failure(f"step {self.global_step}: a reward or an observation is not finite")
+            raise FloatingPointError(f"step {self.global_step}: reward or obs is not finite")
         self.returns += rewards
         self.lengths += stepped
         for i in np.flatnonzero(done):
@@ -566,11 +514,10 @@ class Run(ExitStack):
             self.returns[i] = self.lengths[i] = 0
 
     def record_iteration(self, losses: dict[str, float]) -> None:
-        """Log, show, and save when it is time. Raises Failure where a loss is not finite."""
+        """Log, show, and save when it is time."""
         if not all(map(math.isfinite, losses.values())):
-            raise Failure(f"step {self.global_step}: a loss is not finite: {losses}")
-        self.seconds = time.perf_counter() - self.began
-        sps = self.global_step / self.seconds
+            raise FloatingPointError(f"step {self.global_step}: a loss is not finite, {losses}")
+        sps = self.global_step / (time.perf_counter() - self.began)
         if self.global_step >= self.next_log:
             self.next_log = self.global_step + self.args.log_interval
             self.writer.add_scalar("charts/SPS", sps, self.global_step)
@@ -579,53 +526,45 @@ class Run(ExitStack):
             self.status = f"return {np.mean(self.recent_returns or math.nan):.1f}"
             self.bar.set_postfix_str(self.status, refresh=False)
         self.bar.update(self.global_step - self.bar.n)
-        if self.interrupted or time.perf_counter() - self.saved > self.args.checkpoint_interval:
+        if time.perf_counter() - self.saved > self.args.checkpoint_interval:
             self.save()
             if self.bar.disable:
                 say(f"step {self.global_step:,}, {self.status}, {sps:,.0f} steps/s")
-        if self.interrupted:
-            raise KeyboardInterrupt
 
 
 @torch.no_grad()
 def evaluate(actor: nn.Module, run: Run) -> dict:
     """Save, play eval_episodes with the policy's mode, write and return the summary."""
-    run.interrupted = True  # from here on, Ctrl-C stops at once
-    run.seconds = time.perf_counter() - run.began
     run.save()
     run.bar.close()
-    args, env, returns = run.args, run.eval_env, np.zeros(run.args.eval_episodes)
+    args, returns = run.args, np.zeros(run.args.eval_episodes)
+    env = run.enter_context(make_env(args))
     seeds = np.random.SeedSequence(args.seed, spawn_key=(1,)).generate_state(len(returns))
     for episode, seed in enumerate(seeds.tolist()):
         obs, _ = env.reset(seed=seed)
         for _ in range(10_000):
-            if not np.isfinite(obs).all():
-                raise Failure(f"evaluation episode {episode + 1}: an observation is not finite")
             action = actor(torch.as_tensor(obs, dtype=torch.float32, device=args.device)).mode
+            finite = np.isfinite(obs).all()
             obs, reward, terminated, truncated, _ = env.step(action.cpu().numpy()[()])
             returns[episode] += reward
+            if not finite or not math.isfinite(reward):
+                raise FloatingPointError("evaluation: a reward or observation is not finite")
             if terminated or truncated:
                 break
         else:
             say(f"evaluation episode {episode + 1} was cut after 10,000 steps")
-    env.close()
-    if not np.isfinite(returns).all():
-        raise Failure("a return of the evaluation is not finite")
-    run.writer.add_scalar("eval/episodic_return", returns.mean(), run.global_step)
+    trained = np.mean(run.recent_returns or math.nan)
     summary = {
         "env_id": args.env_id, "script": SCRIPT.name, "seed": args.seed,
         "global_step": run.global_step, "wall_seconds": run.seconds,
-        "sps": run.global_step / run.seconds,
-        "train_return_mean": float(np.mean(run.recent_returns)) if run.episodes else None,
-        "train_episodes": run.episodes, "eval_return_mean": float(returns.mean()),
-        "eval_return_std": float(returns.std()), "eval_episodes": len(returns),
+        "sps": run.global_step / run.seconds, "train_episodes": run.episodes,
+        "train_return_mean": float(trained) if run.episodes else None,
+        "eval_return_mean": returns.mean(), "eval_return_std": returns.std(),
+        "eval_episodes": len(returns),
     }  # fmt: skip
-    run.save(summary)
-    trained = f"{np.mean(run.recent_returns):.1f}" if run.episodes else "no episode ended"
-    evaluated = f"{returns.mean():.1f} +- {returns.std():.1f}"
-    say(f"return at the end of training: {trained}; evaluation of the mode: {evaluated}")
-    if args.capture_video:
-        say(f"videos: {args.run_dir / 'videos'}")
+    run.writer.add_scalar("eval/episodic_return", returns.mean(), run.global_step)
+    run.write("summary.json", json.dumps(summary, indent=2).encode())
+    say(f"return {trained:.1f}, evaluation {returns.mean():.1f} +- {returns.std():.1f}")
     return summary
 
 
@@ -635,11 +574,10 @@ if __name__ == "__main__" and "__file__" in globals():  # a notebook cell only d
         args = check_args(tyro.cli(Args))
         if args.resume:  # what is given wins, even where it equals the default
             args = tyro.cli(Args, default=args)
-            args.complete = True
         train(args)
     except (Exception, KeyboardInterrupt) as error:
-        known = isinstance(error, (BadInput, Failure, KeyboardInterrupt))
-        known |= getattr(error, "errno", None) in (EDQUOT, EFBIG, ENOSPC)  # of the event file
+        known = isinstance(error, (BadInput, FloatingPointError, KeyboardInterrupt))
+        known |= getattr(error, "errno", None) in (EDQUOT, EFBIG, ENOSPC)  # a full disk
         line = f"error: {' '.join(str(error).split())}" if str(error) else "stopped"
         print(line if known else traceback.format_exc(), file=sys.stderr)
         status = {BadInput: 2, KeyboardInterrupt: 130}.get(type(error), 1)

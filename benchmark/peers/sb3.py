@@ -69,7 +69,7 @@ class Args:
     norm_reward: bool = False  # rewards divided by the std of the running return
 
     seed: int = 1  # of the networks, the actions and the environments
-    device: Literal["cpu", "cuda", "mps", "auto"] = "cpu"
+    device: Literal["cpu", "cuda", "mps"] = "cpu"
     torch_threads: int = 1
     log_interval: int = 500  # steps between two entries of losses/* in the event file
     eval_episodes: int = 20  # episodes of the final evaluation, with the mode of the policy

@@ -265,20 +265,18 @@ class Prose(gym.Space):
 
 
 class BrokenConstructor(gym.Env):
-    """A bug of the user's own in __init__, of the kind asked for."""
+    """A bug of the user's own in __init__, of the kind asked for; or a refusal of the kind."""
 
     def __init__(self, kind: str, continuous: bool = False):
+        if kind == "value":
+            raise ValueError("the kind cannot be value")
         if kind == "type":
             settings = None
             settings["width"]
         if kind == "import":
             from math import cubic_root  # noqa: F401
-        if kind == "module":
-            import a_module_of_mine_that_is_missing  # noqa: F401
         if kind == "file":
             Path("assets/of_mine.xml").read_text()
-        if kind == "argument":
-            register("Mine", Tape, entry_point=Tape)
 
 
 def register(name: str, entry_point, **kwargs) -> None:

@@ -115,12 +115,6 @@ def networks(run) -> dict[str, dict]:
     }
 
 
-def training_episodes() -> list[list[tuple]]:
-    """What the training environments saw, one list of transitions for each reset. The first is
-    left out: an episode of one step in the evaluation environment, before the training."""
-    return Tape.episodes[1:]
-
-
 def transitions(
     num_envs: int, num_steps: int, drawn_actions: np.ndarray | None = None
 ) -> list[list[tuple]]:
@@ -129,7 +123,7 @@ def transitions(
     Tape starts an episode list at every reset, in the order of resets. The first num_envs lists
     belong to the environments in turn, and a new list to the one whose episode just ended.
     """
-    episodes = training_episodes()
+    episodes = Tape.episodes
     owner = {i: i for i in range(num_envs)}
     tapes, following = [[] for _ in range(num_envs)], num_envs
     position = dict.fromkeys(range(num_envs), 0)

@@ -4,7 +4,6 @@ status 2 from the program, and no run directory left behind."""
 import math
 import os
 import pickle
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -76,6 +75,7 @@ def test_environments_that_cannot_be_made(script, env_id, said, tmp_path):
     [
         ("ppo", "Pendulum-v1"),
         ("ppo", "MultiDiscrete-v0"),
+        ("ppo", "StartAtFive-v0"),
         ("ppo_continuous", "CartPole-v1"),
         ("ppo_continuous", "Matrix-v0"),
         ("ppo_continuous", "Nothing-v0"),
@@ -86,7 +86,7 @@ def test_environments_that_cannot_be_made(script, env_id, said, tmp_path):
 def test_actions_of_the_wrong_kind(script, name, tmp_path):
     line = refused(script, tmp_path / "run", env_id=name)
     assert name in line
-    assert ("Discrete actions" if script == "ppo" else "float Box actions") in line
+    assert ("not Discrete(n)" if script == "ppo" else "not a vector of floats") in line
     assert not (tmp_path / "run").exists()
 
 
@@ -120,14 +120,11 @@ OUT_OF_RANGE = [
     {"seed": 2**64},
     {"log_interval": 0},
     {"num_envs": 1.5},
-    {"num_envs": "4"},
-    {"num_envs": None},
     {"total_timesteps": 1000.5},
     {"total_timesteps": math.inf},
     {"total_timesteps": math.nan},
     {"learning_rate": -1.0},
     {"learning_rate": math.nan},
-    {"learning_rate": "1e-3"},
     {"clip_coef": math.inf},
     {"gamma": 1.5},
     {"gamma": -0.1},
@@ -232,7 +229,7 @@ def test_normalized_advantages_of_a_single_step(tmp_path):
 
 
 @pair
-@pytest.mark.parametrize("device", ["cuda", "mps", "tpu"])
+@pytest.mark.parametrize("device", ["cuda", "mps"])
 def test_a_device_that_is_not_there(script, device, tmp_path, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.mps, "is_available", lambda: False)
@@ -240,29 +237,24 @@ def test_a_device_that_is_not_there(script, device, tmp_path, monkeypatch):
 
 
 @pair
-@pytest.mark.parametrize(
-    ("cuda", "mps", "expected"),
-    [(False, False, "cpu"), (True, False, "cuda"), (False, True, "mps"), (True, True, "cuda")],
-)
-def test_auto_takes_what_there_is(script, cuda, mps, expected, monkeypatch):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
-    monkeypatch.setattr(torch.mps, "is_available", lambda: mps)
-    found = module(script)
-    assert found.check_args(found.Args(device="auto")).device == expected
-
-
-@pair
 @pytest.mark.parametrize("text", ["", "{", "[1]", "3", "null", '"a"', "{'a': 1}"])
 def test_env_kwargs_that_are_no_json_object(script, text, tmp_path):
-    assert "env_kwargs must be a JSON object" in refused(
-        script, tmp_path / "run", env_kwargs=text
-    )
+    assert f" with {text}: " in refused(script, tmp_path / "run", env_kwargs=text)
 
 
 @pair
-def test_env_kwargs_that_the_environment_does_not_take(script, tmp_path):
-    flags = {"env_id": env_id(script, "Tape-v0"), "env_kwargs": '{"colour": 1}'}
-    assert "colour" in refused(script, tmp_path / "run", **flags)
+@pytest.mark.parametrize(
+    ("name", "kwargs", "said"),
+    [
+        ("Tape", '{"colour": 1}', "colour"),
+        ("BrokenConstructor", "{}", "kind"),
+        ("BrokenConstructor", '{"kind": "value"}', "value"),
+    ],
+)
+def test_env_kwargs_that_the_environment_does_not_take(script, name, kwargs, said, tmp_path):
+    """One too many, one missing, and one that the environment itself refuses."""
+    flags = {"env_id": env_id(script, f"{name}-v0"), "env_kwargs": kwargs}
+    assert said in refused(script, tmp_path / "run", **flags)
     assert not (tmp_path / "run").exists()
 
 
@@ -278,38 +270,6 @@ def test_an_existing_run_directory(script, tmp_path):
 def test_a_directory_that_cannot_be_made(script, tmp_path):
     (tmp_path / "file").write_text("in the way")
     assert "cannot use" in refused(script, tmp_path / "file" / "run")
-
-
-@pair
-@pytest.mark.parametrize(
-    ("name", "missing", "said"),
-    [
-        ("", "moviepy", "moviepy"),
-        ("", "pygame", "pip install"),
-        ("DictObs-v0", None, "dictobs"),
-    ],
-)
-def test_video_that_cannot_be_made(script, name, missing, said, tmp_path, monkeypatch):
-    """Without moviepy, without the renderer, and of an environment that renders nothing. It is
-    said before the training."""
-    if missing:
-        for module_name in [m for m in sys.modules if m.split(".")[0] == missing]:
-            monkeypatch.setitem(sys.modules, module_name, None)
-        monkeypatch.setitem(sys.modules, missing, None)
-    name = env_id(script, name) if name else benchmark_env(script)
-    monkeypatch.setattr(module(script).Actor, "sample", None)
-    line = refused(script, tmp_path / "run", env_id=name, capture_video=True)
-    assert said in line.lower()
-
-
-@pair
-@pytest.mark.parametrize("bad", ["video", "reward"])
-def test_what_is_refused_late_leaves_no_run_directory_either(script, bad, tmp_path):
-    """The corrected command line may name the same directory."""
-    name = {"video": "DictObs-v0", "reward": "Odd-v0"}[bad]
-    flags = {"env_id": env_id(script, name), "capture_video": bad == "video"}
-    refused(script, tmp_path / "run", **flags)
-    assert not (tmp_path / "run").exists()
 
 
 class Malice:
@@ -366,7 +326,7 @@ def test_checkpoints_that_are_none(script, tmp_path):
 
 def test_resuming_the_run_of_another_script(tmp_path):
     train("a2c", tmp_path / "run", env_id="CartPole-v1", total_timesteps=64)
-    assert "a run of a2c.py" in resume_refused("ppo", tmp_path / "run")
+    assert "ppo.py cannot resume" in resume_refused("ppo", tmp_path / "run")
 
 
 @loops
@@ -374,10 +334,10 @@ def test_hyperparameters_cannot_change_on_the_way(script, tmp_path):
     """Every one of them, with the name of the flag; and the run's own flags still resume it."""
     run_dir, found = tmp_path / "run", module(script)
     train(script, run_dir, env_id=benchmark_env(script), total_timesteps=64, seed=3)
-    own = found.Args(**checkpoint_of(run_dir)["args"] | {"run_dir": None, "resume": run_dir})
+    own = found.Args(**checkpoint_of(run_dir)["args"] | {"run_dir": run_dir, "resume": run_dir})
     names = list(fields(script))
     free = {"total_timesteps", "device", "torch_threads", "log_interval", "checkpoint_interval"}
-    free |= {"eval_episodes", "capture_video", "resume", "run_dir"}
+    free |= {"eval_episodes", "resume", "run_dir"}
     other = {"env_id": "Acrobot-v1", "env_kwargs": '{"max_episode_steps": 7}', "target_kl": 0.5}
     for name in set(names) - free:
         value = getattr(own, name)
@@ -390,14 +350,6 @@ def test_hyperparameters_cannot_change_on_the_way(script, tmp_path):
             found.train(replace(own, **{name: new}))
     assert "run_dir must stay" in resume_refused(script, run_dir, run_dir=tmp_path / "other")
     assert found.train(own)["global_step"] == summary_of(run_dir)["global_step"]
-
-
-def test_naming_the_run_directory_twice_changes_nothing(tmp_path):
-    """--resume X --run-dir X resumes X with its own flags, like --resume X."""
-    run_dir, found = tmp_path / "run", module("ppo")
-    train("ppo", run_dir, env_id="CartPole-v1", total_timesteps=64, seed=3)
-    summary = found.train(found.Args(resume=run_dir, run_dir=run_dir))
-    assert summary["seed"] == 3
 
 
 @pair

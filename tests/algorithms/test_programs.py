@@ -58,7 +58,7 @@ def test_a_run_from_the_outside(script, tmp_path):
     )
     assert result.returncode == 0, result.stderr
     assert result.stderr == ""
-    assert "evaluation of the mode: " in result.stdout
+    assert ", evaluation " in result.stdout
     (run_dir,) = (folder / "runs").iterdir()
     assert run_dir.name.startswith(f"{env}__{script}__3__")
     assert sorted(p.name for p in folder.iterdir()) == sorted([alone.name, "runs"])
@@ -156,7 +156,7 @@ def test_killed_anywhere_and_resumed_to_the_end(script, tmp_path):
     total = reached + 1000
     result = run(script, cwd=tmp_path, resume=run_dir, total_timesteps=total)
     assert result.returncode == 0, result.stderr
-    assert f"resuming at step {reached:,}; episodes and noise are new" in result.stdout
+    assert f"resuming at step {reached:,} with new noise; changed: nothing" in result.stdout
     summary = summary_of(run_dir)
     assert total - 64 < summary["global_step"] <= total
     assert summary["wall_seconds"] > before["counters"][2]
@@ -170,15 +170,17 @@ def test_killed_anywhere_and_resumed_to_the_end(script, tmp_path):
 
 
 @pair
-def test_the_first_interrupt_saves_and_prints_a_hint_that_can_be_pasted(script, tmp_path):
-    """A script and a run directory whose names hold spaces and quotes; a long interval, so that
-    what is saved was saved because of the interrupt. The hint, pasted, resumes to the end."""
+def test_an_interrupt_keeps_the_checkpoint_and_prints_a_hint_that_can_be_pasted(
+    script, tmp_path
+):
+    """A script and a run directory whose names hold spaces and quotes. The hint, pasted,
+    resumes to the end."""
     folder = tmp_path / "it's my folder"
     folder.mkdir()
     alone = Path(shutil.copy(ROOT / f"{script}.py", folder / f"{script} copy.py"))
     run_dir = folder / "run of mine"
     flags = small_flags(script) | {"env_id": benchmark_env(script), "run_dir": run_dir}
-    process = start(alone, folder, total_timesteps=1_000_000, checkpoint_interval=1e6, **flags)
+    process = start(alone, folder, total_timesteps=1_000_000, checkpoint_interval=0, **flags)
     deadline = time.monotonic() + PATIENCE
     while not list(run_dir.glob("checkpoint.pt")):
         assert process.poll() is None, process.stderr.read()
@@ -210,49 +212,6 @@ def test_the_first_interrupt_saves_and_prints_a_hint_that_can_be_pasted(script, 
     )
     assert result.returncode == 0, result.stderr
     assert summary_of(run_dir)["global_step"] > reached
-
-
-def test_the_second_interrupt_stops_at_once(tmp_path):
-    """An environment that hangs in the middle of an iteration: the first Ctrl-C waits for the
-    iteration's end, the second does not. The last checkpoint stays."""
-    (tmp_path / "stuck.py").write_text(
-        "import pathlib, time\n"
-        "import gymnasium as gym\n"
-        "from envs import TwoStates\n"
-        "class Stuck(TwoStates):\n"
-        "    n = 0\n"
-        "    def step(self, action):\n"
-        "        Stuck.n += 1\n"
-        "        if Stuck.n == 200:\n"
-        "            pathlib.Path('stuck').touch()\n"
-        "            end = time.monotonic() + 300\n"
-        "            while time.monotonic() < end:\n"
-        "                time.sleep(0.01)\n"
-        "        return super().step(action)\n"
-        "gym.register('Stuck-v0', Stuck)\n"
-    )
-    run_dir = tmp_path / "run"
-    flags = {"env_id": "stuck:Stuck-v0", "run_dir": run_dir, "num_envs": 2, "num_steps": 16}
-    words = command("ppo", checkpoint_interval=0, **flags)
-    path = environment()["PYTHONPATH"] + os.pathsep + str(tmp_path)
-    process = subprocess.Popen(
-        words, cwd=tmp_path, env=environment(PYTHONPATH=path), text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-    )  # fmt: skip
-    deadline = time.monotonic() + PATIENCE
-    while not (tmp_path / "stuck").exists():
-        assert process.poll() is None, process.stderr.read()
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-    process.send_signal(signal.SIGINT)
-    time.sleep(1)
-    assert process.poll() is None, "the first interrupt should wait"
-    process.send_signal(signal.SIGINT)
-    _, stderr = process.communicate(timeout=PATIENCE)
-    assert process.returncode == 130
-    assert stderr.splitlines()[0] == "stopped"
-    assert f"--resume {run_dir}" in stderr
-    assert checkpoint_of(run_dir)["counters"][0] == 192
 
 
 def test_a_reader_that_closes_standard_output_does_not_end_a_run(tmp_path):
@@ -315,24 +274,6 @@ def test_help_reads_like_documentation(script, columns, tmp_path):
         lines = source.splitlines()
         line = next(line for line in lines if line.startswith(f"    {name}: "))
         assert " ".join(line.split("  # ")[1].split()) in text, f"the help of {name} is missing"
-
-
-@pair
-def test_video_of_the_evaluation(script, tmp_path, capsys):
-    """Not of the training environments; three episodes at most, and where they are is said."""
-    flags = {"env_id": benchmark_env(script), "total_timesteps": 64, "capture_video": True}
-    summary, _ = train(script, tmp_path / "run", eval_episodes=1, **flags)
-    assert summary["eval_episodes"] == 1
-    videos = list((tmp_path / "run" / "videos").glob("*.mp4"))
-    assert len(videos) == 1
-    assert videos[0].stat().st_size > 1000
-    assert str(tmp_path / "run" / "videos") in capsys.readouterr().out
-
-
-def test_no_more_than_three_videos(tmp_path):
-    flags = {"env_id": "CartPole-v1", "total_timesteps": 64, "capture_video": True}
-    train("ppo", tmp_path / "run", eval_episodes=5, **flags)
-    assert len(list((tmp_path / "run" / "videos").glob("*.mp4"))) == 3
 
 
 def test_progress_bar_on_a_terminal(tmp_path):
@@ -415,28 +356,18 @@ def test_a_full_disk_leaves_the_last_checkpoint_as_it_was(script, tmp_path):
 @pytest.mark.parametrize("what", ["checkpoint", "summary"])
 def test_a_write_that_fails_half_way_leaves_the_old_file(script, what, tmp_path, monkeypatch):
     """Cut in the middle of the bytes: what stands under the name is the old file, whole."""
-    run_dir, found = tmp_path / "run", module(script)
+    run_dir, found, write = tmp_path / "run", module(script), Path.write_bytes
     train(script, run_dir, env_id=benchmark_env(script), total_timesteps=64)
     before = (run_dir / "checkpoint.pt").read_bytes()
 
-    def half(*args, **_):
-        path = args[1] if what == "checkpoint" else args[0]
-        Path(path).write_bytes(b"half")
-        raise OSError(28, "No space left on device")
+    def half(path, data):
+        if (what == "summary") == (b"eval_return_mean" in data):
+            write(path, data[: len(data) // 2])
+            raise OSError(28, "No space left on device")
+        return write(path, data)
 
-    if what == "checkpoint":
-        monkeypatch.setattr(torch, "save", half)
-    else:
-        dumps, calls = json.dumps, []
-
-        def no_dumps(value, **kwargs):
-            calls.append(value)
-            if isinstance(value, dict) and "eval_return_mean" in value:
-                raise OSError(28, "No space left on device")
-            return dumps(value, **kwargs)
-
-        monkeypatch.setattr(json, "dumps", no_dumps)
-    with pytest.raises(found.Failure, match="No space"):
+    monkeypatch.setattr(Path, "write_bytes", half)
+    with pytest.raises(OSError, match="No space"):
         found.train(found.Args(resume=run_dir, total_timesteps=128))
     assert not (run_dir / "summary.json").exists()
     if what == "checkpoint":
@@ -448,5 +379,5 @@ def test_a_budget_spent_before_any_episode_ends_is_said(tmp_path):
     flags = {"env_id": "Acrobot-v1", "total_timesteps": 400, "eval_episodes": 1}
     result = run("reinforce", cwd=tmp_path, run_dir=tmp_path / "run", **flags)
     assert result.returncode == 0, result.stderr
-    assert "no episode ended" in result.stdout
+    assert "return nan, evaluation " in result.stdout
     assert summary_of(tmp_path / "run")["train_return_mean"] is None

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from envs import Tape
-from helpers import module, networks, train, training_episodes
+from helpers import module, networks, train
 
 REWARD = np.array([[1.0, -0.5], [0.3, 2.0]])
 MOVE = np.array([[0.7, 0.2], [0.4, 0.9]])
@@ -203,7 +203,7 @@ def iterations(script, name, run_dir, monkeypatch, **flags):
         losses.append(values)
 
     def note_end(actor, run):
-        seen.extend(training_episodes())
+        seen.extend(Tape.episodes)
         states.append(networks(run))
         return evaluate(actor, run)
 

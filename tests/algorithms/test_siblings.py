@@ -141,7 +141,6 @@ def test_what_has_one_name_has_one_text():
         "Run",
         "evaluate",
         "BadInput",
-        "Failure",
     }
     assert shared <= set(seen)
 

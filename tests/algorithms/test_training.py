@@ -14,7 +14,6 @@ from helpers import (
     scalars,
     summary_of,
     train,
-    training_episodes,
     transitions,
 )
 
@@ -232,7 +231,7 @@ def test_logged_returns_are_the_environments(script, flags, tmp_path):
     Tape.episodes.clear()
     name = env_id(script, "Tape-v0")
     summary, _ = train(script, tmp_path / "run", env_id=name, total_timesteps=2048, **flags)
-    given = training_episodes()[: -summary["eval_episodes"]]
+    given = Tape.episodes[: -summary["eval_episodes"]]
     given = [episode for episode in given if episode and any(episode[-1][4:])]
     events = scalars(tmp_path / "run")
     logged = [event.value for event in events["charts/episodic_return"]]
