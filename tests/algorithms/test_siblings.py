@@ -108,10 +108,10 @@ def test_scaffold_is_one_text():
     ]
     docstring, actions = hunks
     assert docstring[1:] == (1, 2, 1, 2)
-    assert actions[2] - actions[1] <= 4
-    assert actions[4] - actions[3] <= 12
-    assert "actions" in old[actions[1]]
-    assert "TransformAction" in old[actions[2] - 1]
+    assert actions[2] - actions[1] <= 3
+    assert actions[4] - actions[3] <= 13
+    assert all(text.strip() and "obs" not in text for text in old[actions[1] : actions[2]])
+    assert "Discrete(n)" in old[actions[1] + 1]
     assert "TransformAction" in new[actions[4] - 1]
 
 
