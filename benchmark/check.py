@@ -78,8 +78,9 @@ def check(root: Path, against: Path) -> tuple[list[str], bool]:
         low, high, is_bad = is_worse(values, before, level)
         worse = worse or is_bad
         verdict = "WORSE" if is_bad else "ok"
+        digits = 3 if max(abs(values).max(), abs(before).max()) <= 1 else 1  # a share of successes, or a return
         lines.append(
-            f"{verdict}: {name}: {values.mean():.1f} (n = {len(values)}), stored {before.mean():.1f} "
-            f"(n = {len(before)}), difference within [{low:.1f}, {high:.1f}]"
+            f"{verdict}: {name}: {values.mean():.{digits}f} (n = {len(values)}), stored {before.mean():.{digits}f} "
+            f"(n = {len(before)}), difference within [{low:.{digits}f}, {high:.{digits}f}]"
         )
     return lines, worse

@@ -17,7 +17,8 @@ ROOT = Path(__file__).resolve().parent.parent  # the folder that the scripts lie
 SUITES = Path(__file__).resolve().parent / "suites"
 
 
-RESERVED = ("env-id", "seed", "run-dir", "resume")  # flags that the benchmark gives itself
+ENVIRONMENT_FLAGS = ("env-id", "task")  # what a script may call the environment that it trains on
+RESERVED = (*ENVIRONMENT_FLAGS, "seed", "run-dir", "resume")  # flags that the benchmark gives itself
 
 
 class BadInput(Exception):
@@ -36,6 +37,8 @@ class Job:
     extra: tuple[str, ...]  # words for the script as the user gave them, after all other flags
     score_range: tuple[float, float] | None  # the returns that count as 0 and 1 when environments are averaged
     directory: Path  # where the job's record, log and run directory go
+    environment_flag: str = "env-id"  # what the script calls env_id
+    threshold: float | None = None  # the return that counts as solved, where Gymnasium does not say
 
     @property
     def name(self) -> str:
@@ -47,7 +50,7 @@ class Job:
 
     def words(self) -> list[str]:
         """The flags as the script's command line takes them, without --run-dir."""
-        words = ["--env-id", self.env_id, "--seed", str(self.seed)]
+        words = [f"--{self.environment_flag}", self.env_id, "--seed", str(self.seed)]
         for name, value in self.flags.items():
             flag = name.replace("_", "-")
             if isinstance(value, bool):
@@ -128,7 +131,7 @@ def check_suite(suite: dict, path: Path) -> None:
         need(isinstance(suite.get(key, {}), dict), f"{key} must be a table")
     for env_id, table in suite["environments"].items():
         place = f"[environments.{env_id}]"
-        check_keys(table, place, {"total_timesteps"}, {"score_range", "score_source"})
+        check_keys(table, place, {"total_timesteps"}, {"score_range", "score_source", "flag", "threshold"})
         steps, ends = table["total_timesteps"], table.get("score_range", [0, 1])
         need(type(steps) is int and steps > 0, f"{place} total_timesteps must be a positive whole number, not {steps}")
         good = isinstance(ends, list) and len(ends) == 2 and all(type(end) in (int, float) for end in ends)
@@ -136,6 +139,9 @@ def check_suite(suite: dict, path: Path) -> None:
         need(
             "score_range" not in table or bool(table.get("score_source")), f"{place} gives score_range no score_source"
         )
+        flag, threshold = table.get("flag", "env-id"), table.get("threshold", 0)
+        need(flag in ENVIRONMENT_FLAGS, f"{place} flag must be {' or '.join(ENVIRONMENT_FLAGS)}, not {flag}")
+        need(type(threshold) in (int, float), f"{place} threshold must be a number, not {threshold}")
     for algorithm, table in suite["algorithms"].items():
         place = f"[algorithms.{algorithm}]"
         check_keys(table, place, {"script"}, {"only", "flags"})
@@ -161,10 +167,13 @@ def check_suite(suite: dict, path: Path) -> None:
             need(bool(flags.get("source")), f"{place} must name the source of its values: source = '...'")
 
 
-def check_environment(env_id: str) -> None:
-    """Refuse an environment that Gymnasium does not know; 'module:Name-v0' is left to the script."""
-    if ":" not in env_id and env_id not in gym.registry:
-        raise BadInput(f"there is no environment {env_id}; {did_you_mean(env_id, list(gym.registry))}")
+def check_environment(env_id: str, flag: str, tasks: list[str]) -> None:
+    """Refuse an environment that Gymnasium does not know, or a task that the suite does not name; 'module:name' is left
+    to the script."""
+    known = list(gym.registry) if flag == "env-id" else tasks
+    if ":" not in env_id and env_id not in known:
+        what = "environment" if flag == "env-id" else "task"
+        raise BadInput(f"there is no {what} {env_id}; {did_you_mean(env_id, known)}")
 
 
 def refuse_reserved(names: Iterable[str], place: str) -> None:
@@ -195,8 +204,10 @@ def make_jobs(
             raise BadInput(f"there is no algorithm {algorithm} in this suite; {hint}")
     refuse_reserved((word[2:].partition("=")[0] for word in extra if word.startswith("--")), "what follows --")
     environments = environments or list(suite["environments"])
+    own = {env_id: table.get("flag", "env-id") for env_id, table in suite["environments"].items()}
+    common = "task" if set(own.values()) == {"task"} else "env-id"  # of what the suite does not name
     for env_id in environments:
-        check_environment(env_id)
+        check_environment(env_id, own.get(env_id, common), [name for name, flag in own.items() if flag == "task"])
     seeds = suite["seeds"] if seeds is None else seeds
     if not seeds:
         raise BadInput("there are no seeds, so nothing would run; name some with --seeds 1-5")
@@ -222,7 +233,10 @@ def make_jobs(
                 ends = environment.get("score_range")
                 score_range = (float(ends[0]), float(ends[1])) if ends else None
                 script = (ROOT / entry["script"]).resolve()
-                jobs.append(Job(algorithm, script, env_id, seed, flags, extra, score_range, directory / name))
+                jobs.append(Job(
+                    algorithm, script, env_id, seed, flags, extra, score_range, directory / name,
+                    own.get(env_id, common), environment.get("threshold"),
+                ))  # fmt: skip
     if not jobs:
         raise BadInput("no algorithm of these takes any of these environments, so nothing would run")
     k, n = shard

@@ -82,7 +82,7 @@ def runs_table(runs: list[Run]) -> str:
         status = run.status + (run.reason and f": {run.reason}")
         rows.append([
             escape(run.env_id), escape(run.algorithm), str(run.seed), escape(status),
-            "-" if value is None else f"{value:.1f}",
+            "-" if value is None else f"{value:.{3 if run.is_task else 1}f}",
             f"<details><summary>flags</summary><pre>{flags}</pre></details>" if flags else "-",
         ])  # fmt: skip
     columns = ["environment", "algorithm", "seed", "status", "evaluation", "flags"]

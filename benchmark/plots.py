@@ -14,6 +14,7 @@ from .pool import write_atomically
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")  # Okabe and Ito 2008
 DASHES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (8, 2)), (0, (1, 2)), (0, (3, 3, 1, 3)))
+MARKERS = "os^vDPX*<>"
 STYLE = {
     "figure.figsize": (5.2, 3.7), "figure.constrained_layout.use": True, "font.size": 9, "axes.grid": True,
     "grid.alpha": 0.3, "axes.spines.top": False, "axes.spines.right": False, "legend.frameon": False,
@@ -64,7 +65,26 @@ def plot_bands(
                 xytext=(3, 2), textcoords="offset points", fontsize=7, color="0.3",
             )  # fmt: skip
         axes.set(title=title, xlabel=x_label, ylabel=y_label)
-        axes.xaxis.set_major_formatter(EngFormatter(sep="") if x_label.endswith("steps") else ScalarFormatter())
+        counts = x_label.endswith(("steps", "completions"))
+        axes.xaxis.set_major_formatter(EngFormatter(sep="") if counts else ScalarFormatter())
+        legend_below(axes, 2)
+        save(figure, stem)
+
+
+def plot_points(
+    stem: Path, points: dict[str, list], curve: tuple[np.ndarray, np.ndarray], labels: dict[str, str],
+    style: dict[str, dict], title: str, x_label: str, y_label: str,
+) -> None:  # fmt: skip
+    """Points with bars both ways beside a curve: points[name] = [x, y], each (estimate, low, high), the ends NaN where
+    they are unknown."""
+    with plt.rc_context(STYLE):
+        figure, axes = plt.subplots()
+        axes.plot(*curve, color="0.4", linewidth=1, label="optimum")
+        for i, (name, (x, y)) in enumerate(points.items()):
+            colour = style[name]["color"]
+            axes.plot(x[1:], [y[0]] * 2, [x[0]] * 2, y[1:], color=colour, linewidth=1)
+            axes.plot(x[0], y[0], MARKERS[i % len(MARKERS)], color=colour, markersize=4.5, label=labels[name])
+        axes.set(title=title, xlabel=x_label, ylabel=y_label)
         legend_below(axes, 2)
         save(figure, stem)
 

@@ -92,11 +92,11 @@ def is_finished(job: Job) -> bool:
 
 
 def renew_record(job: Job) -> None:
-    """Give the record of a finished run the score_range that the suite has now."""
+    """Give the record of a finished run the score_range and the threshold that the suite has now."""
     record = read_json(job.directory / "job.json")
-    ends = list(job.score_range) if job.score_range else None
-    if record.get("score_range") != ends:
-        save_record(job, record | {"score_range": ends})
+    now = {"score_range": list(job.score_range) if job.score_range else None, "threshold": job.threshold}
+    if any(record.get(name) != value for name, value in now.items()):
+        save_record(job, record | now)
 
 
 def set_aside(job: Job) -> None:
@@ -179,7 +179,7 @@ def new_record(job: Job) -> dict:
     """What job.json holds of a job that begins."""
     return {
         "algorithm": job.algorithm, "script": job.script.name, "env_id": job.env_id, "seed": job.seed,
-        "flags": job.flags, "extra": list(job.extra), "score_range": job.score_range,
+        "flags": job.flags, "extra": list(job.extra), "score_range": job.score_range, "threshold": job.threshold,
         "status": "running", "reason": "", "attempts": 0,
     }  # fmt: skip
 

@@ -5,6 +5,7 @@ import io
 import json
 import math
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from itertools import combinations
 from pathlib import Path
@@ -61,6 +62,16 @@ def number(value: float | None) -> str:
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.1f}"
 
 
+def fine(value: float | None) -> str:
+    """A return between 0 and 1, or a divergence in nats."""
+    return number(value) if value is None or math.isnan(value) else f"{value:.3f}"
+
+
+def maybe_never(value: float) -> str:
+    """Steps or seconds until something that may never have come."""
+    return number(value) if math.isfinite(value) else "never"
+
+
 def with_interval(estimate: float, ends: np.ndarray, show=number) -> str:
     """'12.3 [11.0, 13.5]'; the estimate alone where there is no interval."""
     return show(estimate) if np.isnan(ends).any() else f"{show(estimate)} [{show(ends[0])}, {show(ends[1])}]"
@@ -102,6 +113,11 @@ def done(runs: list[Run]) -> list[Run]:
     return [run for run in runs if run.status == "done"]
 
 
+def all_runs(groups: dict[str, list[Run]]) -> list[Run]:
+    """The runs of all algorithms."""
+    return [run for runs in groups.values() for run in runs]
+
+
 def by_environment(runs: list[Run]) -> dict[str, dict[str, list[Run]]]:
     """env_id -> algorithm -> its runs."""
     groups: dict[str, dict[str, list[Run]]] = {}
@@ -110,15 +126,21 @@ def by_environment(runs: list[Run]) -> dict[str, dict[str, list[Run]]]:
     return groups
 
 
-def threshold(env_id: str) -> float | None:
-    """The return at which Gymnasium holds the environment for solved; None where it names none."""
+def threshold(env_id: str, runs: Iterable[Run] = ()) -> float | None:
+    """The return at which the environment counts as solved: that of the suite which made the runs, or else Gymnasium's;
+    None where neither names one."""
     spec = gym.registry.get(env_id)
-    return None if spec is None else spec.reward_threshold
+    named = [run.threshold for run in runs if run.threshold is not None]
+    return named[0] if named else None if spec is None else spec.reward_threshold
 
 
 def reached(run: Run) -> tuple[float, float]:
-    """Steps and seconds until the last 100 training episodes averaged the threshold; infinite where they never did."""
-    level = threshold(run.env_id)
+    """Steps and seconds until the last 100 training episodes averaged the threshold, or, where a run logs its exact
+    success, until that was as high; infinite where they never did."""
+    level = threshold(run.env_id, [run])
+    if level is not None and run.exact.size:
+        steps, seconds, _ = run.exact[:, run.exact[2] >= level]
+        return (steps[0], seconds[0]) if len(steps) else (math.inf, math.inf)
     index = None if level is None else stats.first_reached(run.returns, level)
     return (math.inf, math.inf) if index is None else (float(run.steps[index]), float(run.seconds[index]))
 
@@ -169,7 +191,7 @@ def learning_curves(
     used = {name: [run for run in runs if run.has_curve] for name, runs in groups.items()}
     used = {name: runs for name, runs in used.items() if runs}
     for axis in ("steps", "seconds") if used else ():
-        grid, lines = curve_grid([run for runs in used.values() for run in runs], axis), {}
+        grid, lines = curve_grid(all_runs(used), axis), {}
         for name, runs in used.items():
             curves = np.stack([run_curve(run, axis, grid) for run in runs], -1)  # (BINS, seeds)
             known = np.isfinite(curves).all(-1)  # where every seed has begun and none has ended
@@ -182,10 +204,11 @@ def learning_curves(
                 ]
         labels = {name: f"{name} ({count_words(groups[name], 'curve')})" for name in lines}
         stem = f"curve-{axis}-{env_id}".replace("/", "_").replace(":", "_")
-        x_label = "environment steps" if axis == "steps" else "seconds of training"
+        steps = "completions" if any(run.is_task for run in all_runs(used)) else "environment steps"
+        x_label = steps if axis == "steps" else "seconds of training"
         word = {"iqm": "IQM", "mean": "mean"}[aggregate]
         plots.plot_bands(out / stem, lines, labels, style, env_id, x_label, "return of training episodes",
-                         threshold(env_id))  # fmt: skip
+                         threshold(env_id, all_runs(groups)))  # fmt: skip
         caption = (
             f"{env_id}: return of the training episodes by {x_label}, {word} over seeds with a 95% bootstrap band, in "
             f"bins of 1/{BINS} of the longest run; a line ends with its shortest run. "
@@ -194,17 +217,17 @@ def learning_curves(
     return figures, rows
 
 
-def return_table(groups: dict[str, list[Run]], env_id: str, key: str, what: str) -> Table:
+def return_table(groups: dict[str, list[Run]], env_id: str, key: str, what: str, show=number) -> Table:
     """Mean, IQM, intervals and per-seed values of one measure."""
     rows = []
     for name, runs in groups.items():
         values = [(run.seed, measure(run, key)) for run in done(runs)]
         known = np.array([value for _, value in values if value is not None], float)
         cells = [
-            with_interval(statistic(known), stats.interval(known, statistic)) if len(known) else "-"
+            with_interval(statistic(known), stats.interval(known, statistic), show) if len(known) else "-"
             for statistic in (stats.mean, stats.iqm)
         ]
-        seeds = ", ".join(f"{seed}: {number(value)}" for seed, value in values)
+        seeds = ", ".join(f"{seed}: {show(value)}" for seed, value in values)
         failed = sum(run.status == "failed" for run in runs)
         rows.append([name, str(len(known)), str(failed), *cells, seeds])
     caption = f"{env_id}: {what}; 95% bootstrap intervals over seeds. {caption_counts(groups, key)}."
@@ -213,15 +236,15 @@ def return_table(groups: dict[str, list[Run]], env_id: str, key: str, what: str)
 
 def speed_table(groups: dict[str, list[Run]], env_id: str) -> Table:
     """Steps and seconds to the threshold, and steps per second."""
-    level, rows = threshold(env_id), []
+    level, rows = threshold(env_id, all_runs(groups)), []
     for name, runs in groups.items():
         good = [run for run in runs if run.has_curve]
         cells = ["-", "-", "-"]
         if level is not None and good:
             times = np.array([reached(run) for run in good])
             count = int(np.isfinite(times[:, 0]).sum())
-            medians = np.quantile(times, 0.5, axis=0, method="inverted_cdf")  # of all n, so infinite if most never do
-            cells = [f"{count}/{len(good)}", *(number(m) if math.isfinite(m) else "never" for m in medians)]
+            medians = stats.median(times.T)  # of all n, so infinite if most never do
+            cells = [f"{count}/{len(good)}", *map(maybe_never, medians)]
         speeds = np.array([run.summary["sps"] for run in good], float)
         speed = with_interval(speeds.mean(), stats.interval(speeds, stats.mean)) if len(speeds) else "-"
         rows.append([name, *cells, speed])
@@ -232,6 +255,96 @@ def speed_table(groups: dict[str, list[Run]], env_id: str) -> Table:
         f"{caption_counts(groups, 'curve')}."
     )
     return Table(caption, ["algorithm", "reached", "steps", "seconds", "steps per second"], rows)
+
+
+# ======================================================================================================================
+# Per task: what a language model has learned, and how far it went from its base model for it
+# ======================================================================================================================
+def with_exact(groups: dict[str, list[Run]]) -> dict[str, list[Run]]:
+    """Of each algorithm the runs that know their exact success and their divergence from the base model, if any."""
+    needed = {"exact_success", "kl"}
+    known = {name: [run for run in runs if needed <= run.further.keys()] for name, runs in groups.items()}
+    return {name: runs for name, runs in known.items() if runs}
+
+
+def task_table(groups: dict[str, list[Run]], env_id: str) -> Table:
+    """Success, divergence, and completions and seconds to the threshold."""
+    level, known, rows = threshold(env_id, all_runs(groups)), with_exact(groups), []
+    for name in groups:
+        runs, cells = known.get(name, []), []
+        if not runs:
+            rows.append([name, "0", *"-------"])
+            continue
+        for key in ("eval_return_mean", "exact_success", "kl"):
+            values = np.array([run.summary[key] for run in runs], float)
+            cells.append(with_interval(values.mean(), stats.interval(values, stats.mean), fine))
+        timed = [run for run in runs if run.has_curve] if level is not None else []
+        times = np.array([reached(run) for run in timed]).reshape(-1, 2).T
+        cells.append(f"{np.isfinite(times[0]).sum()}/{len(timed)}" if timed else "-")
+        cells += [with_interval(stats.median(x), stats.interval(x, stats.median), maybe_never) if timed else "-"
+                  for x in times]  # fmt: skip
+        speeds = np.array([run.summary["sps"] for run in runs], float)
+        rows.append([name, str(len(runs)), *cells, with_interval(speeds.mean(), stats.interval(speeds, stats.mean))])
+    goal = "no threshold is named" if level is None else f"threshold {level:g}"
+    caption = (
+        f"{env_id} ({goal}), on held-out problems: success of the policy's mode; exact success, the probability that a "
+        "sampled completion is right; KL(policy || base model) in nats, means with 95% bootstrap intervals over seeds. "
+        "Reached: runs whose exact success was once logged at the threshold or above; completions and seconds of "
+        "training (evaluations during it included) until then, medians over all n runs with such intervals ('never': "
+        f"most did not). {caption_counts(groups)}."
+    )
+    columns = ["algorithm", "n", "mode", "exact success", "KL", "reached", "completions", "seconds", "completions/s"]
+    return Table(caption, columns, rows)
+
+
+def base_success(runs: list[Run]) -> tuple[np.ndarray, np.ndarray, str]:
+    """The base model's probabilities of success on the held-out problems, the share of each, and where from.
+
+    A teacher who forgets every carry with probability `carelessness` is right on problems of one carry and of two with
+    known probabilities, and the base model imitates him; the shares are those that give its mean success.
+    """
+    mean = float(np.mean([run.summary["base_exact_success"] for run in runs]))
+    right = 1 - runs[0].args.get("carelessness", math.nan)
+    if runs[0].args.get("coherent") is False and right**2 < mean < right:
+        share = (mean - right**2) / (right - right**2)
+        text = f"{right:g} on {share:.0%} of the problems and {right**2:g} on the others, by construction of the task"
+        return np.array([right, right**2]), np.array([share, 1 - share]), f"{text} (mean {mean:.3f}, as measured)"
+    return np.array([mean]), np.ones(1), f"{mean:.3f} on every problem, its measured mean"
+
+
+def optimum(base: np.ndarray, shares: np.ndarray, points: int = 200) -> tuple[np.ndarray, np.ndarray]:
+    """KL and success, (points,) each, of the policies proportional to base policy * exp(reward / beta), beta falling.
+
+    A problem with base success p, and reward 1 for success and 0 else, gets to q = p e^(1/beta) / (p e^(1/beta) + 1 -
+    p), at KL = q log(q/p) + (1-q) log((1-q)/(1-p)). No others succeed more at the same mean KL.
+    """
+    odds = base / (1 - base) * np.exp(np.linspace(0, 15, points))[:, None]  # (points, problems)
+    q = odds / (1 + odds)
+    kl = q * np.log(q / base) + (1 - q) * np.log((1 - q) / (1 - base))
+    return kl @ shares, q @ shares
+
+
+def frontier(env_id: str, groups: dict[str, list[Run]], style: dict, out: Path) -> Figure | None:
+    """Draw success against divergence, beside the best there is; None where no run knows both."""
+    members = with_exact(groups)
+    based = [run for run in all_runs(members) if 0 < run.further.get("base_exact_success", 0) < 1]
+    if not based:
+        return None
+    points = {}
+    for name, runs in members.items():
+        pair = [np.array([run.summary[key] for run in runs], float) for key in ("kl", "exact_success")]
+        points[name] = [(values.mean(), *stats.interval(values, stats.mean)) for values in pair]
+    levels, shares, text = base_success(based)
+    stem = f"frontier-{env_id}".replace("/", "_").replace(":", "_")
+    labels = {name: f"{name} ({count_words(groups[name])})" for name in points}
+    plots.plot_points(out / stem, points, optimum(levels, shares), labels, style, env_id,
+                      "KL(policy || base model), nats", "exact success")  # fmt: skip
+    caption = (
+        f"{env_id}: exact success on held-out problems against KL(policy || base model) at the end of training, means "
+        "over seeds with 95% bootstrap intervals of both. The curve is the optimum in closed form: base policy * "
+        f"exp(reward / beta) for every beta, from the base model's success of {text}. "
+    )
+    return Figure(f"{caption}{caption_counts(groups)}.", stem)
 
 
 # ======================================================================================================================
@@ -346,20 +459,21 @@ def improvement_section(runs: list[Run], out: Path) -> Section:
 # ======================================================================================================================
 # The whole report
 # ======================================================================================================================
-def result_rows(runs: list[Run]) -> list[list]:
-    """One row a run, the failed and unfinished ones too, under the names of RESULT_COLUMNS."""
+def result_rows(runs: list[Run], further: list[str]) -> list[list]:
+    """One row a run, the failed and unfinished ones too, under the names of RESULT_COLUMNS and of further numbers of
+    the summaries."""
     rows = []
     for run in runs:
         times = ["", ""]  # unknown
-        if run.has_curve and threshold(run.env_id) is not None:
+        if run.has_curve and threshold(run.env_id, [run]) is not None:
             times = [x if math.isfinite(x) else "never" for x in reached(run)]
         score = run.score if run.status == "done" else math.nan
         rows.append([
             run.algorithm, run.env_id, run.seed, run.status, run.reason,
             *(run.summary.get(name) for name in SUMMARY if name not in ("env_id", "seed")),
-            threshold(run.env_id), *times, "" if math.isnan(score) else score, run.curve_mean,
+            threshold(run.env_id, [run]), *times, "" if math.isnan(score) else score, run.curve_mean,
             run.args.get("script_sha256"), run.args.get("device"), json.dumps(run.args.get("versions")),
-            json.dumps(run.flags()),
+            json.dumps(run.flags()), *map(run.further.get, further),
         ])  # fmt: skip
     return rows
 
@@ -399,15 +513,21 @@ def write_report(root: Path, out: Path, aggregate: str = "iqm") -> tuple[list[Ru
         figures, rows = learning_curves(env_id, groups, style, aggregate, out)
         curve_rows += rows
         what = "return of the final evaluation, with the mode of the policy"
+        show = fine if any(run.is_task for run in all_runs(groups)) else number
         tables = [
-            return_table(groups, env_id, "eval_return_mean", what),
-            return_table(groups, env_id, "train_return_mean", "return of the last 100 training episodes"),
-            return_table(groups, env_id, "curve", f"area under the learning curve, {AREA}"),
-            speed_table(groups, env_id),
+            return_table(groups, env_id, "eval_return_mean", what, show),
+            return_table(groups, env_id, "train_return_mean", "return of the last 100 training episodes", show),
+            return_table(groups, env_id, "curve", f"area under the learning curve, {AREA}", show),
         ]
+        if with_exact(groups):
+            tables.insert(0, task_table(groups, env_id))
+            figures += filter(None, [frontier(env_id, groups, style, out)])
+        else:
+            tables.append(speed_table(groups, env_id))
         sections.append(Section(env_id, figures, tables))
     sections += [scores_section(runs, style, out), improvement_section(runs, out)]
-    write_csv(out / "results.csv", RESULT_COLUMNS, result_rows(runs))
+    further = sorted({name for run in runs for name in run.further})
+    write_csv(out / "results.csv", RESULT_COLUMNS + further, result_rows(runs, further))
     write_csv(out / "curves.csv", ["env_id", "algorithm", "seed", "axis", "position", "return"], curve_rows)
     title = f"Benchmark: {root.resolve().name}"
     write_atomically(out / "report.md", markdown_page(title, sections, runs, problems).encode())

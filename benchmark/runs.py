@@ -14,6 +14,8 @@ from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 from .pool import read_json
 
 EPISODES = "charts/episodic_return"
+TOGETHER = 8  # scripts that train on a task log the mean return of so many completions as one entry
+EXACT = "eval/exact_success"
 SUMMARY = {  # what summary.json must hold -> the types it may have
     "env_id": str, "script": str, "seed": int, "global_step": int, "wall_seconds": (int, float), "sps": (int, float),
     "train_return_mean": (int, float, type(None)), "train_episodes": int, "eval_return_mean": (int, float),
@@ -35,9 +37,11 @@ class Run:
     args: dict = field(default_factory=dict)  # args.json
     summary: dict = field(default_factory=dict)  # summary.json
     score_range: tuple[float, float] | None = None
+    threshold: float | None = None  # the suite's, where it names one
     steps: np.ndarray = field(default_factory=lambda: np.zeros(0))
     seconds: np.ndarray = field(default_factory=lambda: np.zeros(0))
     returns: np.ndarray = field(default_factory=lambda: np.zeros(0))
+    exact: np.ndarray = field(default_factory=lambda: np.zeros((3, 0)))  # steps, seconds, exact success there
     problems: list[str] = field(default_factory=list)
     curve_mean: float | None = None  # the mean of the learning curve over the steps that the report compares
 
@@ -53,6 +57,17 @@ class Run:
     def has_curve(self) -> bool:
         """Whether all its episodes are known."""
         return self.status == "done" and len(self.steps) > 0
+
+    @property
+    def is_task(self) -> bool:
+        """Whether it trained a language model on a task: a completion is an episode and one step."""
+        return "task" in self.args
+
+    @property
+    def further(self) -> dict:
+        """The numbers of its summary that not every script has."""
+        known = {name: x for name, x in self.summary.items() if name not in SUMMARY and type(x) in (int, float)}
+        return {name: x for name, x in known.items() if isfinite(x)}
 
     def flags(self) -> dict:
         """The flags that runs of one algorithm should share."""
@@ -122,8 +137,9 @@ def read_records(path: Path) -> tuple[list[bytes], str]:
     return [content[start + 12 : start + 12 + length] for start, length in spans[:bad]], problem
 
 
-def read_episodes(directory: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[str]]:
-    """Steps, seconds and returns of the episodes in a run directory's event files, each (episodes,), and problems.
+def read_episodes(directory: Path, tag: str = EPISODES) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[str]]:
+    """Steps, seconds and returns of the episodes in a run directory's event files, each (episodes,), and problems; or
+    the same of the entries under another tag.
 
     A resumed run has one file per session. Each new one disowns what the ones before it logged beyond the checkpoint
     it went on from, and the seconds go on counting from there: time between sessions is no training time.
@@ -135,29 +151,30 @@ def read_episodes(directory: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray, 
             problems.append(f"event file {number} is {problem} after {len(records)} records")
         try:
             head = [Event.FromString(record) for record in records[:8]]
-            episodes = [Event.FromString(record) for record in records if EPISODES.encode() in record]
+            tags = {EPISODES, tag}  # the episodes also show how long a session was
+            episodes = [Event.FromString(record) for record in records if any(name.encode() in record for name in tags)]
         except DecodeError:
             problems.append(f"event file {number} holds a record that is no event")
             continue
         if records:
             sessions.append((head[0].wall_time, number, head, episodes))
-    steps, seconds, returns = np.zeros(0), np.zeros(0), np.zeros(0)
+    steps, seconds, returns, mine = np.zeros(0), np.zeros(0), np.zeros(0), np.zeros(0, bool)
     for start, _, head, episodes in sorted(sessions, key=lambda session: session[:2]):
         for event in head:  # a session says at its start where it goes on from
             if event.HasField("session_log") and event.session_log.status == SessionLog.START:
                 keep = steps < event.step
-                steps, seconds, returns = steps[keep], seconds[keep], returns[keep]
+                steps, seconds, returns, mine = steps[keep], seconds[keep], returns[keep], mine[keep]
         before = seconds[-1] if len(seconds) else 0.0
         values = [
-            (event.step, event.wall_time - start, v.simple_value)
+            (event.step, event.wall_time - start, v.simple_value, v.tag == tag)
             for event in episodes
             for v in event.summary.value
-            if v.tag == EPISODES
+            if v.tag in tags
         ]
-        new_steps, new_seconds, new_returns = np.array(values, float).reshape(-1, 3).T
+        new_steps, new_seconds, new_returns, new_mine = np.array(values, float).reshape(-1, 4).T
         steps, returns = np.append(steps, new_steps), np.append(returns, new_returns)
-        seconds = np.append(seconds, new_seconds + before)
-    return steps, seconds, returns, problems
+        seconds, mine = np.append(seconds, new_seconds + before), np.append(mine, new_mine > 0)
+    return steps[mine], seconds[mine], returns[mine], problems
 
 
 # ======================================================================================================================
@@ -191,14 +208,19 @@ def read_run(directory: Path, job: dict | None) -> Run | str:
     args, summary = read_json(directory / "args.json"), read_json(directory / "summary.json")
     job_layout = {"algorithm": str, "env_id": str, "seed": int, "status": str, "reason": str}
     if job is None:
-        wrong = wrong_layout(args, {"env_id": str, "seed": int, "script": str})
+        name = "task" if args and "task" in args else "env_id"
+        wrong = wrong_layout(args, {name: str, "seed": int, "script": str})
         if wrong:
             return f"no run directory of these scripts: args.json {wrong}"
-        job = {"algorithm": Path(args["script"]).stem, "env_id": args["env_id"], "seed": args["seed"], "status": ""}
-    elif wrong := wrong_layout(job, job_layout) or wrong_range(job.get("score_range")):
+        job = {"algorithm": Path(args["script"]).stem, "env_id": args[name], "seed": args["seed"], "status": ""}
+    elif wrong := (
+        wrong_layout(job, job_layout)
+        or wrong_range(job.get("score_range"))
+        or wrong_layout({"threshold": None} | job, {"threshold": (int, float, type(None))})
+    ):
         return f"no job of this benchmark: job.json {wrong}"
     run = Run(directory, job["algorithm"], job["env_id"], job["seed"], "unfinished", args=args or {})
-    run.score_range = job.get("score_range")
+    run.score_range, run.threshold = job.get("score_range"), job.get("threshold")
     if (directory / "summary.json").exists():
         wrong = wrong_layout(summary, SUMMARY)
         if wrong:
@@ -210,6 +232,10 @@ def read_run(directory: Path, job: dict | None) -> Run | str:
     if directory.is_dir():
         try:
             run.steps, run.seconds, run.returns, run.problems = read_episodes(directory)
+            if run.is_task:  # every completion gets the mean return of those that were logged with it
+                counts = np.clip(np.diff(run.steps, prepend=0), 0, TOGETHER).astype(int)
+                run.steps, run.seconds, run.returns = np.repeat([run.steps, run.seconds, run.returns], counts, axis=1)
+                run.exact = np.stack(read_episodes(directory, EXACT)[:3])
         except OSError as error:
             run.problems = [f"its event files cannot be read: {error.strerror}"]
         # Half a curve would pass for a run that stopped learning. A whole one may still stand in a damaged file: what

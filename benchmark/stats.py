@@ -26,6 +26,11 @@ def iqm(values: np.ndarray) -> np.ndarray:
     return stats.trim_mean(values, 0.25, axis=-1)
 
 
+def median(values: np.ndarray) -> np.ndarray:
+    """The lower median along the last axis, (..., n) -> (...): infinite only if more than half of the values are."""
+    return np.quantile(values, 0.5, axis=-1, method="inverted_cdf")
+
+
 def resamples(n: int, seed: int = 0, count: int = RESAMPLES) -> np.ndarray:
     """Indices of `count` bootstrap samples of n values: (count, n)."""
     return np.random.default_rng(seed).integers(n, size=(count, n))
@@ -33,7 +38,8 @@ def resamples(n: int, seed: int = 0, count: int = RESAMPLES) -> np.ndarray:
 
 def percentile_interval(replicates: np.ndarray, level: float = LEVEL) -> np.ndarray:
     """The central `level` of bootstrap replicates, (count, ...) -> (2, ...): its lower and upper end."""
-    return np.quantile(replicates, [(1 - level) / 2, (1 + level) / 2], axis=0)
+    method = "inverted_cdf" if np.isinf(replicates).any() else "linear"  # nothing lies between a number and infinity
+    return np.quantile(replicates, [(1 - level) / 2, (1 + level) / 2], axis=0, method=method)
 
 
 def interval(values: np.ndarray, statistic=iqm, level: float = LEVEL) -> np.ndarray:

@@ -97,6 +97,37 @@ def write_run(
         (run_dir / "summary.json").write_text(json.dumps(summary))
 
 
+def write_task_run(
+    run_dir: Path,
+    algorithm: str,
+    task: str,
+    seed: int,
+    final_return: float = 0.9,
+    completions: int = 400,
+    log: tuple[tuple[int, float], ...] = (),
+    further: dict | None = None,
+    flags: dict | None = None,
+    finished: bool = True,
+) -> None:
+    """One run of a language model: a completion is an episode and one step, and eight are
+    logged together. `log` has its exact success by steps; the run takes 10 seconds."""
+    write_run(run_dir, algorithm, task, seed, final_return, 0, completions, finished=finished)
+    path = run_dir / "args.json"
+    args = json.loads(path.read_text())
+    del args["env_id"]
+    path.write_text(json.dumps(args | {"task": task} | (flags or {})))
+    steps = [*range(8, completions, 8), completions]
+    scalars = [(step, "charts/episodic_return", final_return) for step in steps]
+    scalars += [(step, "eval/exact_success", value) for step, value in log]
+    scalars = [(tag, step, 10 * step / completions, y) for step, tag, y in sorted(scalars)]
+    write_events(run_dir / EVENT_FILE, 1.7e9, scalars)
+    path = run_dir / "summary.json"
+    if finished:
+        summary = json.loads(path.read_text())
+        summary |= {"train_return_mean": final_return, "train_episodes": completions}
+        path.write_text(json.dumps(summary | (further or {})))
+
+
 def write_job(
     root: Path,
     algorithm: str,
@@ -105,6 +136,8 @@ def write_job(
     status: str = "done",
     reason: str = "",
     score_range: tuple[float, float] | None = (0.0, 100.0),
+    threshold: float | None = None,
+    write=write_run,
     **run,
 ) -> Path:
     """A job's folder with its record, and with its run unless it failed; returns the folder."""
@@ -112,7 +145,7 @@ def write_job(
     if status == "failed":
         folder.mkdir(parents=True)
     else:
-        write_run(folder / "run", algorithm, env_id, seed, finished=status == "done", **run)
+        write(folder / "run", algorithm, env_id, seed, finished=status == "done", **run)
     record = {
         "algorithm": algorithm,
         "env_id": env_id,
@@ -120,6 +153,7 @@ def write_job(
         "flags": {},
         "extra": [],
         "score_range": score_range,
+        "threshold": threshold,
         "status": status,
         "reason": reason,
     }

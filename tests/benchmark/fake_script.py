@@ -20,6 +20,7 @@ from pathlib import Path
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--env-id")
+    parser.add_argument("--task")
     parser.add_argument("--seed", type=int)
     parser.add_argument("--total-timesteps", type=int)
     parser.add_argument("--torch-threads", type=int)
@@ -55,7 +56,8 @@ def main() -> None:
         "versions": {"python": platform.python_version(), "numpy": version("numpy") + "+local"},
         "device": "cpu",
     }
-    (run_dir / "args.json").write_text(json.dumps(flags | about))
+    given = {name: value for name, value in flags.items() if value is not None}
+    (run_dir / "args.json").write_text(json.dumps(given | about))
     if behaviour == "no-checkpoint" and starts == 0:
         sys.exit(1)
     (run_dir / "checkpoint.pt").write_text(json.dumps(flags))
@@ -83,7 +85,7 @@ def main() -> None:
         while not (run_dir.parent.parent / "go").exists() and time.monotonic() < deadline:
             time.sleep(0.02)
     summary = {
-        "env_id": args.env_id,
+        "env_id": args.task or args.env_id,
         "script": Path(__file__).name,
         "seed": args.seed,
         "global_step": args.total_timesteps,

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from fake_runs import EVENT_FILE, write_events, write_job, write_run
+from fake_runs import EVENT_FILE, write_events, write_job, write_run, write_task_run
 from harness import PATIENCE, ROOT, benchmark
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -23,8 +23,9 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.compat.tensorflow_stub.pywrap_tensorflow import masked_crc32c
 from torch.utils.tensorboard import SummaryWriter
 
+import grpo
 from benchmark import report, runs
-from benchmark.check import check
+from benchmark.check import check, stored_results
 from benchmark.grid import BadInput
 from benchmark.peers import sb3
 from benchmark.report import write_report
@@ -541,6 +542,12 @@ def test_the_same_runs_give_the_same_files(mixed, tmp_path):
             "job.json has a strange score_range",
         ),
         (
+            "../job.json",
+            '{"algorithm": "a", "env_id": "x", "seed": 1, "status": "done", "reason": "", '
+            '"threshold": "high"}',
+            "job.json has a strange threshold",
+        ),
+        (
             EVENT_FILE,
             "",
             "its event files hold 0 of its 200 episodes; "
@@ -640,6 +647,197 @@ def test_a_full_disk_leaves_an_older_csv_as_it_was(tmp_path):
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, old_limit)
     assert (tmp_path / "results.csv").read_text() == "old"
+
+
+# ==============================================================================================
+# Language models
+# ==============================================================================================
+def write_task_job(
+    root: Path, algorithm: str, seed: int, exact: float = 0.9, kl: float = 0.5, **run
+) -> Path:
+    """A job on the task "sums", of a script that knows its exact success."""
+    further = {"exact_success": exact, "kl": kl, "base_exact_success": 0.42, "note": "x"}
+    options = {"score_range": (0.4, 1.0), "threshold": 0.95, "further": further}
+    return write_job(root, algorithm, "sums", seed, write=write_task_run, **options | run)
+
+
+def test_eight_completions_are_logged_together_and_all_of_them_count(tmp_path):
+    folder = write_task_job(tmp_path / "runs", "a", 1, completions=60) / "run"
+    ((run,), problems) = find_runs(tmp_path / "runs")
+    assert problems == []
+    assert run.env_id == "sums"
+    assert run.steps.tolist() == [step for step in range(8, 57, 8) for _ in range(8)] + [60] * 4
+    assert run.returns.tolist() == pytest.approx([0.9] * 60)
+    tag, path = "charts/episodic_return", folder / EVENT_FILE
+    write_events(path, 1e9, [(tag, step, 1.0, 0.9) for step in (8, 16, 32, 40, 48, 56, 60)])
+    ((run,), (problem,)) = find_runs(tmp_path / "runs")  # those up to step 24 were lost
+    assert "hold 52 of its 60 episodes" in problem
+    assert not run.has_curve
+
+
+def test_a_task_run_made_by_hand(tmp_path):
+    write_task_run(tmp_path / "runs" / "mine", "grpo", "sums", 3)
+    ((run,), problems) = find_runs(tmp_path / "runs")
+    assert problems == []
+    assert (run.algorithm, run.env_id, run.seed, run.threshold) == ("grpo", "sums", 3, None)
+
+
+def test_further_numbers_of_the_summaries_are_further_columns(tmp_path):
+    write_job(tmp_path / "runs", "a2c", "CartPole-v1", 1)
+    write_report(tmp_path / "runs", tmp_path / "before")
+    assert list(rows(tmp_path / "before" / "results.csv")[0]) == report.RESULT_COLUMNS
+    write_task_job(tmp_path / "runs", "rloo", 1, exact=0.875, kl=0.25)
+    write_task_job(tmp_path / "runs", "dpo", 1, kl=float("nan"))
+    write_report(tmp_path / "runs", tmp_path / "out")
+    table = rows(tmp_path / "out" / "results.csv")
+    names = ["base_exact_success", "exact_success", "kl"]
+    assert list(table[0]) == [*report.RESULT_COLUMNS, *names]
+    assert {row["algorithm"]: [row[name] for name in names] for row in table} == {
+        "a2c": ["", "", ""],
+        "rloo": ["0.42", "0.875", "0.25"],
+        "dpo": ["0.42", "0.9", ""],
+    }
+    first = rows(tmp_path / "before" / "results.csv")[0]
+    assert first.items() <= next(row for row in table if row["algorithm"] == "a2c").items()
+
+
+def test_the_threshold_is_reached_by_exact_success_where_it_is_logged(tmp_path):
+    root = tmp_path / "runs"
+    write_task_job(root, "a", 1, exact=0.97, kl=0.7, completions=400,
+                   log=((40, 0.5), (120, 0.949), (200, 0.951), (400, 0.97)))  # fmt: skip
+    write_task_job(root, "a", 2, exact=0.99, kl=0.9, completions=400,
+                   log=((40, 0.96), (120, 0.9), (400, 0.99)))  # fmt: skip
+    write_task_job(root, "a", 3, exact=0.94, kl=0.5, completions=400,
+                   log=((40, 0.5), (400, 0.94)))  # fmt: skip
+    write_task_job(root, "a", 4, exact=0.98, kl=0.7, completions=400,
+                   log=((40, 0.5), (200, 0.97), (400, 0.98)))  # fmt: skip
+    write_task_job(root, "b", 1, final_return=1.0)  # logs none: by the training episodes
+    write_task_job(root, "b", 2, status="failed", reason="exit status 1")
+    write_report(root, tmp_path / "out")
+    table = rows(tmp_path / "out" / "results.csv")
+    times = [(row["steps_to_threshold"], row["seconds_to_threshold"]) for row in table]
+    half = ("200.0", "5.0")
+    assert times[:4] == [half, ("40.0", "1.0"), ("never", "never"), half]
+    assert times[4][0] == "104.0"  # the 100th completion is logged with the 104th
+    assert [row["threshold"] for row in table] == ["0.95"] * 6
+    text = section((tmp_path / "out" / "report.md").read_text(), "sums")
+    # Of resamples of four, 26% have the fastest twice or more often, 5% what never got there
+    # three times or more: then these are the lower median. Means by counting resamples, too.
+    assert (
+        "| a | 4 | 0.900 [0.900, 0.900] | 0.970 [0.950, 0.985] | 0.700 [0.550, 0.850] | 3/4 "
+        "| 200.0 [40.0, never] | 5.0 [1.0, never] | 40.0 [40.0, 40.0] |" in text
+    )
+    assert "| b | 1 | 1.000 | 0.900 | 0.500 | 1/1 | 104.0 | 2.6 | 40.0 |" in text
+    assert "threshold 0.95" in text
+    assert "a: n = 4, 0 failed; b: n = 1, 1 failed" in text
+    assert "| a | 4 | 0 | 0.900 [0.900, 0.900] |" in text  # not 0.9
+    assert "return of the training episodes by completions" in text
+
+
+def test_seconds_of_exact_success_go_on_from_the_last_completion_of_a_session(tmp_path):
+    tags = ("eval/exact_success", "charts/episodic_return")
+    for name, start, step, purge in (("1", 1000.0, 8, None), ("2", 5000.0, 24, 17)):
+        scalars = [(tags[0], step, 1.0, 0.5), (tags[1], step + 8, 3.0, 0.5)]
+        write_events(tmp_path / f"events.out.tfevents.{name}", start, scalars, purge)
+    steps, seconds, values, _ = read_episodes(tmp_path, tags[0])
+    assert (steps.tolist(), seconds.tolist(), values.tolist()) == ([8, 24], [1, 4], [0.5, 0.5])
+
+
+def test_the_optimum_is_the_best_trade_of_success_for_divergence():
+    base, shares = np.array([0.5, 0.25]), np.array([0.6, 0.4])
+    kl, success = report.optimum(base, shares, 5000)  # between points it is drawn too low
+    assert (kl[0], success[0]) == pytest.approx((0, 0.4))
+    assert success[-1] > 0.999
+    # sigmoid(logit p + 1 / beta), worked out by hand for p = 0.4 and beta = 0.5: 0.8313
+    one = report.optimum(np.array([0.4]), np.ones(1))
+    q = 1 / (1 + 1.5 * np.exp(-2))
+    divergence = q * np.log(q / 0.4) + (1 - q) * np.log((1 - q) / 0.6)
+    assert q == pytest.approx(0.8313, abs=1e-4)
+    assert np.interp(q, *one[::-1]) == pytest.approx(divergence, abs=1e-3)
+    # No other success on the two kinds of problems is above the curve.
+    a, b = np.random.default_rng(0).uniform(0.01, 0.99, (2, 10_000))
+    other = sum(
+        share * (q * np.log(q / p) + (1 - q) * np.log((1 - q) / (1 - p)))
+        for share, q, p in zip(shares, (a, b), base, strict=True)
+    )
+    slack = np.interp(other, kl, success) - (0.6 * a + 0.4 * b)
+    assert (slack[other < kl[-1]] > -1e-3).all()
+    assert slack.min() < 1e-3
+
+
+@pytest.mark.parametrize(
+    ("flags", "levels", "shares"),
+    [
+        ({"carelessness": 0.5, "coherent": False}, [0.5, 0.25], [0.68, 0.32]),
+        ({"carelessness": 0.4, "coherent": False}, [0.6, 0.36], [0.25, 0.75]),
+        ({"carelessness": 0.58, "coherent": True}, [0.42], [1]),
+        ({"carelessness": 0.5, "coherent": None}, [0.42], [1]),
+        ({"carelessness": 0.2, "coherent": False}, [0.42], [1]),  # no shares would give 0.42
+        ({}, [0.42], [1]),
+    ],
+)
+def test_base_success_by_construction_or_as_measured(tmp_path, flags, levels, shares):
+    write_task_job(tmp_path, "a", 1, flags=flags)
+    found = report.base_success(find_runs(tmp_path)[0])
+    assert found[0].tolist() == pytest.approx(levels)
+    assert found[1].tolist() == pytest.approx(shares)
+    assert ("by construction" in found[2]) == (len(levels) == 2)
+
+
+def test_frontier(tmp_path, monkeypatch):
+    root, drawn, real = tmp_path / "runs", {}, report.plots.plot_points
+
+    def keep(stem, points, curve, *rest):
+        drawn.update(points)
+        real(stem, points, curve, *rest)
+
+    monkeypatch.setattr(report.plots, "plot_points", keep)
+    for seed, (exact, kl) in enumerate(((0.8, 0.3), (0.9, 0.5)), start=1):
+        write_task_job(
+            root, "a", seed, exact, kl, flags={"carelessness": 0.5, "coherent": False}
+        )
+    write_task_job(root, "b", 1, 0.7, 0.2)
+    write_task_job(root, "c", 1, further={"kl": 1.0})  # knows no exact success
+    write_report(root, tmp_path / "out")
+    assert list(drawn) == ["a", "b"]
+    x, y = drawn["a"]
+    assert (*x, *y) == pytest.approx((0.4, 0.3, 0.5, 0.85, 0.8, 0.9))
+    assert drawn["b"][0][0] == 0.2
+    assert np.isnan(drawn["b"][0][1])  # one seed tells nothing about the spread
+    text = (tmp_path / "out" / "report.md").read_text()
+    assert "![frontier-sums](frontier-sums.png)" in text
+    assert "success of 0.5 on 68% of the problems and 0.25 on the others" in text
+    assert (tmp_path / "out" / "frontier-sums.svg").exists()
+    assert "| c | 0 | - | - | - | - | - | - | - |" in text
+
+
+def test_no_frontier_without_a_base_model_to_start_from(mixed, tmp_path):
+    write_task_job(mixed, "a", 1, further={"exact_success": 0.9, "kl": 0.5})
+    write_report(mixed, tmp_path / "out")
+    assert not list((tmp_path / "out").glob("frontier*"))
+
+
+def test_check_compares_runs_on_tasks(tmp_path):
+    for seed in range(1, 6):
+        write_task_job(tmp_path / "stored", "a", seed, final_return=0.98 + seed / 1000)
+        write_task_job(tmp_path / "worse", "a", seed, final_return=0.95 + seed / 1000)
+    write_report(tmp_path / "stored", tmp_path / "out")
+    assert not check(tmp_path / "stored", tmp_path / "out" / "results.csv")[1]
+    lines, worse = check(tmp_path / "worse", tmp_path / "out" / "results.csv")
+    assert worse
+    assert lines[0].startswith(
+        "WORSE: a on sums, eval_return_mean: 0.953 (n = 5), stored 0.983"
+    )
+
+
+@pytest.mark.parametrize(
+    "path",
+    sorted(ROOT.glob("benchmark/results/*/results.csv")),
+    ids=lambda path: path.parent.name,
+)
+def test_stored_results_can_be_checked_against(path):
+    groups = stored_results(path)
+    assert all("eval_return_mean" in row for group in groups.values() for row in group)
 
 
 # ==============================================================================================
@@ -779,6 +977,27 @@ def test_real_scripts_from_run_to_report_and_again(tmp_path):
         (tmp_path / "runs" / "CartPole-v1__reinforce__1" / "run" / "args.json").read_text()
     )
     assert (args["total_timesteps"], args["eval_episodes"]) == (2048, 1)
+
+
+def test_a_real_language_model_from_run_to_report_and_again(tmp_path):
+    torch.manual_seed(0)  # a base model that was never trained: making one takes a while
+    base = [0.5, False, grpo.GPT(len(grpo.Characters.symbols), context=32).state_dict()]
+    torch.save(base, tmp_path / "base.pt")
+    words = ["run", "language", "--algorithms", "grpo", "--seeds", "1", "--steps", "1024"]
+    words += ["--dir", tmp_path / "runs", "--", "--eval-episodes", "50"]
+    words += ["--base-model", tmp_path / "base.pt"]
+    result = benchmark(*words)
+    assert result.returncode == 0, result.stdout
+    assert "0 runs done, 1 had been done before, 0 failed" in benchmark(*words).stdout
+    assert benchmark("report", tmp_path / "runs").returncode == 0
+    ((run,), problems) = find_runs(tmp_path / "runs")
+    assert problems == []
+    assert len(run.returns) == run.summary["train_episodes"] == 1024
+    assert run.exact[0].tolist() == [512]  # every 2000 completions, from the first batch on
+    assert {"exact_success", "base_exact_success", "kl"} <= run.further.keys()
+    (row,) = rows(tmp_path / "runs" / "report" / "results.csv")
+    assert float(row["kl"]) == run.summary["kl"]
+    assert (tmp_path / "runs" / "report" / "frontier-addition.png").exists()
 
 
 def test_peers_pass_rmsprops_values_on():

@@ -1,6 +1,7 @@
 """python -m benchmark run: suites, the pool, and what can go wrong, with scripts that take no
 time."""
 
+import csv
 import errno
 import importlib
 import io
@@ -101,7 +102,8 @@ def pids(directory: Path) -> list[int]:
 def test_shipped_suites_make_commands_that_the_scripts_understand(path, tmp_path):
     for job in make_jobs(load_suite(path.stem), tmp_path, seeds=[1]):
         args = tyro.cli(args_of(job.script), args=[*job.words(), "--run-dir", str(job.run_dir)])
-        assert (args.env_id, args.seed, args.run_dir) == (job.env_id, 1, job.run_dir)
+        environment = getattr(args, job.environment_flag.replace("-", "_"))
+        assert (environment, args.seed, args.run_dir) == (job.env_id, 1, job.run_dir)
         assert {name: getattr(args, name) for name in job.flags} == job.flags
 
 
@@ -163,6 +165,50 @@ def test_tuned_flags_win_and_booleans_become_switches(suite, tmp_path):
         0
     ].words()
     assert words[-4:] == ["--behaviour", "x", "--no-anneal-lr", "--norm-adv"]
+
+
+TASKS = """
+seeds = [1]
+[environments.sums]
+flag = "task"
+total_timesteps = 64
+threshold = 0.95
+[algorithms.fake]
+script = "{script}"
+flags = {{ behaviour = "{behaviour}" }}
+"""
+
+
+def test_a_task_goes_to_the_script_in_the_place_of_an_environment(suite, tmp_path):
+    loaded = load_suite(str(suite(text=TASKS)))
+    (job,) = make_jobs(loaded, tmp_path)
+    assert job.words()[:4] == ["--task", "sums", "--seed", "1"]
+    (job,) = make_jobs(loaded, tmp_path, ["mine:letters"], total_timesteps=8)
+    assert job.words()[:2] == ["--task", "mine:letters"]
+    assert job.name == "mine_letters__fake__1"
+    both = TASKS + "[environments.CartPole-v1]\ntotal_timesteps = 100\n"
+    jobs = make_jobs(load_suite(str(suite(text=both))), tmp_path)
+    words = [job.words()[:2] for job in jobs]
+    assert words == [["--task", "sums"], ["--env-id", "CartPole-v1"]]
+    for env_id in ("CartPole-v1", "summs"):  # a task is no environment, nor the reverse
+        with pytest.raises(BadInput, match=f"there is no task {env_id}"):
+            make_jobs(loaded, tmp_path, [env_id], total_timesteps=8)
+
+
+def test_a_task_is_run_resumed_and_reported(suite, tmp_path):
+    words = ("run", suite("flaky", TASKS), "--dir", tmp_path / "runs")
+    result = benchmark(*words)
+    assert result.returncode == 0, result.stdout
+    folder = tmp_path / "runs" / "sums__fake__1"
+    history = (folder / "history.txt").read_text().splitlines()
+    assert [line.split()[0] for line in history] == ["start", "resume"]
+    record = json.loads((folder / "job.json").read_text())
+    assert (record["env_id"], record["threshold"]) == ("sums", 0.95)
+    assert "0 runs done, 1 had been done before" in benchmark(*words).stdout
+    assert benchmark("report", tmp_path / "runs").returncode == 0
+    with (tmp_path / "runs" / "report" / "results.csv").open(newline="") as file:
+        (row,) = csv.DictReader(file)
+    assert (row["env_id"], row["status"], row["threshold"]) == ("sums", "done", "0.95")
 
 
 @given(st.integers(1, 9))
@@ -231,6 +277,11 @@ def test_seeds():
         (
             ["run", "smoke", "--", "--env_id", "Acrobot-v1"],
             "what follows -- must not give env_id",
+        ),
+        (["run", "smoke", "--", "--task", "x"], "what follows -- must not give task"),
+        (
+            ["run", "language", "--environments", "additoin", "--steps", "512"],
+            "there is no task additoin; did you mean addition?",
         ),
         (["run", "smoke", "--", "--run-dir", "x"], "what follows -- must not give run-dir"),
         (["run", "smoke", "--", "--resume", "x"], "what follows -- must not give resume"),
@@ -306,6 +357,18 @@ def test_bad_input_is_one_line_and_status_2(words, says):
                 "total_timesteps = 100", "total_timesteps = 100\nscore_range = [5, 1]"
             ),
             "two rising numbers",
+        ),
+        (
+            SUITE.replace("total_timesteps = 100", "total_timesteps = 100\nflag = 'tsk'"),
+            "[environments.CartPole-v1] flag must be env-id or task, not tsk",
+        ),
+        (
+            SUITE.replace("total_timesteps = 100", "total_timesteps = 100\nthreshold = true"),
+            "[environments.CartPole-v1] threshold must be a number",
+        ),
+        (
+            SUITE.replace("behaviour =", "task = 'x', behaviour ="),
+            "the flags of fake on CartPole-v1 must not give task",
         ),
     ],
 )
@@ -413,16 +476,17 @@ def test_finished_runs_are_left_alone_until_script_flags_or_versions_change(
     assert history(job) == ["start"] * 4
 
 
-def test_a_finished_run_takes_on_the_suites_new_score_range(suite, tmp_path):
+def test_a_finished_run_takes_on_the_suites_new_score_range_and_threshold(suite, tmp_path):
     assert run_one(one_job(suite(), tmp_path))["status"] == "done"
     text = SUITE.replace(
         "total_timesteps = 100",
-        "total_timesteps = 100\nscore_range = [0, 9]\nscore_source = 'x'",
+        "total_timesteps = 100\nscore_range = [0, 9]\nscore_source = 'x'\nthreshold = 7",
     )
     job = one_job(suite(text=text), tmp_path)
     assert run_one(job)["status"] == "finished"
     record = json.loads((job.directory / "job.json").read_text())
     assert (record["score_range"], record["status"]) == ([0, 9], "done")
+    assert record["threshold"] == 7
 
 
 def test_half_finished_run_is_resumed_and_a_damaged_checkpoint_begins_anew(suite, tmp_path):

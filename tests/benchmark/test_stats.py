@@ -48,6 +48,14 @@ def test_interval_is_the_same_every_time_and_unknown_for_one_seed():
     assert np.isnan(stats.interval(np.array([1.0]))).all()
 
 
+def test_median_and_its_interval_where_some_never_got_there():
+    values = np.array([3.0, np.inf, 1.0, 2.0])
+    assert stats.median(values) == 2  # the lower one
+    assert stats.median(np.array([1.0, np.inf, np.inf])) == np.inf
+    assert stats.interval(values, stats.median).tolist() == [1, np.inf]
+    assert stats.interval(np.full(5, np.inf), stats.median).tolist() == [np.inf, np.inf]
+
+
 def test_stratified_interval_covers_the_truth_though_environments_differ():
     rng, hits = np.random.default_rng(0), 0
     for _ in range(200):
