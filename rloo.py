@@ -162,6 +162,8 @@ def sample(
     ended = torch.zeros_like(prompts[:, :1], dtype=torch.bool)
     while len(drawn) < length and not ended.all():
         logits = policy(tokens, cache)[:, -1]
+        if logits.isnan().any():
+            raise FloatingPointError("a logit is not finite")
         if temperature > 0:
             tokens = (logits / temperature).softmax(-1).multinomial(1)
         else:
@@ -478,6 +480,8 @@ def base_model(args: Args, task: Task) -> nn.Module:
     torch.manual_seed(0)
     policy = GPT(len(Characters.symbols), context=32).to(args.device)
     path, about = args.base_model and Path(args.base_model), [args.carelessness, args.coherent]
+    if path and not path.parent.is_dir():
+        raise BadInput(f"there is no folder for base_model {path}")
     if path and path.exists():
         try:
             *was, weights = torch.load(path, args.device, weights_only=True)
@@ -694,8 +698,10 @@ def evaluate(policy: nn.Module, reference: nn.Module, task: Task, run: Run) -> d
     if task.exact:
         summary["base_exact_success"] = exact_success(reference, task)
         summary["exact_success"] = exact_success(policy, task)
+    if not all(math.isfinite(x) for x in summary.values() if not isinstance(x, str)):
+        raise FloatingPointError(f"evaluation: a number is not finite, {summary}")
     lines = ["held-out prompts: answer before -> after training (reward before -> after)"]
-    lines += ["{} {} -> {} ({:g} -> {:g})".format(*row) for row in rows[:10]]
+    lines += ["{} {!r} -> {!r} ({:g} -> {:g})".format(*row) for row in rows[:10]]
     lines += [f"evaluation {returns.mean():.3f}, before training {base_returns.mean():.3f}"]
     run.write("samples.txt", "\n".join(lines).encode())
     run.write("summary.json", json.dumps(summary, indent=2).encode())
