@@ -4,10 +4,10 @@
 
 Three contestants: grpo.py with its own GPT; grpo.py with --model, on a randomly initialised GPT-2 of transformers with
 two layers of width 64; and TRL on the same GPT-2. Each samples 512 completions (64 prompts of the addition, 8 of each,
-at most 5 tokens), scores them, and makes one update with a reference model: the loss is the paper's, the KL weight 0.04.
-Nothing is learned that is worth a look: time does not depend on it, but for completions that end early, and these GPTs,
-untrained, nearly all run to the limit. The first iterations are left out. DIR/speed.csv gets one row for each measurement:
-tokens per second of sampling, and of all else (rewards, reference, loss, gradient, step).
+at most 5 tokens), scores them, and makes one update with a reference model: the loss is the paper's, the KL weight
+0.04. Nothing is learned that is worth a look: time does not depend on it, but for completions that end early, and
+these GPTs, untrained, mostly run to the limit. The first iterations are left out. DIR/speed.csv gets one row for each
+measurement: tokens per second of sampling, and of all else (rewards, reference, loss, gradient, step).
 """
 
 import csv
@@ -17,6 +17,7 @@ import sys
 import tempfile
 import time
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import tyro
@@ -118,7 +119,7 @@ def theirs(args: Args, folder: Path, model: str) -> list[tuple[float, float]]:
         train_dataset=Dataset.from_dict({"prompt": prompts()}), processing_class=AutoTokenizer.from_pretrained(model),
     )  # fmt: skip
     trainer.train()
-    whole = [end - start for start, end in zip(ends, ends[1:], strict=False)]
+    whole = [end - start for start, end in pairwise(ends)]
     return [(s, w - s) for s, w in zip(sampling, whole, strict=False)][WARM_UP : WARM_UP + args.iterations]
 
 
