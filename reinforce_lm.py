@@ -411,6 +411,8 @@ class Task:
             [p for p in part if args.task != "addition" or add(p) != add(p, (True, True))]
             for part in (prompts[:tenth], self.demonstrated)
         )
+        if not training:
+            raise BadInput(f"task {args.task} must have two prompts or more")
         self.training = self.by_length(training)
         self.held_out = self.by_length(held_out[: args.eval_episodes])
 
@@ -463,6 +465,8 @@ def base_model(args: Args, task: Task) -> nn.Module:
     """
     torch.manual_seed(0)
     policy = GPT(len(Characters.symbols), context=32).to(args.device)
+    if args.resume:
+        return policy  # the checkpoint has its weights
     path, about = args.base_model and Path(args.base_model), [args.carelessness, args.coherent]
     if path and not path.parent.is_dir():
         raise BadInput(f"there is no folder for base_model {path}")
@@ -474,7 +478,7 @@ def base_model(args: Args, task: Task) -> nn.Module:
             raise BadInput(f"cannot use base_model {path}: {error}") from None
         if was != about:
             raise BadInput(f"{path} has carelessness and coherent {was}, not {about}")
-    elif not args.resume:  # then the checkpoint has it
+    else:
         optimizer = torch.optim.AdamW(policy.parameters(), 3e-3, (0.9, 0.98), fused=True)
         for step in tqdm(
             range(1500), "base model", disable=not sys.stderr or None, leave=False

@@ -5,8 +5,10 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import signal
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 from types import ModuleType
 
@@ -18,6 +20,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 SCRIPTS = ["reinforce", "reinforce_baseline", "a2c", "trpo", "ppo", "ppo_continuous"]
+LM_SCRIPTS = ["reinforce_lm", "rloo", "grpo"]
 WITH_GAE = ["a2c", "trpo", "ppo", "ppo_continuous"]
 
 # The scaffold is one text in all scripts (test_siblings.py), except the action lines of
@@ -141,3 +144,13 @@ def transitions(
             for env, tape in enumerate(tapes)
         ]
     return tapes
+
+
+def interrupted(process: subprocess.Popen) -> tuple[str, str]:
+    """Press Ctrl-C, as a user does: again where the first came at a bad moment. What the
+    process wrote to its streams."""
+    for patience in (30, 30, 60):
+        process.send_signal(signal.SIGINT)
+        with suppress(subprocess.TimeoutExpired):
+            return process.communicate(timeout=patience)
+    raise AssertionError("it does not end")

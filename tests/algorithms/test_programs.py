@@ -25,6 +25,7 @@ from helpers import (
     env_id,
     environment,
     fields,
+    interrupted,
     loops,
     module,
     pair,
@@ -187,8 +188,7 @@ def test_an_interrupt_keeps_the_checkpoint_and_prints_a_hint_that_can_be_pasted(
         assert time.monotonic() < deadline
         time.sleep(0.02)
     time.sleep(0.5)
-    process.send_signal(signal.SIGINT)
-    _, stderr = process.communicate(timeout=PATIENCE)
+    _, stderr = interrupted(process)
     assert process.returncode == 130
     error, hint = stderr.strip().splitlines()
     assert error == "stopped"

@@ -1,0 +1,246 @@
+"""A Hugging Face model in place of the small GPT, and a task of the user's: a random GPT-2 of
+two layers with a tokenizer of single characters, made here. Skipped without transformers and
+peft."""
+
+import sys
+
+import pytest
+import torch
+from helpers import checkpoint_of, module, summary_of
+from lm_helpers import every
+
+transformers = pytest.importorskip("transformers")
+pytest.importorskip("peft")
+tokenizers = pytest.importorskip("tokenizers")
+
+LETTERS = "abcdefgh"
+TASK = '''
+def make():
+    """Prompts of two lengths; what is earned is the share of the letter a."""
+    words = [x + y for x in "abcdefgh" for y in "abcdefgh"]
+    prompts = [word for word in words] + [word + "h" for word in words[:20]]
+    return prompts, lambda prompt, answer: answer.count("a") / 4
+
+
+
+def lonely():
+    return ["ab"], lambda prompt, answer: 1.0
+
+
+number = 3
+'''
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A model's folder, as from_pretrained reads it. It has dropout, which must be off."""
+    path = tmp_path_factory.mktemp("model")
+    vocabulary = {letter: k for k, letter in enumerate([*LETTERS, "<end>"])}
+    tokenizer = tokenizers.Tokenizer(tokenizers.models.WordLevel(vocabulary, "h"))
+    tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.Split("", "isolated")
+    tokenizer.decoder = tokenizers.decoders.Fuse()
+    transformers.PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, eos_token="<end>"
+    ).save_pretrained(path)
+    torch.manual_seed(0)
+    config = transformers.GPT2Config(
+        vocab_size=9, n_positions=32, n_embd=16, n_layer=2, n_head=2, initializer_range=0.5,
+        resid_pdrop=0.3, embd_pdrop=0.3, attn_pdrop=0.3, eos_token_id=8, bos_token_id=8,
+    )  # fmt: skip
+    transformers.GPT2LMHeadModel(config).save_pretrained(path)
+    return path
+
+
+@pytest.fixture(autouse=True)
+def task_module(tmp_path, monkeypatch):
+    (tmp_path / "lm_toy_task.py").write_text(TASK)
+    monkeypatch.syspath_prepend(tmp_path)
+    yield
+    sys.modules.pop("lm_toy_task", None)
+
+
+def flags_of(script: str, folder, run_dir, **flags) -> dict:
+    usual = {
+        "task": "lm_toy_task:make", "model": str(folder), "batch_size": 16,
+        "total_timesteps": 64, "max_completion_length": 4, "eval_episodes": 6,
+        "run_dir": run_dir, "log_interval": 1, "learning_rate": 0.02,
+    }  # fmt: skip
+    if script != "reinforce_lm":
+        usual["num_generations"] = 4
+    return usual | flags
+
+
+def make(script: str, folder, tmp_path, **flags):
+    found = module(script)
+    args = found.check_args(found.Args(**flags_of(script, folder, tmp_path / "run", **flags)))
+    return (found, args, *found.make_policy_and_task(args))
+
+
+@pytest.mark.parametrize("lora_rank", [0, 2])
+def test_logits_are_the_models_own_with_and_without_a_cache(lora_rank, folder, tmp_path):
+    """Fresh adapters change nothing."""
+    _, _, policy, _ = make("grpo", folder, tmp_path, lora_rank=lora_rank)
+    theirs = transformers.AutoModelForCausalLM.from_pretrained(folder).eval()
+    tokens = torch.randint(0, 9, (3, 7), generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        expected = theirs(tokens).logits
+        torch.testing.assert_close(policy(tokens), expected, rtol=1e-4, atol=1e-4)
+        cache = policy.new_cache()
+        parts = [tokens[:, :4], *tokens[:, 4:].split(1, 1)]
+        cached = torch.cat([policy(part, cache) for part in parts], 1)
+        torch.testing.assert_close(cached, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_the_task_of_the_user(folder, tmp_path):
+    """Prompts of one length are drawn together; a tenth is held out; rewards are the user's."""
+    _, args, policy, task = make("rloo", folder, tmp_path)
+    assert not task.exact
+    assert policy.eos == task.eos == 8
+    training = [p for group in task.training for p in group]
+    held_out = [p for group in task.held_out for p in group]
+    assert len(training) == 84 - 9
+    assert len(held_out) == 6
+    assert not set(training) & set(held_out)
+    torch.manual_seed(0)
+    lengths = []
+    for _ in range(300):
+        texts = task.draw(4)
+        assert len({len(t) for t in texts}) == 1
+        assert set(texts) <= set(training)
+        lengths.append(len(texts[0]))
+    share = sum(len(p) == 3 for p in training) / len(training)
+    assert lengths.count(3) / 300 == pytest.approx(share, abs=0.1)
+    assert task.encode(["ab", "gh"]).tolist() == [[0, 1], [6, 7]]
+    completions = torch.tensor([[0, 0, 8, -1], [1, 0, 0, 0], [8, -1, -1, -1]])
+    assert task.decode(completions) == ["aa", "baaa", ""]
+    assert task.rewards(["ab"] * 3, completions).tolist() == [0.5, 0.75, 0.0]
+    assert args.task == "lm_toy_task:make"
+
+
+@every
+def test_all_weights_learn_without_lora(script, folder, tmp_path):
+    """And the base model stays in the reference."""
+    found, run_dir = module(script), tmp_path / "run"
+    summary = found.train(found.Args(**flags_of(script, folder, run_dir)))
+    assert summary["global_step"] == 64
+    assert summary["env_id"] == "lm_toy_task:make"
+    assert "exact_success" not in summary
+    assert summary["kl"] > 0
+    saved = checkpoint_of(run_dir)
+    theirs = transformers.AutoModelForCausalLM.from_pretrained(folder).state_dict()
+    for key, value in theirs.items():
+        if f"model.{key}" in saved["policy"]:
+            assert not torch.equal(saved["policy"][f"model.{key}"], value)
+    assert len(saved["policy"]) > 20
+    assert len((run_dir / "samples.txt").read_text().splitlines()) == 8
+
+
+def test_lora_trains_and_saves_adapters_alone(folder, tmp_path, monkeypatch):
+    """The model's own weights never change; the reference shares them and is the base model."""
+    found, run_dir, models = module("grpo"), tmp_path / "run", {}
+    start = found.Run.start
+    flags = flags_of("grpo", folder, run_dir, lora_rank=2, learning_rate=0.1)
+
+    def note(run, state, total):
+        models.update(state)
+        start(run, state, total)
+
+    monkeypatch.setattr(found.Run, "start", note)
+    found.train(found.Args(**flags))
+    saved = checkpoint_of(run_dir)["policy"]
+    assert saved
+    assert all("lora_" in name for name in saved)
+    policy, reference = models["policy"], models["reference"]
+    trained = {n for n, p in policy.named_parameters() if p.requires_grad}
+    assert trained == set(saved)
+    own = transformers.AutoModelForCausalLM.from_pretrained(folder).eval()
+    tokens = torch.tensor([[0, 1, 2, 3]])
+    with torch.no_grad():
+        torch.testing.assert_close(reference(tokens), own(tokens).logits, rtol=1e-4, atol=1e-4)
+        assert (policy(tokens) - own(tokens).logits).abs().max() > 0.01
+    shared = dict(reference.named_parameters())
+    for name, p in policy.named_parameters():
+        assert (shared[name] is p) == (name not in trained)
+        assert not shared[name].requires_grad
+    found.train(found.Args(resume=run_dir, total_timesteps=128))
+    assert summary_of(run_dir)["global_step"] == 128
+
+
+def test_the_product_of_the_adapters_is_added_as_it_is(folder, tmp_path):
+    """alpha = rank: no factor."""
+    _, _, policy, _ = make("grpo", folder, tmp_path, lora_rank=2)
+    parts = dict(policy.named_parameters())
+    name = next(n for n in parts if "lora_B" in n)
+    a, b = parts[name.replace("lora_B", "lora_A")], parts[name]
+    with torch.no_grad():
+        b.normal_()
+    layer = policy.model.get_submodule(
+        name.removeprefix("model.").removesuffix(".lora_B.default.weight")
+    )
+    x = torch.randn(3, a.shape[1])
+    with torch.no_grad():
+        added = layer(x) - layer.base_layer(x)
+        torch.testing.assert_close(added, x @ a.T @ b.T, rtol=1e-4, atol=1e-4)
+
+
+def test_the_models_dtype(folder, tmp_path):
+    """Weights in bfloat16, logits in float32."""
+    _, _, policy, _ = make("rloo", folder, tmp_path, dtype="bfloat16")
+    assert {p.dtype for p in policy.parameters()} == {torch.bfloat16}
+    assert policy(torch.tensor([[1, 2]])).dtype == torch.float32
+    found = module("rloo")
+    flags = flags_of("rloo", folder, tmp_path / "run", dtype="bfloat16", total_timesteps=16)
+    assert found.train(found.Args(**flags))["global_step"] == 16
+
+
+def test_dropout_is_off(folder, tmp_path):
+    _, _, policy, _ = make("rloo", folder, tmp_path)
+    tokens = torch.tensor([[1, 2, 3]])
+    assert torch.equal(policy(tokens), policy(tokens))
+    assert not policy.training
+
+
+def test_a_run_is_resumed_with_its_weights(folder, tmp_path):
+    found, run_dir = module("reinforce_lm"), tmp_path / "run"
+    found.train(found.Args(**flags_of("reinforce_lm", folder, run_dir)))
+    before = checkpoint_of(run_dir)["policy"]
+    found.train(found.Args(resume=run_dir, eval_episodes=3))
+    after = checkpoint_of(run_dir)["policy"]
+    assert before.keys() == after.keys()
+    assert all(torch.equal(before[key], after[key]) for key in before)
+
+
+@pytest.mark.parametrize(
+    "task", ["nowhere_to_be_found:make", "lm_toy_task:nothing", "lm_toy_task", "", ":make"]
+)
+def test_tasks_that_cannot_be_found(task, folder, tmp_path):
+    found = module("grpo")
+    with pytest.raises(found.BadInput, match="MODULE:FUNCTION"):
+        found.train(found.Args(**flags_of("grpo", folder, tmp_path / "run", task=task)))
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_task_of_one_prompt(folder, tmp_path):
+    """It cannot be both held out and trained on."""
+    found = module("grpo")
+    flags = flags_of("grpo", folder, tmp_path / "run", task="lm_toy_task:lonely")
+    with pytest.raises(found.BadInput, match="two prompts or more"):
+        found.train(found.Args(**flags))
+    assert not (tmp_path / "run").exists()
+
+
+def test_models_that_cannot_be_loaded(folder, tmp_path):
+    """No folder, an empty one, and a tokenizer without an end."""
+    found = module("grpo")
+    (tmp_path / "empty").mkdir()
+    for name in ("nowhere", "empty"):
+        flags = flags_of("grpo", tmp_path / name, tmp_path / "run")
+        with pytest.raises(found.BadInput, match="--model needs a local model"):
+            found.train(found.Args(**flags))
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    tokenizer.eos_token = None
+    transformers.AutoModelForCausalLM.from_pretrained(folder).save_pretrained(tmp_path / "m")
+    tokenizer.save_pretrained(tmp_path / "m")
+    with pytest.raises(found.BadInput, match="no end-of-sequence token"):
+        found.train(found.Args(**flags_of("grpo", tmp_path / "m", tmp_path / "run")))
+    assert not (tmp_path / "run").exists()

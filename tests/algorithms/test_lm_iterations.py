@@ -1,0 +1,367 @@
+"""Several iterations of train() in a row, each recomputed from the weights it began with.
+
+The recomputation shares no code with the scripts: the GPT, advantages, losses and gradient
+steps are written out here, in double precision and one completion at a time, from the
+completions that were sampled. The optimiser is replaced by plain gradient descent, so that a
+step shows its gradient, and the order of the minibatches is noted. What is logged is recomputed
+too.
+"""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from helpers import copied, fields, module, scalars
+from lm_helpers import (
+    EOS,
+    PAD,
+    chosen,
+    doubles,
+    every,
+    flags_of,
+    groups,
+    log_pi_of,
+    real_tokens,
+    with_reward,
+)
+
+TEMPERATURE, ITERATIONS, BATCH, SIZE = 0.7, 3, 24, 4
+SYMBOLS = "0123456789+=."
+
+
+def reward(prompt: str, answer: str) -> float:
+    """Something that random answers earn or not: 0, 1 or 2, at times the same in a whole group,
+    at times the mean of a group that differs."""
+    return float(answer[:1] in tuple("01234+")) + float(answer[:1] in tuple("12"))
+
+
+class Recorded:
+    """Runs a script with notes taken: the state before and after each iteration, texts,
+    completions, logged losses, step sizes, the order of the minibatches."""
+
+    def __init__(self, script: str, folder, monkeypatch, reward=reward, **flags):
+        self.script, found = script, module(script)
+        self.states, self.logged, self.orders, self.rates = [], [], [], []
+        self.texts, self.completions, self.references = [], [], []
+        start, record, save = found.Run.start, found.Run.record_iteration, found.sample
+        draw, randperm, sgd = found.Task.draw, torch.randperm, torch.optim.SGD
+
+        def state_of(run):
+            return {k: copied(part.state_dict()) for k, part in run.state.items()}
+
+        def note_start(run, *args):
+            start(run, *args)
+            self.states.append(state_of(run))
+
+        def note_iteration(run, policy, task, losses):
+            record(run, policy, task, losses)
+            self.states.append(state_of(run))
+            self.logged.append({k: float(v) for k, v in losses.items()})
+
+        def note_sample(policy, prompts, temperature, *limits):
+            assert temperature in (TEMPERATURE, 0.0)
+            self.completions.append(save(policy, prompts, temperature, *limits))
+            return self.completions[-1]
+
+        def note_draw(task, number):
+            self.texts.append(draw(task, number))
+            return self.texts[-1]
+
+        def note_order(n, **kwargs):
+            self.orders.append(randperm(n, **kwargs))
+            return self.orders[-1]
+
+        class Descent(sgd):
+            def __init__(descent, parameters, lr, betas, fused):
+                assert betas == (0.9, 0.95)
+                super().__init__(parameters, lr)
+
+            def step(descent):
+                self.rates.append(descent.param_groups[0]["lr"])
+                super().step()
+
+        with monkeypatch.context() as patch:
+            patch.setattr(found.Run, "start", note_start)
+            patch.setattr(found.Run, "record_iteration", note_iteration)
+            patch.setattr(found, "sample", note_sample)
+            patch.setattr(found.Task, "draw", note_draw)
+            patch.setattr(torch, "randperm", note_order)
+            patch.setattr(torch.optim, "Adam", Descent)
+            with_reward(found, patch, reward)
+            usual = {"batch_size": BATCH, "total_timesteps": BATCH * ITERATIONS}
+            usual |= {"num_generations": SIZE, "temperature": TEMPERATURE}
+            usual = {k: v for k, v in usual.items() if k in fields(script)}
+            self.args = found.Args(**flags_of(script, folder, **usual | flags))
+            found.train(self.args)
+        self.rewarded = reward
+
+    def batch(self, k: int):
+        """Prompts, completions and rewards of iteration k, as plain lists."""
+        repeat = SIZE if "num_generations" in fields(self.script) else 1
+        texts = [text for text in self.texts[k] for _ in range(repeat)]
+        prompts = [[SYMBOLS.index(c) for c in text] for text in texts]
+        rows = [[t for t in row if t != PAD] for row in self.completions[k].tolist()]
+        answers = ["".join(SYMBOLS[t] for t in row if t != EOS) for row in rows]
+        rewards = [self.rewarded(*pair) for pair in zip(texts, answers, strict=True)]
+        assert len(prompts) == len(rows) == BATCH
+        return prompts, rows, rewards
+
+    def baseline(self, k: int) -> float:
+        """b at the beginning of iteration k."""
+        b, decay = 0.0, self.args.baseline_decay
+        for earlier in range(k):
+            b = decay * b + (1 - decay) * np.mean(self.batch(earlier)[2])
+        return b
+
+
+def scores(weights: dict, prompts, rows) -> list[torch.Tensor]:
+    return [log_pi_of(weights, p, r, TEMPERATURE) for p, r in zip(prompts, rows, strict=True)]
+
+
+def group_advantages(script: str, rewards: list[float], norm_std=True) -> list[float]:
+    found = []
+    for i in range(len(rewards)):
+        group = rewards[i // SIZE * SIZE : i // SIZE * SIZE + SIZE]
+        if script == "rloo":
+            others = [r for j, r in enumerate(group) if j != i % SIZE]
+            found.append(rewards[i] - sum(others) / (SIZE - 1))
+            continue
+        mean = sum(group) / SIZE
+        std = math.sqrt(sum((r - mean) ** 2 for r in group) / (SIZE - 1))
+        found.append((rewards[i] - mean) / (std if norm_std and std else 1.0))
+    return found
+
+
+def recompute(run: Recorded, k: int):
+    """The policy after iteration k from the one before, and what is to be logged."""
+    args, script = run.args, run.script
+    prompts, rows, rewards = run.batch(k)
+    lengths = [len(row) for row in rows]
+    assert all(real_tokens(row) == row for row in rows)
+    weights = doubles(run.states[k]["policy"])
+    reference = doubles(run.states[0]["policy"])
+    with torch.no_grad():
+        old_log_pi, ref_log_pi = (scores(w, prompts, rows) for w in (weights, reference))
+        pairs = zip(old_log_pi, ref_log_pi, strict=True)
+        kl = [(p.exp() * (p - q)).sum().item() for p, q in pairs]
+        old = [chosen(p, row) for p, row in zip(old_log_pi, rows, strict=True)]
+        ref = [chosen(p, row) for p, row in zip(ref_log_pi, rows, strict=True)]
+    logged = {"completion_length": np.mean(lengths), "kl": np.mean(kl)}
+    if script == "reinforce_lm":
+        advantages = [r - run.baseline(k) for r in rewards]
+        logged["baseline"] = run.baseline(k + 1)
+        del logged["kl"]
+    elif script == "rloo":
+        k1 = [(p - q).sum().item() for p, q in zip(old, ref, strict=True)]
+        penalised = [r - args.kl_coef * x for r, x in zip(rewards, k1, strict=True)]
+        advantages = group_advantages(script, penalised)
+    else:
+        advantages = group_advantages(script, rewards, args.norm_std)
+        teaching = [len(set(rewards[g : g + SIZE])) > 1 for g in range(0, BATCH, SIZE)]
+        logged["equal_groups"] = 1 - np.mean(teaching)
+    orders = [list(range(BATCH))]
+    if script == "grpo":
+        epochs = args.update_epochs
+        orders = [x for o in run.orders[k * epochs : (k + 1) * epochs]
+                  for x in o.view(args.num_minibatches, -1).tolist()]  # fmt: skip
+    losses, entropies, clips = [], [], []
+    rate = args.learning_rate * ((1 - k / ITERATIONS) if args.anneal_lr else 1)
+    for order in orders:
+        loss = 0.0
+        for i in order:
+            log_pi = log_pi_of(weights, prompts[i], rows[i], TEMPERATURE)
+            new, a = chosen(log_pi, rows[i]), advantages[i]
+            if script != "grpo":
+                term = -a * new.sum()
+            else:
+                ratio = (new - old[i]).exp()
+                low, high = 1 - args.clip_coef_low, 1 + args.clip_coef_high
+                gain = torch.min(ratio * a, ratio.clamp(low, high) * a)
+                r = (ref[i] - new).exp()
+                k3 = r - 1 - r.log()
+                penalty = ratio * k3 if args.kl_ratio else k3
+                share = lengths[i] if args.length_norm else args.max_completion_length
+                term = -(gain - args.kl_coef * penalty).sum() / share
+                clips += ((ratio < low) | (ratio > high)).tolist()
+            loss = loss + term / len(order)
+            entropies += (-(log_pi.exp() * log_pi).sum(-1)).tolist()
+        gradients = torch.autograd.grad(loss, list(weights.values()))
+        norm = math.sqrt(sum((g**2).sum().item() for g in gradients))
+        scale = min(1.0, args.max_grad_norm / norm)
+        losses.append(loss.item())
+        weights = {
+            key: (value - rate * scale * g).detach().requires_grad_()
+            for (key, value), g in zip(weights.items(), gradients, strict=True)
+        }
+    logged |= {"policy_loss": np.mean(losses), "entropy": np.mean(entropies), "grad_norm": norm}
+    if script == "grpo":
+        logged["clip_frac"] = np.mean(clips)
+    return weights, logged
+
+
+CASES = [
+    ("reinforce_lm", {}),
+    ("reinforce_lm", {"baseline_decay": 1.0, "gradient_accumulation_steps": 4}),
+    ("reinforce_lm", {"max_grad_norm": 0.2, "anneal_lr": False, "baseline_decay": 0.5}),
+    ("rloo", {"kl_coef": 0.5}),
+    ("rloo", {"kl_coef": 0.5, "gradient_accumulation_steps": 3, "max_grad_norm": 0.2}),
+    ("grpo", {}),
+    ("grpo", {"norm_std": False, "length_norm": False, "kl_coef": 0.0}),
+    ("grpo", {"kl_coef": 0.5, "kl_ratio": True, "num_minibatches": 2, "update_epochs": 2}),
+    (
+        "grpo",
+        {
+            "kl_coef": 0.5, "num_minibatches": 3, "update_epochs": 2, "clip_coef_low": 0.02,
+            "clip_coef_high": 0.05, "gradient_accumulation_steps": 2, "max_grad_norm": 0.5,
+        },
+    ),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("script", "flags"), CASES, ids=str)
+def test_iterations_one_by_one(script, flags, tmp_path, monkeypatch):
+    usual = {"learning_rate": 0.1, "max_grad_norm": math.inf}
+    run = Recorded(script, tmp_path, monkeypatch, **usual | flags)
+    assert len(run.logged) == ITERATIONS
+    falling = [1, 2 / 3, 1 / 3] if run.args.anneal_lr else [1] * 3
+    each = flags.get("num_minibatches", 1) * flags.get("update_epochs", 1)
+    assert run.rates == pytest.approx([0.1 * x for x in falling for _ in range(each)])
+    for k in range(ITERATIONS):
+        weights, logged = recompute(run, k)
+        before, after = run.states[k]["policy"], run.states[k + 1]["policy"]
+        for key, value in weights.items():
+            step = value.detach() - before[key].double()
+            moved = step.abs().max().item()
+            torch.testing.assert_close(
+                after[key].double() - before[key].double(),
+                step,
+                rtol=0.01,
+                atol=0.01 * moved + 1e-6,
+            )
+        assert set(run.logged[k]) == set(logged)
+        for name, value in logged.items():
+            assert run.logged[k][name] == pytest.approx(value, rel=2e-3, abs=2e-5), name
+    moved = run.states[-1]["policy"]["head.weight"] - run.states[0]["policy"]["head.weight"]
+    assert moved.abs().max() > 1e-3
+    lengths = [len(row) for k in range(ITERATIONS) for row in run.batch(k)[1]]
+    assert len(set(lengths)) > 3, "one length, one test"
+    if script == "grpo":
+        assert 0 < np.mean([x["equal_groups"] for x in run.logged]) < 1
+        rewards = np.array([run.batch(k)[2] for k in range(ITERATIONS)]).reshape(-1, SIZE)
+        average = rewards == rewards.mean(1, keepdims=True)
+        assert (average.any(1) & ~average.all(1)).any(), "a member of no advantage"
+    if "clip_coef_low" in flags:
+        assert 0.05 < run.logged[-1]["clip_frac"] < 0.95
+    for tag, name in ((f"losses/{name}", name) for name in run.logged[0]):
+        events = scalars(tmp_path / "run")[tag]
+        assert [e.value for e in events] == pytest.approx([x[name] for x in run.logged])
+        assert [e.step for e in events] == [BATCH * (k + 1) for k in range(ITERATIONS)]
+
+
+@every
+def test_the_reference_never_changes(script, tmp_path, monkeypatch):
+    run = Recorded(script, tmp_path, monkeypatch, learning_rate=0.1)
+    for state in run.states:
+        for key, value in state["reference"].items():
+            assert torch.equal(value, run.states[0]["policy"][key])
+    assert any(
+        not torch.equal(value, run.states[-1]["policy"][key])
+        for key, value in run.states[-1]["reference"].items()
+    )
+
+
+@every
+def test_parts_of_a_batch_change_nothing(script, tmp_path, monkeypatch):
+    """Gradients, weights and logged numbers, of whole batches and of parts of them."""
+    final, logged = [], []
+    for parts in (1, 3):
+        folder = tmp_path / str(parts)
+        folder.mkdir()
+        run = Recorded(
+            script, folder, monkeypatch, learning_rate=0.02, gradient_accumulation_steps=parts
+        )
+        final.append(run.states[-1]["policy"])
+        logged.append(run.logged)
+    for key, value in final[0].items():
+        torch.testing.assert_close(final[1][key], value, rtol=1e-4, atol=1e-5)
+    for a, b in zip(*logged, strict=True):
+        assert a == pytest.approx(b, rel=1e-3, abs=1e-5)
+
+
+@pytest.mark.parametrize("parts", [1, 3])
+def test_the_first_minibatchs_ratio_is_1_at_any_temperature(parts, tmp_path, monkeypatch):
+    """Exactly, but for how sums are ordered in parts of other sizes; and not in the second."""
+    found, ratios = module("grpo"), []
+    loss = found.grpo_loss
+
+    def note(log_probs, old_log_probs, ref_log_probs, mask, *rest):
+        ratios.append((log_probs - old_log_probs).exp()[mask].detach())
+        return loss(log_probs, old_log_probs, ref_log_probs, mask, *rest)
+
+    monkeypatch.setattr(found, "grpo_loss", note)
+    Recorded(
+        "grpo", tmp_path, monkeypatch, learning_rate=0.1, update_epochs=2,
+        gradient_accumulation_steps=parts,
+    )  # fmt: skip
+    for k in range(ITERATIONS):
+        first = torch.cat(ratios[2 * k * parts : (2 * k + 1) * parts])
+        second = torch.cat(ratios[(2 * k + 1) * parts : (2 * k + 2) * parts])
+        torch.testing.assert_close(first, torch.ones_like(first), rtol=0, atol=5e-6)
+        assert (second - 1).abs().max() > 1e-3
+
+
+@groups
+def test_groups_that_agree_move_nothing_but_for_the_kl(script, tmp_path, monkeypatch):
+    """One reward for all, and no KL: the weights stay as they are."""
+    run = Recorded(
+        script, tmp_path, monkeypatch, reward=lambda prompt, answer: 0.1, kl_coef=0.0,
+        learning_rate=0.5, max_grad_norm=math.inf,
+    )  # fmt: skip
+    for key, value in run.states[0]["policy"].items():
+        torch.testing.assert_close(run.states[-1]["policy"][key], value, rtol=0, atol=1e-6)
+    if script == "grpo":
+        assert [x["equal_groups"] for x in run.logged] == [1.0] * ITERATIONS
+        assert [x["grad_norm"] for x in run.logged] == [0.0] * ITERATIONS
+
+
+def test_b_is_the_average_of_earlier_batches(tmp_path, monkeypatch):
+    """Known before the batch it is compared with; saved with the checkpoint and restored."""
+    run = Recorded("reinforce_lm", tmp_path, monkeypatch, baseline_decay=0.8)
+    means = [np.mean(run.batch(k)[2]) for k in range(ITERATIONS)]
+    b, expected = 0.0, [0.0]
+    for mean in means:
+        b = 0.8 * b + 0.2 * mean
+        expected.append(b)
+    assert [s["baseline"]["b"].item() for s in run.states] == pytest.approx(expected)
+    assert [x["baseline"] for x in run.logged] == pytest.approx(expected[1:])
+    saved = torch.load(tmp_path / "run" / "checkpoint.pt", weights_only=True)
+    assert saved["baseline"]["b"].item() == pytest.approx(expected[-1])
+    more = Recorded(
+        "reinforce_lm", tmp_path, monkeypatch, run_dir=None, base_model=None,
+        resume=tmp_path / "run", baseline_decay=0.8, total_timesteps=BATCH * (ITERATIONS + 1),
+    )  # fmt: skip
+    assert more.states[0]["baseline"]["b"].item() == pytest.approx(expected[-1])
+    b = 0.8 * b + 0.2 * np.mean(more.batch(0)[2])
+    assert more.states[1]["baseline"]["b"].item() == pytest.approx(b)
+
+
+def test_without_decay_there_is_no_baseline(tmp_path, monkeypatch):
+    run = Recorded("reinforce_lm", tmp_path, monkeypatch, baseline_decay=1.0)
+    assert [s["baseline"]["b"].item() for s in run.states] == [0.0] * (ITERATIONS + 1)
+
+
+@every
+def test_the_optimiser(script, tmp_path, monkeypatch):
+    """Adam on all parameters of the policy, with these betas."""
+    found, made = module(script), []
+    adam = torch.optim.Adam
+
+    def note(parameters, lr, betas, **rest):
+        made.append((len(parameters), lr, betas))
+        return adam(parameters, lr, betas, **rest)
+
+    monkeypatch.setattr(torch.optim, "Adam", note)
+    found.train(found.Args(**flags_of(script, tmp_path, learning_rate=2e-3)))
+    number = len(list(found.GPT(13, context=32).parameters()))
+    assert made == [(number, 2e-3, (0.9, 0.95))]

@@ -1,0 +1,278 @@
+"""The GPT, what is sampled from it, and the probabilities that are given to the samples."""
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+import torch
+from helpers import LM_SCRIPTS, module
+from lm_helpers import (
+    EOS,
+    PAD,
+    Table,
+    chosen,
+    digits_sum,
+    doubles,
+    every,
+    gpt_logits,
+    log_pi_of,
+    padded,
+    random_base,
+    real_tokens,
+)
+
+
+def gpt(vocabulary: int = 13, sharpness: float = 3.0, **size):
+    """Random weights, the same in every test; logits that differ."""
+    torch.manual_seed(5)
+    policy = module("grpo").GPT(vocabulary, context=32, **size)
+    policy.head.weight.data.mul_(sharpness)
+    return policy
+
+
+def tokens_of(seed: int, *shape: int) -> torch.Tensor:
+    return torch.randint(0, 13, shape, generator=torch.Generator().manual_seed(seed))
+
+
+# ---- the network ----
+def test_the_gpt_by_the_textbook():
+    """Logits of whole texts, in double precision, one head and one text after another."""
+    policy, tokens = gpt(), tokens_of(0, 4, 11)
+    logits = policy(tokens)
+    weights = doubles(policy.state_dict())
+    for row, text in zip(logits, tokens.tolist(), strict=True):
+        expected = gpt_logits(weights, text).detach().float()
+        torch.testing.assert_close(row, expected, rtol=1e-4, atol=1e-4)
+    assert sum(p.numel() for p in policy.parameters()) == pytest.approx(102_000, rel=0.05)
+
+
+def test_a_cache_changes_no_logits():
+    """The prompt at first, then one token after another."""
+    policy, tokens = gpt(), tokens_of(1, 5, 12)
+    cache, parts = policy.new_cache(), [tokens[:, :6], *tokens[:, 6:].split(1, 1)]
+    logits = torch.cat([policy(part, cache) for part in parts], 1)
+    torch.testing.assert_close(logits, policy(tokens), rtol=1e-4, atol=1e-5)
+
+
+def test_no_token_looks_ahead():
+    policy, tokens = gpt(), tokens_of(2, 3, 10)
+    other = tokens.clone()
+    other[:, 6] = (other[:, 6] + 1) % 13
+    before, after = policy(tokens), policy(other)
+    torch.testing.assert_close(before[:, :6], after[:, :6])
+    assert (before[:, 6:] - after[:, 6:]).abs().amin((0, 1)).max() > 1e-3
+
+
+# ---- masks and log-probabilities ----
+@every
+def test_the_mask_by_a_plain_loop(script):
+    """Texts of all lengths, with several ends, with none, and with padding."""
+    rows = list(itertools.product([0, 3, EOS], repeat=5))
+    rows += [(*row[:3], PAD, PAD) for row in rows if EOS in row[:3]]
+    mask = module(script).completion_mask(torch.tensor(rows), EOS)
+    assert mask.dtype == torch.bool
+    for row, found in zip(rows, mask.tolist(), strict=True):
+        expected, ended = [], False
+        for token in row:
+            expected.append(not ended)
+            ended = ended or token == EOS
+        assert found == expected
+
+
+@every
+@pytest.mark.parametrize("temperature", [0.7, 1.0, 1.9])
+def test_log_probabilities_of_completions(script, temperature):
+    """At every real token, those of the unpadded text by itself."""
+    found, policy = module(script), gpt()
+    weights = doubles(policy.state_dict())
+    prompts = tokens_of(3, 5, 6)
+    completions = padded([(1, 2, EOS), (EOS,), (3, 4, 5, 6), (7, EOS), (8, 8, 8, EOS)])
+    log_pi = found.log_policy(policy, prompts, completions, temperature)
+    assert log_pi.shape == (5, 4, 13)
+    log_probs = found.token_log_probs(log_pi, completions)
+    mask = found.completion_mask(completions, EOS)
+    entropy, kl = found.token_entropy(log_pi), found.kl_divergence(log_pi, log_pi.roll(1, -1))
+    for i, row in enumerate(completions.tolist()):
+        row = real_tokens(row)
+        expected = log_pi_of(weights, prompts[i].tolist(), row, temperature).detach()
+        assert mask[i].sum() == len(row)
+        torch.testing.assert_close(
+            log_pi[i, : len(row)].double(), expected, rtol=1e-4, atol=1e-4
+        )
+        torch.testing.assert_close(
+            log_probs[i, : len(row)].double(), chosen(expected, row), rtol=1e-4, atol=1e-4
+        )
+        p = expected.exp().numpy()
+        for t in range(len(row)):
+            h = -sum(x * math.log(x) for x in p[t])
+            d = sum(x * math.log(x / y) for x, y in zip(p[t], np.roll(p[t], 1), strict=True))
+            assert entropy[i, t].item() == pytest.approx(h, rel=1e-3)
+            assert kl[i, t].item() == pytest.approx(d, rel=1e-3)
+
+
+@every
+def test_no_token_behind_the_end_changes_anything_before_it(script):
+    """Neither in the values nor in the gradient of the real tokens' log-probability."""
+    found, policy, prompts = module(script), gpt(), tokens_of(4, 2, 6)
+    results = []
+    for rest in ([PAD, PAD], [EOS, EOS], [3, 9]):
+        completions = torch.tensor([[1, 2, EOS, *rest], [4, EOS, rest[0], *rest]])
+        log_pi = found.log_policy(policy, prompts, completions, 0.7)
+        mask = found.completion_mask(completions, EOS)
+        log_probs = found.token_log_probs(log_pi, completions)
+        assert mask.tolist() == [[True] * 3 + [False] * 2, [True] * 2 + [False] * 3]
+        policy.zero_grad()
+        (log_probs * mask).sum().backward()
+        results.append((log_probs[mask].detach(), policy.blocks[0].qkv.weight.grad.clone()))
+    for values, gradient in results[1:]:
+        torch.testing.assert_close(values, results[0][0])
+        torch.testing.assert_close(gradient, results[0][1])
+
+
+@every
+def test_compare_scores_the_policy_and_the_reference(script):
+    found, policy, reference = module(script), gpt(), gpt(sharpness=1.0)
+    prompts, completions = tokens_of(6, 2, 6), padded([(1, 2, EOS), (5, 6, 7, 8)])
+    numbers = found.compare(policy, reference, prompts, completions, 0.7)
+    for i, row in enumerate(completions.tolist()):
+        pair = [
+            log_pi_of(doubles(m.state_dict()), prompts[i].tolist(), row, 0.7).detach()
+            for m in (policy, reference)
+        ]
+        kl = (pair[0].exp() * (pair[0] - pair[1])).sum(-1)
+        for x, expected in zip(numbers, (*(chosen(p, row) for p in pair), kl), strict=True):
+            torch.testing.assert_close(
+                x[i, : len(expected)].double(), expected, rtol=1e-3, atol=1e-4
+            )
+
+
+# ---- samples ----
+def surprise(counts: np.ndarray, p: np.ndarray) -> float:
+    """Pearson's statistic, rare outcomes put together, in standard deviations of chi-square."""
+    n, rare = counts.sum(), p * counts.sum() < 8
+    observed = np.append(counts[~rare], counts[rare].sum())
+    expected = np.append(p[~rare], p[rare].sum()) * n
+    degrees = len(expected) - 1
+    statistic = ((observed - expected) ** 2 / np.maximum(expected, 1e-12)).sum()
+    return (statistic - degrees) / math.sqrt(2 * degrees)
+
+
+def counted(completions: torch.Tensor, answers: list[tuple[int, ...]]) -> np.ndarray:
+    place = {answer: i for i, answer in enumerate(answers)}
+    counts = np.zeros(len(answers))
+    for row in completions.tolist():
+        answer = tuple(token for token in row if token != PAD)
+        assert row == [*answer, *[PAD] * (len(row) - len(answer))]
+        counts[place[answer]] += 1
+    return counts
+
+
+@every
+@pytest.mark.parametrize("temperature", [0.7, 1.0])
+def test_samples_have_the_enumerated_probabilities(script, temperature):
+    """All 40 completions of at most three tokens of a vocabulary of four: chi-square accepts
+    their probabilities at this temperature, and rejects those at another."""
+    found, policy = module(script), gpt(4, width=16)
+    weights, prompt = doubles(policy.state_dict()), [2, 0, 1]
+    answers = Table(1, 4, 3).answers()
+    assert len(answers) == 40
+
+    def probabilities(t: float) -> np.ndarray:
+        with torch.no_grad():
+            rows = [(log_pi_of(weights, prompt, list(a), t, 3), list(a)) for a in answers]
+            return np.exp([chosen(log_pi, row, 3).sum() for log_pi, row in rows])
+
+    torch.manual_seed(1)
+    prompts = torch.tensor([prompt]).expand(6_000, -1)
+    completions = found.sample(policy, prompts, temperature, 3, 3)
+    counts, p = counted(completions, answers), probabilities(temperature)
+    assert p.sum() == pytest.approx(1)
+    assert abs(surprise(counts, p)) < 4
+    assert surprise(counts, probabilities(1.7 - temperature)) > 20
+
+
+@every
+def test_each_row_is_sampled_from_its_own_prompt(script):
+    """A table with other probabilities for each of three prompts."""
+    policy = Table(3, 3, 3, seed=4)
+    torch.manual_seed(2)
+    prompts = torch.arange(3).repeat(3_000)[:, None]
+    completions = module(script).sample(policy, prompts, 1.0, 3, policy.eos)
+    for k in range(3):
+        counts = counted(completions[prompts[:, 0] == k], policy.answers())
+        assert abs(surprise(counts, policy.probabilities(k))) < 4
+        assert surprise(counts, policy.probabilities((k + 1) % 3)) > 20
+
+
+@every
+def test_the_mode_is_the_most_probable_token_each_time(script):
+    policy, prompts = gpt(), tokens_of(7, 40, 6)
+    state = torch.get_rng_state()
+    completions = module(script).sample(policy, prompts, 0.0, 5, EOS).tolist()
+    assert torch.equal(state, torch.get_rng_state()), "the mode takes no random numbers"
+    weights, lengths = doubles(policy.state_dict()), set()
+    for prompt, row in zip(prompts.tolist(), completions, strict=True):
+        expected = []
+        while len(expected) < 5 and EOS not in expected:
+            expected.append(gpt_logits(weights, prompt + expected)[-1].argmax().item())
+        lengths.add(len(expected))
+        assert row == expected + [PAD] * (len(row) - len(expected))
+    assert len(lengths) > 1
+
+
+@every
+def test_sampling_stops_when_all_have_ended(script):
+    """Not earlier and not later; and at the length in any case."""
+    policy, calls = Table(2, 3, 4), []
+    with torch.no_grad():
+        policy.logits.zero_()
+        policy.logits[policy.row(0, ()), 2] = 50.0  # prompt 0 ends at once
+        policy.logits[policy.row(1, ()), 0] = 50.0  # prompt 1 after one token
+        policy.logits[policy.row(1, (0,)), 2] = 50.0
+    forward = policy.forward
+    policy.forward = lambda *args: calls.append(1) or forward(*args)
+    found, prompts = module(script), torch.tensor([[0], [1]])
+    assert found.sample(policy, prompts, 1.0, 4, 2).tolist() == [[2, PAD], [0, 2]]
+    assert len(calls) == 2
+    assert found.sample(policy, prompts, 1.0, 1, 2).tolist() == [[2], [0]]
+
+
+@every
+def test_decoding_shows_no_end_and_no_padding(script):
+    found = module(script)
+    task = found.Task(found.Args(), found.Characters())
+    texts = ["12+34=", "99+01="]
+    prompts = task.encode(texts)
+    assert prompts.shape == (2, 6)
+    assert task.decode(prompts) == texts
+    answers = task.encode(["64", "001"], (EOS,))
+    assert answers.tolist() == [[6, 4, EOS, PAD], [0, 0, 1, EOS]]
+    assert task.decode(answers) == ["64", "001"]
+    assert task.rewards(texts, answers).tolist() == [1.0, 1.0]
+    assert task.rewards(texts[::-1], answers).tolist() == [0.0, 0.0]
+    cut = torch.tensor([[6, 4, 0, 0], [0, 0, 1, EOS]])
+    assert task.rewards(texts, cut).tolist() == [0.0, 1.0]
+
+
+# ---- the exact success ----
+@every
+@pytest.mark.parametrize("temperature", [1.0, 0.7])
+def test_exact_success_is_the_probability_of_the_right_answers(script, temperature, tmp_path):
+    """By the double-precision GPT, over all held-out problems of an evaluation."""
+    found = module(script)
+    path = random_base(tmp_path / "base.pt")
+    args = found.Args(base_model=str(path), temperature=temperature, eval_episodes=12)
+    policy, task = found.make_policy_and_task(args)
+    weights, total = doubles(policy.state_dict()), 0.0
+    (held_out,) = task.held_out
+    symbols = "0123456789+=."
+    for text in held_out:
+        prompt, row = ([symbols.index(c) for c in s] for s in (text, digits_sum(text) + "."))
+        total += chosen(log_pi_of(weights, prompt, row, temperature), row).sum().exp().item()
+    assert len(held_out) == 12
+    assert found.exact_success(policy, task) == pytest.approx(total / 12, rel=1e-3)
+
+
+def test_the_scripts_are_three():
+    assert LM_SCRIPTS == ["reinforce_lm", "rloo", "grpo"]

@@ -1,0 +1,257 @@
+"""The addition, its careless teacher, the base model, and what no training may see."""
+
+import itertools
+from collections import Counter
+
+import numpy as np
+import pytest
+import torch
+from helpers import module
+from lm_helpers import (
+    Notes,
+    carries,
+    chosen,
+    digits_sum,
+    doubles,
+    every,
+    log_pi_of,
+    shorten,
+    success,
+    train,
+    trained,
+    trained_policy,
+    with_reward,
+)
+
+PROBLEMS = [f"{a:02}+{b:02}=" for a in range(100) for b in range(100)]
+BOTH = list(itertools.product([False, True], repeat=2))
+
+
+def task_of(script: str, **flags):
+    found = module(script)
+    return found.Task(found.Args(**flags), found.Characters())
+
+
+def test_every_sum():
+    """Python's, written backwards."""
+    for prompt in PROBLEMS:
+        a, b = prompt.rstrip("=").split("+")
+        assert module("grpo").add(prompt) == str(int(a) + int(b))[::-1]
+
+
+def test_every_sum_with_forgotten_carries():
+    """Column by column, as at school."""
+    for prompt, forget in itertools.product(PROBLEMS, BOTH):
+        assert module("grpo").add(prompt, forget) == digits_sum(prompt, forget)
+    assert module("grpo").add("27+85=") == "211"
+    assert module("grpo").add("27+85=", (True, False)) == "201"
+    assert module("grpo").add("27+85=", (False, True)) == "21"
+    assert module("grpo").add("27+85=", (True, True)) == "2"
+
+
+def test_held_out_and_training_problems():
+    """A tenth of all, drawn without regard to the digits; all to reinforce have a carry; and
+    there is no problem in both."""
+    task, again = task_of("grpo", eval_episodes=10_000), task_of("grpo", seed=7)
+    (training,), (held_out,) = task.training, task.held_out
+    assert not set(training) & set(held_out)
+    assert not set(task.demonstrated) & set(held_out)
+    assert set(training) <= set(task.demonstrated)
+    assert len(task.demonstrated) == len(set(task.demonstrated)) == 9000
+    assert set(training) | set(held_out) == {p for p in PROBLEMS if carries(p)}
+    assert len(held_out) == pytest.approx(0.1 * len(training + held_out), rel=0.1)
+    assert {p[1] for p in held_out} == {p[4] for p in held_out} == set("0123456789")
+    assert again.training == [training]
+    assert again.held_out == [held_out[:500]]
+
+
+def test_every_training_problem_is_drawn_alike():
+    torch.manual_seed(0)
+    task = task_of("grpo")
+    counts = Counter(task.draw(50_000))
+    (training,) = task.training
+    assert set(counts) <= set(training)
+    found = np.array([counts[p] for p in training])
+    expected = 50_000 / len(training)
+    statistic = ((found - expected) ** 2 / expected).sum()
+    assert abs(statistic - len(found)) < 4 * np.sqrt(2 * len(found))
+
+
+def test_the_base_model_never_sees_a_held_out_problem():
+    """Neither encoded nor demonstrated, of all 96,000; and what it sees are all the others."""
+    _, notes = trained()
+    held_out = set(task_of("grpo", eval_episodes=10_000).held_out[0])
+    assert not held_out & set(notes.prompts)
+    assert len(notes.prompts) == len(notes.pairs) == 1500 * 64
+    assert len(set(notes.prompts)) > 8990
+
+
+def test_the_teacher_forgets_each_carry_by_itself():
+    """Every answer is one that forgotten carries explain, each of the four patterns as often as
+    the others; the right answer of a problem with two carries a quarter of the time."""
+    _, notes = trained()
+    patterns, right, number = Counter(), Counter(), Counter()
+    for prompt, answer in notes.pairs:
+        answers = [digits_sum(prompt, forget) for forget in BOTH]
+        assert answer in answers
+        if len(set(answers)) == 4:
+            patterns[answers.index(answer)] += 1
+        number[carries(prompt)] += 1
+        right[carries(prompt)] += answer == digits_sum(prompt)
+    total = sum(patterns.values())
+    for pattern in range(4):
+        assert patterns[pattern] / total == pytest.approx(0.25, abs=0.02)
+    for k, expected in enumerate((1.0, 0.5, 0.25)):
+        assert right[k] / number[k] == pytest.approx(expected, abs=0.01)
+    assert right[0] == number[0] > 10_000
+
+
+@pytest.mark.parametrize("coherent", [True, False])
+def test_the_share_of_forgotten_carries(coherent, monkeypatch):
+    """--carelessness 0.2; a coherent teacher forgets all carries of a problem or none."""
+    found = module("rloo")
+    shorten(found, monkeypatch, 60)
+    monkeypatch.setattr(found, "GPT", lambda *x, **y: module("grpo").GPT(*x, **y, width=8))
+    notes = Notes(found, found.Args(carelessness=0.2, coherent=coherent))
+    answers = Counter()
+    for prompt, answer in notes.pairs:
+        if digits_sum(prompt, (True, False)) != digits_sum(prompt):
+            explained = tuple(f for f in BOTH if digits_sum(prompt, f) == answer)
+            if carries(prompt) == 2 and len({digits_sum(prompt, f) for f in BOTH}) == 4:
+                answers[explained[0]] += 1
+    total = sum(answers.values())
+    assert total > 500
+    assert answers[False, False] / total == pytest.approx(0.8 if coherent else 0.64, abs=0.06)
+    assert answers[True, True] / total == pytest.approx(0.2 if coherent else 0.04, abs=0.06)
+    assert (answers[True, False] + answers[False, True] == 0) is coherent
+
+
+def test_the_step_size_of_the_base_model():
+    """Fifty steps of warm-up, and down to 0."""
+    _, notes = trained()
+    assert len(notes.rates) == 1500
+    assert notes.rates[:3] == pytest.approx([6e-5, 12e-5, 18e-5])
+    assert max(notes.rates) == pytest.approx(3e-3, rel=0.04)
+    assert notes.rates[750] == pytest.approx(1.5e-3)
+    assert notes.rates[-1] == pytest.approx(2e-6)
+
+
+def test_a_step_of_imitation_by_hand(monkeypatch):
+    """One step of plain gradient descent on the mean cross-entropy of the answers' tokens, ends
+    included, with neither prompts nor padding."""
+    found, sgd, states = module("grpo"), torch.optim.SGD, []
+    shorten(found, monkeypatch, 1)
+
+    def descent(parameters, lr, betas, fused):
+        parameters = list(parameters)
+        states.append([p.detach().clone() for p in parameters])
+        return sgd(parameters, lr)
+
+    monkeypatch.setattr(torch.optim, "AdamW", descent)
+    args = found.Args()
+    task = found.Task(args, found.Characters())
+    encode, seen = task.encode, []
+    task.encode = lambda texts, end=(): seen.append(list(texts)) or encode(seen[-1], end)
+    policy = found.base_model(args, task)
+    names = [name for name, _ in policy.named_parameters()]
+    weights = doubles(dict(zip(names, states[0], strict=True)))
+    symbols, total, number = "0123456789+=.", 0.0, 0
+    assert len(seen) == 2
+    assert len(seen[0]) == 64
+    for texts in zip(*seen, strict=True):
+        prompt, row = ([symbols.index(c) for c in s] for s in (texts[0], texts[1] + "."))
+        log_probs = chosen(log_pi_of(weights, prompt, row, 1.0), row)
+        total, number = total - log_probs.sum(), number + len(row)
+    gradients = torch.autograd.grad(total / number, [weights[name] for name in names])
+    for name, gradient in zip(names, gradients, strict=True):
+        step = policy.get_parameter(name).detach() - weights[name].detach().float()
+        expected = -3e-3 / 50 * gradient.float()
+        close = 1e-3 * expected.abs().max().item() + 2e-7
+        torch.testing.assert_close(step, expected, rtol=1e-2, atol=close)
+
+
+def test_the_base_model_is_as_careless_as_its_teacher():
+    """On held-out problems it is right with probability 0.5 ** carries, and without a carry
+    always: known beforehand."""
+    policy, (held_out,) = trained_policy(), task_of("grpo", eval_episodes=10_000).held_out
+    rng = np.random.default_rng(1)
+    by_carries = {k: [p for p in held_out if carries(p) == k] for k in (1, 2)}
+    by_carries[0] = [p for p in PROBLEMS if carries(p) == 0]
+    for k, problems in by_carries.items():
+        chance = [success(policy, p) for p in rng.permutation(problems)[:150]]
+        assert np.mean(chance) == pytest.approx(0.5**k, abs=0.04)
+        assert np.std(chance) < 0.12
+
+
+@pytest.mark.parametrize(("script", "temperature"), [("rloo", 1.0), ("grpo", 0.6)])
+def test_exact_success_is_the_frequency_of_success(script, temperature):
+    """Of the trained base model, sampled a thousand times on each of ten problems."""
+    found, policy = module(script), trained_policy()
+    torch.manual_seed(3)
+    task = task_of(script, eval_episodes=10, temperature=temperature)
+    texts = [text for text in task.held_out[0] for _ in range(1000)]
+    samples = found.sample(policy, task.encode(texts), temperature, 5, 12)
+    rate = task.rewards(texts, samples).mean().item()
+    exact = found.exact_success(policy, task)
+    assert abs(rate - exact) < 4 * np.sqrt(exact * (1 - exact) / 10_000)
+    chances = [success(policy, p, temperature) for p in task.held_out[0]]
+    assert exact == pytest.approx(np.mean(chances), abs=1e-4)
+
+
+def test_all_runs_start_from_one_base_model(tmp_path, monkeypatch):
+    """Whatever their seed and whatever random numbers were drawn before; and a run is the same
+    from a base model's file as from one made anew."""
+    found, weights = module("grpo"), []
+    shorten(found, monkeypatch, 2)
+    for seed in (1, 2):
+        torch.manual_seed(seed * 99)
+        args = found.Args(seed=seed)
+        weights.append(found.base_model(args, found.Task(args, found.Characters())))
+    for a, b in zip(*(w.parameters() for w in weights), strict=True):
+        assert torch.equal(a, b)
+    with_reward(found, monkeypatch, lambda prompt, answer: float(len(answer)))
+    path = tmp_path / "made.pt"
+    summaries = [
+        train("grpo", tmp_path, base_model=file, run_dir=tmp_path / name, learning_rate=0.01)
+        for name, file in (("made", str(path)), ("read", str(path)), ("anew", None))
+    ]
+    was, coherent, state = torch.load(path, weights_only=True)
+    assert (was, coherent) == (0.5, False)
+    for key, value in state.items():
+        assert torch.equal(value, weights[0].state_dict()[key])
+    assert len({(s["kl"], s["exact_success"]) for s in summaries}) == 1
+    assert summaries[0]["kl"] > 1e-3
+    assert [p.name for p in tmp_path.glob("made*") if p.is_file()] == ["made.pt"]
+
+
+@every
+def test_reinforcement_never_sees_a_held_out_problem(script, tmp_path, monkeypatch):
+    """Nothing but training problems is drawn, encoded or rewarded until the evaluation, but for
+    the exact success."""
+    found, seen = module(script), []
+    encode, exact, evaluate = found.Task.encode, found.exact_success, found.evaluate
+    quiet = []
+
+    def note(task, texts, end=()):
+        texts = list(texts)
+        if not quiet:
+            seen.extend(texts)
+        return encode(task, texts, end)
+
+    def aside(function):
+        def call(*args):
+            quiet.append(1)
+            found = function(*args)
+            quiet.pop()
+            return found
+
+        return call
+
+    monkeypatch.setattr(found.Task, "encode", note)
+    monkeypatch.setattr(found, "exact_success", aside(exact))
+    monkeypatch.setattr(found, "evaluate", aside(evaluate))
+    train(script, tmp_path, total_timesteps=160)
+    (held_out,) = task_of(script, eval_episodes=10_000).held_out
+    assert len(seen) == 160
+    assert not set(seen) & set(held_out)
+    assert all(carries(p) for p in seen)

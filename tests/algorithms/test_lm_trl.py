@@ -1,0 +1,75 @@
+"""The losses on fixed tensors against TRL's.
+
+The numbers were made with TRL 1.16.0 and torch 2.13.0, double precision, on a CPU: the unbound
+GRPOTrainer._compute_loss and RLOOTrainer._compute_loss were called on an object that holds the
+settings below and returns `new` as the model's log-probabilities; beta is our kl_coef,
+epsilon_low and epsilon_high our clip coefficients, use_bias_correction_kl our kl_ratio, and
+loss_type "dr_grpo" our constant length.
+"""
+
+import pytest
+import torch
+
+import grpo
+import reinforce_lm
+import rloo
+
+
+def wave(k: float) -> torch.Tensor:
+    return torch.sin(torch.arange(40, dtype=torch.float64) * k + k).view(8, 5)
+
+
+MASK = torch.arange(5) < torch.tensor([3, 1, 5, 2, 4, 5, 1, 2])[:, None]
+OLD, REF, ADVANTAGES = -1 + 0.5 * wave(0.7) + 0.1, -1 + 0.4 * wave(2.9), wave(1.9)[:, 0]
+PROBE = torch.cos(torch.arange(40, dtype=torch.float64)).view(8, 5)
+MAX_LENGTH = 6
+
+# loss_type, beta, use_bias_correction_kl, epsilon_low, epsilon_high: the loss, and the scalar
+# product of its gradient with PROBE
+GOLDEN = [
+    ("grpo", 0.0, False, 0.2, 0.2, 0.271349063367, -0.154105865474),
+    ("dr_grpo", 0.0, False, 0.2, 0.2, 0.022005609204, -0.059196513687),
+    ("grpo", 0.0, False, 0.1, 0.28, 0.277691233842, -0.137060074680),
+    ("dr_grpo", 0.0, False, 0.1, 0.28, 0.025523833832, -0.047832653158),
+    ("grpo", 0.04, False, 0.2, 0.2, 0.275843298523, -0.153215089616),
+    ("dr_grpo", 0.04, False, 0.2, 0.2, 0.023961406371, -0.058922345741),
+    ("grpo", 0.04, False, 0.1, 0.28, 0.282185468998, -0.136169298823),
+    ("dr_grpo", 0.04, False, 0.1, 0.28, 0.027479630999, -0.047558485212),
+    ("grpo", 0.04, True, 0.2, 0.2, 0.277206532832, -0.152223998544),
+    ("dr_grpo", 0.04, True, 0.2, 0.2, 0.023993000616, -0.058792731232),
+    ("grpo", 0.04, True, 0.1, 0.28, 0.283548703307, -0.135178207750),
+    ("dr_grpo", 0.04, True, 0.1, 0.28, 0.027511225243, -0.047428870703),
+    ("grpo", 0.5, False, 0.2, 0.2, 0.327527002819, -0.142971167254),
+    ("dr_grpo", 0.5, False, 0.2, 0.2, 0.046453073788, -0.055769414361),
+    ("grpo", 0.5, False, 0.1, 0.28, 0.333869173294, -0.125925376460),
+    ("dr_grpo", 0.5, False, 0.1, 0.28, 0.049971298416, -0.044405553832),
+    ("grpo", 0.5, True, 0.2, 0.2, 0.344567431687, -0.130582528849),
+    ("dr_grpo", 0.5, True, 0.2, 0.2, 0.046848001845, -0.054149232998),
+    ("grpo", 0.5, True, 0.1, 0.28, 0.350909602162, -0.113536738055),
+    ("dr_grpo", 0.5, True, 0.1, 0.28, 0.050366226472, -0.042785372469),
+]
+
+
+def new_log_probs() -> torch.Tensor:
+    return (-1 + 0.5 * wave(1.3)).requires_grad_()
+
+
+@pytest.mark.parametrize(
+    ("kind", "beta", "kl_ratio", "low", "high", "value", "slope"), GOLDEN, ids=str
+)
+def test_grpo_loss_is_that_of_trl(kind, beta, kl_ratio, low, high, value, slope):
+    new, max_length = new_log_probs(), MAX_LENGTH if kind == "dr_grpo" else None
+    loss, _ = grpo.grpo_loss(
+        new, OLD, REF, MASK, ADVANTAGES, low, high, beta, kl_ratio, max_length
+    )
+    (gradient,) = torch.autograd.grad(loss, new)
+    assert loss.item() == pytest.approx(value, abs=1e-11)
+    assert (gradient * PROBE).sum().item() == pytest.approx(slope, abs=1e-11)
+
+
+@pytest.mark.parametrize("script", [reinforce_lm, rloo])
+def test_the_gradient_of_rloos_loss_is_that_of_trl_on_policy(script):
+    """Theirs is a ratio of whole completions, at 1 here; its value is another."""
+    new = new_log_probs()
+    (gradient,) = torch.autograd.grad(script.reinforce_loss(new, MASK, ADVANTAGES), new)
+    assert (gradient * PROBE).sum().item() == pytest.approx(-0.3637014756292396, abs=1e-11)
