@@ -2,7 +2,7 @@
 
 from vaderSentiment.vaderSentiment import SentimentIntensityAnalyzer
 
-SUBJECTS = "film play book album concert ballet game museum restaurant hotel".split()
+SUBJECTS = ["film", "play", "book", "album", "concert", "ballet", "game", "museum", "restaurant", "hotel"]
 OPENINGS = [
     "After the {}, I felt", "My opinion of the {}:", "The {} was", "To my sister, the {} seemed",
     "I would call this {}", "The end of the {} was", "What I remember of the {} is",
