@@ -131,8 +131,8 @@ def test_the_shipped_suite_pairs_every_contestant_at_equal_flags():
             k: v for k, v in pairs[f"sb3-{name}"].flags.items() if k != "algo"
         }
     shares = [one.job.script.stem for one in plan if one.part == "shares" and one.repeat == 1]
-    control = [path.stem for path in ROOT.glob("*.py") if "def make_env(" in path.read_text()]  # it times environments
-    assert sorted(shares) == sorted(control)
+    scripts = [path for path in ROOT.glob("*.py") if "def make_env(" in path.read_text()]
+    assert sorted(shares) == sorted(path.stem for path in scripts), "those with environments"
     sizes = [
         one.job.flags
         for one in plan
