@@ -83,7 +83,9 @@ def test_everything_is_restored_to_the_bit(script, tmp_path, monkeypatch):
             moment = moments["square_avg" if script == "a2c" else "exp_avg_sq"]
             assert moment.count_nonzero() > len(moment.flatten()) / 2
             assert moments["step"] > 3
-    same(restored["counters"], saved["counters"])
+    for k in (0, 1, 3):
+        same(restored["counters"][k], saved["counters"][k])
+    assert 0 <= restored["counters"][2] - saved["counters"][2] < 5  # the clock goes on
     assert saved["counters"][0] == summary["global_step"]
     assert saved["counters"][1] == summary["train_episodes"] > 100
     assert saved["counters"][2] > 0
