@@ -58,7 +58,7 @@ from tqdm import tqdm
 
 @dataclass
 class Args:
-    # Defaults: ours. A step of 3e-3 breaks the policy.
+    # Defaults: ours; a step of 3e-3 breaks the policy. Adam's betas are those usual for GPTs.
     total_timesteps: int | float = 32_768  # completions in all, rounded down to batches
     batch_size: int = 512  # completions per iteration, num_generations for each prompt
     num_generations: int = 8  # completions of one prompt, which are compared
@@ -540,9 +540,8 @@ def base_model(args: Args, task: Task) -> nn.Module:
             raise BadInput(f"{path} has carelessness and coherent {was}, not {about}")
     else:
         optimizer = torch.optim.AdamW(policy.parameters(), 3e-3, (0.9, 0.98), fused=True)
-        for step in tqdm(
-            range(1500), "base model", disable=not sys.stderr or None, leave=False
-        ):
+        steps = tqdm(range(1500), "base model", disable=not sys.stderr or None, leave=False)
+        for step in steps:
             optimizer.param_groups[0]["lr"] = 3e-3 * min((step + 1) / 50, 1 - step / 1500)
             texts = [task.demonstrated[i] for i in torch.randint(len(task.demonstrated), (64,))]
             forgets = torch.rand(64, 1 if args.coherent else 2) < args.carelessness
@@ -582,9 +581,7 @@ class HuggingFace(nn.Module):
         self.new_cache, self.eos = DynamicCache, self.tokenizer.eos_token_id
         if self.eos is None:
             raise BadInput(f"the tokenizer of {args.model} has no end-of-sequence token")
-        if (
-            args.lora_rank
-        ):  # alpha = rank: the product of the two thin matrices is added as it is
+        if args.lora_rank:  # alpha = rank: the product of the thin matrices is added as it is
             config = LoraConfig("CAUSAL_LM", r=args.lora_rank, lora_alpha=args.lora_rank)
             self.model = get_peft_model(self.model, config)
         self.to(args.device).eval()  # no dropout
@@ -632,6 +629,7 @@ class Run(ExitStack):
         super().__init__()
         self.args, self.global_step, self.seconds = args, 0, 0.0  # completions; of training
         self.recent_returns: deque[float] = deque(maxlen=100)
+        self.success = ""  # the latest on held-out problems
         self.callback(torch.set_num_threads, torch.get_num_threads())
         self.callback(torch.set_default_dtype, torch.get_default_dtype())
         torch.set_num_threads(args.torch_threads)
@@ -704,17 +702,17 @@ class Run(ExitStack):
             self.writer.add_scalar("charts/SPS", sps, self.global_step)
             for name, value in losses.items():
                 self.writer.add_scalar(f"losses/{name}", value, self.global_step)
-            self.status = f"return {np.mean(self.recent_returns):.2f}"
             if task.exact:
                 success = exact_success(policy, task)
                 self.writer.add_scalar("eval/exact_success", success, self.global_step)
-                self.status += f", held-out success {success:.3f}"
-            self.bar.set_postfix_str(self.status, refresh=False)
+                self.success = f", held-out success {success:.3f}"
+        status = f"return {np.mean(self.recent_returns):.2f}{self.success}"
+        self.bar.set_postfix_str(status, refresh=False)
         self.bar.update(self.global_step - self.bar.n)
         if time.perf_counter() - self.saved > self.args.checkpoint_interval:
             self.save()
             if self.bar.disable:
-                say(f"step {self.global_step:,}, {self.status}, {sps:,.0f} steps/s")
+                say(f"step {self.global_step:,}, {status}, {sps:,.0f} steps/s")
 
 
 @torch.no_grad()
