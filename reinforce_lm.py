@@ -315,7 +315,7 @@ ABOUT = {"script": SCRIPT.name, "script_sha256": SHA256, "versions": VERSIONS}
 LIMITS = {  # of numeric flags; 0 to 1e15 where not named here, 1 to 1e15 for whole numbers
     "seed": (0, 1e15), "temperature": (1e-3, 1e3), "baseline_decay": (0, 1),
     "num_generations": (2, 1e15), "clip_coef_low": (0, 1), "max_grad_norm": (1e-9, math.inf),
-    "carelessness": (0, 1), "lora_rank": (0, 1e4),
+    "carelessness": (0, 1), "lora_rank": (0, 1e4), "gamma": (0, 1), "gae_lambda": (0, 1),
 }  # fmt: skip
 
 
