@@ -52,6 +52,9 @@ def parse_args(words: list[str]) -> argparse.Namespace:
     report.add_argument("dir", type=Path, nargs="?", help=f"folder with the runs; default: the newest in {RUNS}")
     report.add_argument("--out", type=Path, help="folder for the report; default <dir>/report")
     report.add_argument("--aggregate", choices=("iqm", "mean"), default="iqm", help="of the curves over seeds")
+    report.add_argument(
+        "--log", nargs="+", action="extend", default=[], metavar="TAG", help="draw these logged values by steps too"
+    )
 
     check = commands.add_parser("check", help="compare runs with stored results; exit status 1 if they are worse")
     check.add_argument("dir", type=Path, help="folder with the new runs")
@@ -187,7 +190,7 @@ def report(args: argparse.Namespace) -> int:
     if (args.dir / "speed.csv").exists():  # its run directories are no suite: one contestant stands there many times
         raise BadInput(f"{args.dir} is a folder of `speed`; its report is report.md in it")
     out = args.out or args.dir / "report"
-    runs, problems = write_report(args.dir, out, args.aggregate)
+    runs, problems = write_report(args.dir, out, args.aggregate, list(dict.fromkeys(args.log)))
     for problem in problems:
         print(f"problem: {problem}")
     not_done = sum(run.status != "done" for run in runs)

@@ -5,7 +5,7 @@ import io
 import json
 import math
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
 from pathlib import Path
@@ -17,10 +17,11 @@ from . import plots, stats
 from .grid import BadInput
 from .page import html_page, markdown_page
 from .pool import write_atomically
-from .runs import SUMMARY, Run, find_runs
+from .runs import SUMMARY, Run, find_runs, read_tags
 
 BINS = 50  # points of a learning curve
 PROFILE_POINTS = 101
+LOG_POINTS = 100  # of a logged value, at most
 AREA = "the mean return over the steps up to the shortest run of the environment"
 AGGREGATES = {"mean": stats.mean, "iqm": stats.iqm}
 
@@ -85,7 +86,7 @@ def share(value: float) -> str:
 def count_words(runs: list[Run], needs: str = "") -> str:
     """'n = 5, 1 failed, 1 unfinished': what the runs of one algorithm came to; n counts those that are used.
 
-    With `needs`, "curve" or an entry of the summaries, those that are done but lack it are no part of n.
+    With `needs`, "curve", an entry of the summaries or a logged tag, those that are done but lack it are no part of n.
     """
 
     def word(run: Run) -> str:
@@ -93,11 +94,14 @@ def count_words(runs: list[Run], needs: str = "") -> str:
             return "no curve"
         if run.status == "done" and needs in run.summary and run.summary[needs] is None:
             return "without an episode"
+        if run.status == "done" and needs in run.logged and not run.logged[needs].size:
+            return "without this log"
         return run.status
 
     counts = Counter(map(word, runs))
-    rare = [f"{counts[name]} {name}" for name in ("unfinished", "no curve", "without an episode") if counts[name]]
-    return ", ".join([f"n = {counts['done']}", f"{counts['failed']} failed", *rare])
+    rare = ("unfinished", "no curve", "without an episode", "without this log")
+    others = [f"{counts[name]} {name}" for name in rare if counts[name]]
+    return ", ".join([f"n = {counts['done']}", f"{counts['failed']} failed", *others])
 
 
 def caption_counts(groups: dict[str, list[Run]], needs: str = "") -> str:
@@ -106,6 +110,22 @@ def caption_counts(groups: dict[str, list[Run]], needs: str = "") -> str:
     if len(set(words.values())) == 1:
         return f"Each algorithm: {next(iter(words.values()))}"
     return "; ".join(f"{name}: {text}" for name, text in words.items())
+
+
+def legend_labels(names: Iterable[str], groups: dict[str, list[Run]], needs: str = "") -> dict[str, str]:
+    """What a legend calls the algorithms: with their counts, unless these are all the same; the caption says them."""
+    words = {name: count_words(groups[name], needs) for name in names}
+    return {name: name if len(set(words.values())) == 1 else f"{name} ({text})" for name, text in words.items()}
+
+
+def file_stem(*words: str) -> str:
+    """The name of a figure's files."""
+    return "-".join(words).replace("/", "_").replace(":", "_")
+
+
+def steps_label(runs: list[Run]) -> str:
+    """What a step of these runs is."""
+    return "completions" if any(run.is_task for run in runs) else "environment steps"
 
 
 def done(runs: list[Run]) -> list[Run]:
@@ -202,10 +222,8 @@ def learning_curves(
                     [env_id, name, run.seed, axis, f"{x:.6g}", "" if math.isnan(y) else f"{y:.6g}"]
                     for x, y in zip(grid, curve, strict=True)
                 ]
-        labels = {name: f"{name} ({count_words(groups[name], 'curve')})" for name in lines}
-        stem = f"curve-{axis}-{env_id}".replace("/", "_").replace(":", "_")
-        steps = "completions" if any(run.is_task for run in all_runs(used)) else "environment steps"
-        x_label = steps if axis == "steps" else "seconds of training"
+        labels, stem = legend_labels(lines, groups, "curve"), file_stem("curve", axis, env_id)
+        x_label = steps_label(all_runs(used)) if axis == "steps" else "seconds of training"
         word = {"iqm": "IQM", "mean": "mean"}[aggregate]
         plots.plot_bands(out / stem, lines, labels, style, env_id, x_label, "return of training episodes",
                          threshold(env_id, all_runs(groups)))  # fmt: skip
@@ -215,6 +233,59 @@ def learning_curves(
         )
         figures.append(Figure(f"{caption}{caption_counts(groups, 'curve')}.", stem))
     return figures, rows
+
+
+def log_grid(logs: list[np.ndarray], length: int) -> np.ndarray:
+    """The steps at which the log with the fewest entries has them, up to `length`; at most LOG_POINTS of them, evenly
+    thinned: logs (3, entries) each -> (points,)."""
+    steps = np.unique(min(logs, key=lambda log: log.shape[1])[0])
+    steps = steps[steps <= length]
+    every = max(1, math.ceil(len(steps) / LOG_POINTS))
+    return steps[::-1][::every][::-1]  # the last one stays
+
+
+def log_figures(
+    env_id: str, groups: dict[str, list[Run]], style: dict, tags: Sequence[str], out: Path
+) -> tuple[list[Figure], list[list]]:
+    """Draw what one environment's runs logged under each tag, by steps; return the figures, and every entry as rows."""
+    figures, rows = [], []
+    for tag in tags:
+        used = {name: [run for run in done(runs) if run.logged[tag].size] for name, runs in groups.items()}
+        used, lines = {name: runs for name, runs in used.items() if runs}, {}
+        for name, runs in used.items():
+            logs = [run.logged[tag] for run in runs]
+            grid = log_grid(logs, min(run.summary["global_step"] for run in runs))
+            values = np.stack([stats.binned(steps, y, grid) for steps, _, y in logs], -1)  # (points, seeds)
+            known = np.isfinite(values).all(-1)  # where every seed has begun
+            shown = values[known]
+            lines[name] = (grid[known], stats.mean(shown), *stats.interval(shown, stats.mean))
+            for run, log in zip(runs, logs, strict=True):
+                rows += [[env_id, name, run.seed, tag, f"{step:.0f}", f"{y:.6g}"] for step, _, y in log.T]
+        if not used:
+            continue
+        stem, x_label = file_stem("log", tag, env_id), steps_label(all_runs(used))
+        labels = legend_labels(lines, groups, tag)
+        plots.plot_bands(out / stem, lines, labels, style, env_id, x_label, tag)
+        without = [name for name, runs in groups.items() if name not in used and done(runs)]
+        counted = {name: runs for name, runs in groups.items() if name not in without}
+        caption = (
+            f"{env_id}: {tag} by {x_label}, mean over seeds with a 95% bootstrap band. Points are at the steps of the "
+            f"algorithm's sparsest log, at most {LOG_POINTS} of them; for each run they average what it logged since "
+            "the point before, or repeat that point where it logged nothing. A line ends with its shortest run. "
+            f"{caption_counts(counted, tag)}."
+        )
+        figures.append(Figure(f"{caption} Not logged by {', '.join(without)}." if without else caption, stem))
+    return figures, rows
+
+
+def check_tags(tags: Sequence[str], runs: list[Run]) -> None:
+    """Refuse tags under which no run logged anything, naming those there are, by one run of each algorithm."""
+    good = done(runs)
+    for tag in tags:
+        if not any(run.logged[tag].size for run in good):
+            one = {(run.env_id, run.algorithm): run for run in good}
+            known = set().union(*(read_tags(run.directory) for run in one.values()))
+            raise BadInput(f"no run that is done logged {tag}; they logged {', '.join(sorted(known)) or 'nothing'}")
 
 
 def return_table(groups: dict[str, list[Run]], env_id: str, key: str, what: str, show=number) -> Table:
@@ -324,25 +395,39 @@ def optimum(base: np.ndarray, shares: np.ndarray, points: int = 200) -> tuple[np
     return kl @ shares, q @ shares
 
 
-def frontier(env_id: str, groups: dict[str, list[Run]], style: dict, out: Path) -> Figure | None:
+def kl_families(groups: dict[str, list[Run]]) -> list[list[str]]:
+    """The algorithms that differ from each other in nothing but their kl_coef, in order of it."""
+    families: dict[str, list[tuple[float, str]]] = {}
+    for name, (run, *_) in groups.items():
+        flags = run.flags()
+        weight = flags.pop("kl_coef", None)
+        if isinstance(weight, (int, float)):
+            key = json.dumps([run.args.get("script"), flags], sort_keys=True)
+            families.setdefault(key, []).append((weight, name))
+    return [[name for _, name in sorted(family)] for family in families.values()]
+
+
+def frontier(env_id: str, groups: dict[str, list[Run]], out: Path) -> Figure | None:
     """Draw success against divergence, beside the best there is; None where no run knows both."""
     members = with_exact(groups)
     based = [run for run in all_runs(members) if 0 < run.further.get("base_exact_success", 0) < 1]
     if not based:
         return None
+    scripts = {name: str(runs[0].args.get("script", name)) for name, runs in members.items()}
     points = {}
-    for name, runs in members.items():
+    for name, runs in sorted(members.items(), key=lambda item: (scripts[item[0]], item[0])):
         pair = [np.array([run.summary[key] for run in runs], float) for key in ("kl", "exact_success")]
         points[name] = [(values.mean(), *stats.interval(values, stats.mean)) for values in pair]
     levels, shares, text = base_success(based)
-    stem = f"frontier-{env_id}".replace("/", "_").replace(":", "_")
-    labels = {name: f"{name} ({count_words(groups[name])})" for name in points}
-    plots.plot_points(out / stem, points, optimum(levels, shares), labels, style, env_id,
-                      "KL(policy || base model), nats", "exact success")  # fmt: skip
+    stem, labels = file_stem("frontier", env_id), legend_labels(points, groups)
+    plots.plot_frontier(out / stem, points, kl_families(members), optimum(levels, shares), labels, scripts, env_id,
+                        "KL(policy || base model), nats", "exact success")  # fmt: skip
     caption = (
         f"{env_id}: exact success on held-out problems against KL(policy || base model) at the end of training, means "
         "over seeds with 95% bootstrap intervals of both. The curve is the optimum in closed form: base policy * "
-        f"exp(reward / beta) for every beta, from the base model's success of {text}. "
+        f"exp(reward / beta) for every beta, from the base model's success of {text}. A colour stands for a script; "
+        "lines join its algorithms that differ in kl_coef alone. Success is on a logit scale, from 0.001 to 0.999; the "
+        "divergence, if it goes beyond 2, is on a log scale from 1 on. "
     )
     return Figure(f"{caption}{caption_counts(groups)}.", stem)
 
@@ -398,7 +483,7 @@ def scores_section(runs: list[Run], style: dict, out: Path) -> Section:
         )
         section.tables.append(Table(caption, ["algorithm", "runs", "mean", "IQM"], rows))
         stem = "profile" if i == 0 else f"profile-{i + 1}"
-        labels = {name: f"{name} ({count_words(members[name])})" for name in lines}
+        labels = legend_labels(lines, members)
         if lines:
             plots.plot_bands(out / stem, lines, labels, style, "Performance profile", "normalised score s",
                              "share of runs above s")  # fmt: skip
@@ -494,21 +579,26 @@ def write_csv(path: Path, columns: list[str], rows: list[list]) -> None:
     write_atomically(path, buffer.getvalue().encode())
 
 
-def write_report(root: Path, out: Path, aggregate: str = "iqm") -> tuple[list[Run], list[str]]:
-    """Report on all runs under `root` into the folder `out`; return the runs and what could not be used.
+def write_report(
+    root: Path, out: Path, aggregate: str = "iqm", tags: Sequence[str] = ()
+) -> tuple[list[Run], list[str]]:
+    """Report on all runs under `root`, with what they logged under `tags`, into the folder `out`; return the runs and
+    what could not be used.
 
-    Writes results.csv, curves.csv, report.md, index.html and the figures. Raises BadInput where there are no runs.
+    Writes results.csv, curves.csv, report.md, index.html and the figures, and logged.csv if there are tags. Raises
+    BadInput where there are no runs, or no run logged anything under a tag.
     """
     if not root.is_dir():
         raise BadInput(f"there is no folder {root}; python -m benchmark run <suite> makes one")
-    runs, problems = find_runs(root)
+    runs, problems = find_runs(root, tags)
     if not runs:
         found = f", only: {problems[0]}" if problems else ""
         raise BadInput(f"there are no runs in {root}{found}; python -m benchmark run <suite> makes some")
+    check_tags(tags, runs)
     out.mkdir(parents=True, exist_ok=True)
     style = plots.styles(sorted({run.algorithm for run in runs}))
     set_curve_means(runs)
-    sections, curve_rows = [], []
+    sections, curve_rows, log_rows = [], [], []
     for env_id, groups in by_environment(runs).items():
         figures, rows = learning_curves(env_id, groups, style, aggregate, out)
         curve_rows += rows
@@ -521,14 +611,18 @@ def write_report(root: Path, out: Path, aggregate: str = "iqm") -> tuple[list[Ru
         ]
         if with_exact(groups):
             tables.insert(0, task_table(groups, env_id))
-            figures += filter(None, [frontier(env_id, groups, style, out)])
+            figures += filter(None, [frontier(env_id, groups, out)])
         else:
             tables.append(speed_table(groups, env_id))
+        log, rows = log_figures(env_id, groups, style, tags, out)
+        figures, log_rows = figures + log, log_rows + rows
         sections.append(Section(env_id, figures, tables))
     sections += [scores_section(runs, style, out), improvement_section(runs, out)]
     further = sorted({name for run in runs for name in run.further})
     write_csv(out / "results.csv", RESULT_COLUMNS + further, result_rows(runs, further))
     write_csv(out / "curves.csv", ["env_id", "algorithm", "seed", "axis", "position", "return"], curve_rows)
+    if tags:
+        write_csv(out / "logged.csv", ["env_id", "algorithm", "seed", "tag", "step", "value"], log_rows)
     title = f"Benchmark: {root.resolve().name}"
     write_atomically(out / "report.md", markdown_page(title, sections, runs, problems).encode())
     write_atomically(out / "index.html", html_page(title, sections, runs, problems, out).encode())

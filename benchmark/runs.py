@@ -2,6 +2,8 @@
 
 import os
 import struct
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache, lru_cache
 from math import isfinite
@@ -42,6 +44,7 @@ class Run:
     seconds: np.ndarray = field(default_factory=lambda: np.zeros(0))
     returns: np.ndarray = field(default_factory=lambda: np.zeros(0))
     exact: np.ndarray = field(default_factory=lambda: np.zeros((3, 0)))  # steps, seconds, exact success there
+    logged: dict[str, np.ndarray] = field(default_factory=dict)  # tag -> the same of what was logged under it
     problems: list[str] = field(default_factory=list)
     curve_mean: float | None = None  # the mean of the learning curve over the steps that the report compares
 
@@ -137,44 +140,54 @@ def read_records(path: Path) -> tuple[list[bytes], str]:
     return [content[start + 12 : start + 12 + length] for start, length in spans[:bad]], problem
 
 
-def read_episodes(directory: Path, tag: str = EPISODES) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[str]]:
-    """Steps, seconds and returns of the episodes in a run directory's event files, each (episodes,), and problems; or
-    the same of the entries under another tag.
+def read_log(directory: Path, tags: Sequence[str] = ()) -> tuple[dict[str, np.ndarray], list[str]]:
+    """What a run directory's event files hold of the episodes, which are EPISODES, and under other tags: tag -> steps,
+    seconds and values, (3, entries); and problems.
 
     A resumed run has one file per session. Each new one disowns what the ones before it logged beyond the checkpoint
-    it went on from, and the seconds go on counting from there: time between sessions is no training time.
+    it went on from, and the seconds go on counting from the last episode before: time between sessions is no training
+    time.
     """
     sessions, problems = [], []
+    numbers = {tag: i for i, tag in enumerate(dict.fromkeys([EPISODES, *tags]))}
+    words = [tag.encode() for tag in numbers]
     for number, path in enumerate(sorted(directory.glob("events.out.tfevents.*")), start=1):
         records, problem = read_records(path)
         if problem:  # named by its number: a file's name holds the name of the machine
             problems.append(f"event file {number} is {problem} after {len(records)} records")
         try:
             head = [Event.FromString(record) for record in records[:8]]
-            tags = {EPISODES, tag}  # the episodes also show how long a session was
-            episodes = [Event.FromString(record) for record in records if any(name.encode() in record for name in tags)]
+            events = [Event.FromString(record) for record in records if any(word in record for word in words)]
         except DecodeError:
             problems.append(f"event file {number} holds a record that is no event")
             continue
         if records:
-            sessions.append((head[0].wall_time, number, head, episodes))
-    steps, seconds, returns, mine = np.zeros(0), np.zeros(0), np.zeros(0), np.zeros(0, bool)
-    for start, _, head, episodes in sorted(sessions, key=lambda session: session[:2]):
+            sessions.append((head[0].wall_time, number, head, events))
+    entries = np.zeros((4, 0))  # steps, seconds, values, numbers of tags
+    for start, _, head, events in sorted(sessions, key=lambda session: session[:2]):
         for event in head:  # a session says at its start where it goes on from
             if event.HasField("session_log") and event.session_log.status == SessionLog.START:
-                keep = steps < event.step
-                steps, seconds, returns, mine = steps[keep], seconds[keep], returns[keep], mine[keep]
-        before = seconds[-1] if len(seconds) else 0.0
-        values = [
-            (event.step, event.wall_time - start, v.simple_value, v.tag == tag)
-            for event in episodes
-            for v in event.summary.value
-            if v.tag in tags
+                entries = entries[:, entries[0] < event.step]
+        episodes = entries[1, entries[3] == 0]
+        before = episodes[-1] if len(episodes) else 0.0
+        new = [
+            (event.step, event.wall_time - start + before, value.simple_value, numbers[value.tag])
+            for event in events
+            for value in event.summary.value
+            if value.tag in numbers and value.HasField("simple_value")
         ]
-        new_steps, new_seconds, new_returns, new_mine = np.array(values, float).reshape(-1, 4).T
-        steps, returns = np.append(steps, new_steps), np.append(returns, new_returns)
-        seconds, mine = np.append(seconds, new_seconds + before), np.append(mine, new_mine > 0)
-    return steps[mine], seconds[mine], returns[mine], problems
+        entries = np.hstack([entries, np.array(new, float).reshape(-1, 4).T])
+    return {tag: entries[:3, entries[3] == i] for tag, i in numbers.items()}, problems
+
+
+def read_tags(directory: Path) -> set[str]:
+    """All tags under which a run directory's event files hold numbers."""
+    tags: set[str] = set()
+    for path in directory.glob("events.out.tfevents.*"):
+        with suppress(DecodeError):
+            for record in read_records(path)[0]:
+                tags |= {v.tag for v in Event.FromString(record).summary.value if v.HasField("simple_value")}
+    return tags
 
 
 # ======================================================================================================================
@@ -200,8 +213,9 @@ def wrong_range(ends: object) -> str:
     return "" if ends is None or (good and ends[0] < ends[1]) else "has a strange score_range"
 
 
-def read_run(directory: Path, job: dict | None) -> Run | str:
-    """The run in `directory`, made by the `job` of that record, or by hand; a sentence where it is of a foreign layout.
+def read_run(directory: Path, job: dict | None, tags: Sequence[str] = ()) -> Run | str:
+    """The run in `directory`, made by the `job` of that record, or by hand, with what it logged under `tags`; a
+    sentence where it is of a foreign layout.
 
     With a job, even a run that left nothing behind is a Run: it failed, or it is unfinished.
     """
@@ -221,6 +235,7 @@ def read_run(directory: Path, job: dict | None) -> Run | str:
         return f"no job of this benchmark: job.json {wrong}"
     run = Run(directory, job["algorithm"], job["env_id"], job["seed"], "unfinished", args=args or {})
     run.score_range, run.threshold = job.get("score_range"), job.get("threshold")
+    run.logged = {tag: np.zeros((3, 0)) for tag in tags}
     if (directory / "summary.json").exists():
         wrong = wrong_layout(summary, SUMMARY)
         if wrong:
@@ -231,11 +246,13 @@ def read_run(directory: Path, job: dict | None) -> Run | str:
         run.status, run.reason = "failed", job["reason"]
     if directory.is_dir():
         try:
-            run.steps, run.seconds, run.returns, run.problems = read_episodes(directory)
+            log, run.problems = read_log(directory, [EXACT, *tags])
+            run.steps, run.seconds, run.returns = log[EPISODES]
+            run.logged = {tag: log[tag] for tag in tags}
             if run.is_task:  # every completion gets the mean return of those that were logged with it
                 counts = np.clip(np.diff(run.steps, prepend=0), 0, TOGETHER).astype(int)
                 run.steps, run.seconds, run.returns = np.repeat([run.steps, run.seconds, run.returns], counts, axis=1)
-                run.exact = np.stack(read_episodes(directory, EXACT)[:3])
+                run.exact = log[EXACT]
         except OSError as error:
             run.problems = [f"its event files cannot be read: {error.strerror}"]
         # Half a curve would pass for a run that stopped learning. A whole one may still stand in a damaged file: what
@@ -246,11 +263,13 @@ def read_run(directory: Path, job: dict | None) -> Run | str:
                 "its summary is used, its learning curve is not"
             )
             run.steps, run.seconds, run.returns = np.zeros(0), np.zeros(0), np.zeros(0)
+            run.logged = {tag: np.zeros((3, 0)) for tag in tags}
     return run
 
 
-def find_runs(root: Path) -> tuple[list[Run], list[str]]:
-    """All runs under `root`, sorted, and sentences on what was found there but could not be used.
+def find_runs(root: Path, tags: Sequence[str] = ()) -> tuple[list[Run], list[str]]:
+    """All runs under `root`, sorted, with what they logged under `tags`, and sentences on what was found there but
+    could not be used.
 
     Runs of a suite are known by their job.json, others by args.json; both may lie at any depth.
     """
@@ -263,9 +282,9 @@ def find_runs(root: Path) -> tuple[list[Run], list[str]]:
     for folder, folders, files in os.walk(root):
         directory = Path(folder)
         if "job.json" in files:
-            found = read_run(directory / "run", read_json(directory / "job.json") or {})
+            found = read_run(directory / "run", read_json(directory / "job.json") or {}, tags)
         elif "args.json" in files:
-            found = read_run(directory, None)
+            found = read_run(directory, None, tags)
         elif any(name.startswith("events.out.tfevents") for name in files):
             found = "no run directory of these scripts: event files but no args.json"
         else:

@@ -105,12 +105,14 @@ def write_task_run(
     final_return: float = 0.9,
     completions: int = 400,
     log: tuple[tuple[int, float], ...] = (),
+    logged: dict[str, dict[int, float]] | None = None,
     further: dict | None = None,
     flags: dict | None = None,
     finished: bool = True,
 ) -> None:
     """One run of a language model: a completion is an episode and one step, and eight are
-    logged together. `log` has its exact success by steps; the run takes 10 seconds."""
+    logged together. `log` has its exact success by steps, `logged` other values by tag and
+    step; the run takes 10 seconds."""
     write_run(run_dir, algorithm, task, seed, final_return, 0, completions, finished=finished)
     path = run_dir / "args.json"
     args = json.loads(path.read_text())
@@ -119,6 +121,8 @@ def write_task_run(
     steps = [*range(8, completions, 8), completions]
     scalars = [(step, "charts/episodic_return", final_return) for step in steps]
     scalars += [(step, "eval/exact_success", value) for step, value in log]
+    for tag, values in (logged or {}).items():
+        scalars += [(step, tag, value) for step, value in values.items()]
     scalars = [(tag, step, 10 * step / completions, y) for step, tag, y in sorted(scalars)]
     write_events(run_dir / EVENT_FILE, 1.7e9, scalars)
     path = run_dir / "summary.json"

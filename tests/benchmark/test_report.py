@@ -24,12 +24,12 @@ from tensorboard.compat.tensorflow_stub.pywrap_tensorflow import masked_crc32c
 from torch.utils.tensorboard import SummaryWriter
 
 import grpo
-from benchmark import report, runs
+from benchmark import plots, report, runs
 from benchmark.check import check, stored_results
 from benchmark.grid import BadInput
 from benchmark.peers import sb3
 from benchmark.report import write_report
-from benchmark.runs import find_runs, masked_crc, read_episodes
+from benchmark.runs import EPISODES, find_runs, masked_crc, read_log
 
 
 def record(data: bytes) -> bytes:
@@ -60,7 +60,8 @@ def test_episodes_are_those_that_tensorboard_reads(tmp_path):
 
     log(SummaryWriter(tmp_path), range(0, 100, 4))
     log(SummaryWriter(tmp_path, purge_step=51), range(55, 90, 5))  # as a resumed run does
-    steps, seconds, returns, problems = read_episodes(tmp_path)
+    log, problems = read_log(tmp_path)
+    steps, seconds, returns = log[EPISODES]
     theirs = EventAccumulator(str(tmp_path), size_guidance={"scalars": 0})
     theirs.Reload()
     theirs = theirs.Scalars("charts/episodic_return")
@@ -82,7 +83,7 @@ def test_time_between_sessions_is_no_training_time(tmp_path):
     write_events(
         tmp_path / "events.out.tfevents.2", 5000.0, [(tag, 15, 3.0, 3.0)], purge_step=11
     )
-    steps, seconds, returns, _ = read_episodes(tmp_path)
+    steps, seconds, returns = read_log(tmp_path)[0][EPISODES]
     assert (steps.tolist(), seconds.tolist(), returns.tolist()) == (
         [10, 15],
         [5.0, 8.0],
@@ -106,7 +107,8 @@ def test_damaged_event_files_yield_what_comes_before_the_damage(tmp_path_factory
     else:
         content[at] ^= data.draw(st.integers(1, 255))
     (directory / EVENT_FILE).write_bytes(content)
-    steps, _, _, problems = read_episodes(directory)
+    log, problems = read_log(directory)
+    steps = log[EPISODES][0]
     assert steps.tolist() == list(range(1, len(steps) + 1))
     assert len(problems) == 1 or (cut and len(content) in (40, *record_ends(content)))
     assert len(steps) < 8
@@ -127,7 +129,36 @@ def test_only_the_tag_of_the_episodes_counts(tmp_path):
         ("charts/episodic_return_mean", 2, 2.0, 9.0),
     ]
     write_events(tmp_path / EVENT_FILE, 1000.0, scalars)
-    assert read_episodes(tmp_path)[2].tolist() == [5.0]
+    assert read_log(tmp_path)[0][EPISODES][2].tolist() == [5.0]
+
+
+def test_each_tag_has_its_own_entries_and_only_numbers_count(tmp_path):
+    writer = SummaryWriter(tmp_path)
+    for step in (8, 16):
+        writer.add_scalar(EPISODES, step / 2, step)
+        writer.add_scalar("losses/kl", step / 4, step)
+        writer.add_scalar("losses/kl_to_old", step / 8, step)
+    writer.add_text("notes", "losses/kl", 8)
+    writer.add_histogram("losses/kl", np.arange(4), 24)
+    writer.close()
+    log, problems = read_log(tmp_path, ["losses/kl_to_old", "losses/kl", "none"])
+    assert problems == []
+    assert {tag: x[[0, 2]].tolist() for tag, x in log.items()} == {
+        EPISODES: [[8, 16], [4, 8]],
+        "losses/kl": [[8, 16], [2, 4]],
+        "losses/kl_to_old": [[8, 16], [1, 2]],
+        "none": [[], []],
+    }
+    assert runs.read_tags(tmp_path) == {EPISODES, "losses/kl", "losses/kl_to_old"}
+
+
+def test_a_resumed_run_disowns_what_it_logged_too(tmp_path):
+    first = [(EPISODES, 8, 2.0, 0.0), ("losses/kl", 10, 3.0, 1.0), ("losses/kl", 20, 9.0, 2.0)]
+    write_events(tmp_path / "events.out.tfevents.1", 1000.0, first)
+    second = [("losses/kl", 16, 1.0, 3.0)]
+    write_events(tmp_path / "events.out.tfevents.2", 5000.0, second, purge_step=11)
+    log = read_log(tmp_path, ["losses/kl"])[0]["losses/kl"]
+    assert log.tolist() == [[10, 16], [3, 3], [1, 3]]  # its episodes took 2 seconds
 
 
 # ==============================================================================================
@@ -739,7 +770,7 @@ def test_seconds_of_exact_success_go_on_from_the_last_completion_of_a_session(tm
     for name, start, step, purge in (("1", 1000.0, 8, None), ("2", 5000.0, 24, 17)):
         scalars = [(tags[0], step, 1.0, 0.5), (tags[1], step + 8, 3.0, 0.5)]
         write_events(tmp_path / f"events.out.tfevents.{name}", start, scalars, purge)
-    steps, seconds, values, _ = read_episodes(tmp_path, tags[0])
+    steps, seconds, values = read_log(tmp_path, tags[:1])[0][tags[0]]
     assert (steps.tolist(), seconds.tolist(), values.tolist()) == ([8, 24], [1, 4], [0.5, 0.5])
 
 
@@ -785,13 +816,13 @@ def test_base_success_by_construction_or_as_measured(tmp_path, flags, levels, sh
 
 
 def test_frontier(tmp_path, monkeypatch):
-    root, drawn, real = tmp_path / "runs", {}, report.plots.plot_points
+    root, drawn, real = tmp_path / "runs", {}, report.plots.plot_frontier
 
-    def keep(stem, points, curve, *rest):
+    def keep(stem, points, *rest):
         drawn.update(points)
-        real(stem, points, curve, *rest)
+        real(stem, points, *rest)
 
-    monkeypatch.setattr(report.plots, "plot_points", keep)
+    monkeypatch.setattr(report.plots, "plot_frontier", keep)
     for seed, (exact, kl) in enumerate(((0.8, 0.3), (0.9, 0.5)), start=1):
         write_task_job(
             root, "a", seed, exact, kl, flags={"carelessness": 0.5, "coherent": False}
@@ -815,6 +846,298 @@ def test_no_frontier_without_a_base_model_to_start_from(mixed, tmp_path):
     write_task_job(mixed, "a", 1, further={"exact_success": 0.9, "kl": 0.5})
     write_report(mixed, tmp_path / "out")
     assert not list((tmp_path / "out").glob("frontier*"))
+
+
+def test_the_frontier_joins_algorithms_that_differ_in_the_kl_weight_alone(tmp_path):
+    for name, script, flags in (
+        ("first", "a.py", {"kl_coef": 0.5, "clip": 0.2}),
+        ("third", "a.py", {"kl_coef": 0.0, "clip": 0.2}),
+        ("second", "a.py", {"kl_coef": 0.05, "clip": 0.2}),
+        ("other-clip", "a.py", {"kl_coef": 0.05, "clip": 0.3}),
+        ("other-script", "b.py", {"kl_coef": 0.05, "clip": 0.2}),
+        ("no-weight", "a.py", {"clip": 0.2}),
+    ):
+        for seed in (1, 2):
+            write_task_job(tmp_path, name, seed, flags=flags | {"script": script, "seed": seed})
+    groups = report.by_environment(find_runs(tmp_path)[0])["sums"]
+    families = report.kl_families(groups)
+    assert sorted(families, key=len, reverse=True)[0] == ["third", "second", "first"]
+    assert sorted(map(len, families)) == [1, 1, 3]
+
+
+def drawn_frontier(tmp_path, monkeypatch, variants: dict[str, tuple]) -> plots.plt.Figure:
+    """The figure of runs by algorithm: script, kl_coef, exact success, KL."""
+    for name, (script, kl_coef, exact, kl) in variants.items():
+        flags = {"script": script, "kl_coef": kl_coef}
+        write_task_job(tmp_path / "runs", name, 1, exact, kl, flags=flags)
+    figures = []
+    monkeypatch.setattr(plots, "save", lambda figure, stem: figures.append(figure))
+    groups = report.by_environment(find_runs(tmp_path / "runs")[0])["sums"]
+    report.frontier("sums", groups, tmp_path)
+    figures[0].canvas.draw()
+    return figures[0]
+
+
+@pytest.mark.parametrize("length", [5, 17, 20, 30, 34, 50])
+def test_legends_lie_within_the_figure_below_the_plot(length):
+    with plots.plt.rc_context(plots.STYLE):
+        figure, axes = plots.plt.subplots()
+        for k in range(7):
+            axes.plot([0, 1], [0, 1], label=f"{k}" * length)
+        axes.set(title="t", xlabel="x", ylabel="return")
+        plots.legend_below(axes)
+        figure.canvas.draw()
+    legend, plot = axes.get_legend().get_window_extent(), axes.get_window_extent()
+    assert (legend.x0, legend.y0) >= (0, 0)
+    assert legend.x1 <= figure.bbox.width
+    assert legend.y1 < axes.xaxis.label.get_window_extent().y0
+    assert plot.height > 2.4 * figure.dpi
+    assert plot.width > 0.8 * figure.bbox.width
+    plots.plt.close(figure)
+
+
+def test_eighteen_points_of_the_frontier_can_be_told_apart(tmp_path, monkeypatch):
+    variants = {
+        f"script_{k % 5}-true-kl-{k}": (f"script_{k % 5}.py", k, 0.5 + k / 50, 0.1 + k / 20)
+        for k in range(18)
+    }
+    figure = drawn_frontier(tmp_path, monkeypatch, variants)
+    (axes,) = figure.axes
+    points = {line.get_label(): line for line in axes.lines if line.get_label() in variants}
+    assert list(points) == sorted(variants)  # of one script beside each other
+    looks = {name: (line.get_color(), line.get_marker()) for name, line in points.items()}
+    assert len(set(looks.values())) == 18
+    assert len({(name.split("-")[0], colour) for name, (colour, _) in looks.items()}) == 5
+    assert len({colour for colour, _ in looks.values()}) == 5
+    legend, plot = axes.get_legend().get_window_extent(), axes.get_window_extent()
+    assert legend.height < plot.height / 2
+    assert (legend.x0, legend.y0) >= (0, 0)
+    assert legend.x1 <= figure.bbox.width
+    assert legend.y1 < axes.xaxis.label.get_window_extent().y0
+
+
+def test_lines_of_the_frontier_are_straight_without_its_scales(tmp_path, monkeypatch):
+    variants = {
+        "a": ("a.py", 0.5, 0.6, 0.1),
+        "b": ("a.py", 0.1, 0.9, 0.7),
+        "c": ("c.py", 1, 0.5, 0),
+    }
+    axes = drawn_frontier(tmp_path, monkeypatch, variants).axes[0]
+    assert axes.get_yscale() == "logit"
+    optimum = next(line for line in axes.lines if line.get_label() == "optimum")
+    joined = [x for x in axes.lines if len(x.get_xdata()) > 2 and x is not optimum]
+    line = next(x for x in joined if np.ptp(x.get_xdata()) > 0)
+    x, y = line.get_data()
+    assert (x[0], y[0], x[-1], y[-1]) == pytest.approx((0.7, 0.9, 0.1, 0.6))
+    np.testing.assert_allclose(y, 0.6 + (x - 0.1) / 2)
+    assert line.get_color() == next(x for x in axes.lines if x.get_label() == "a").get_color()
+
+
+def test_the_frontier_shows_certain_success_and_none(tmp_path, monkeypatch):
+    variants = {"a": ("a.py", 0, 1.0, 0.9), "b": ("b.py", 0, 0.0, 0.7)}
+    axes = drawn_frontier(tmp_path, monkeypatch, variants).axes[0]
+    shown = {x.get_label(): x.get_ydata()[0] for x in axes.lines if x.get_label() in variants}
+    assert shown == {"a": 0.999, "b": 0.001}
+    low, high = axes.get_ylim()
+    assert 0 < low < 0.001 < 0.999 < high < 1
+
+
+def test_the_frontier_has_room_for_what_went_far_and_for_what_did_not(tmp_path, monkeypatch):
+    variants = {"a": ("a.py", 0, 0.9, 0.9), "b": ("b.py", 0, 0.1, 40.0)}
+    axes = drawn_frontier(tmp_path / "far", monkeypatch, variants).axes[0]
+    ends = axes.get_xlim()
+    assert ends[0] < 0
+    assert 40 < ends[1] < 50
+    left, one, right = (axes.transData.transform((x, 0.5))[0] for x in (0, 1, 40))
+    assert 0.3 < (one - left) / (right - left) < 0.7
+    assert axes.get_xticklabels()[5].get_text() == "1"
+    variants["b"] = ("b.py", 0, 0.1, 2.0)
+    axes = drawn_frontier(tmp_path / "near", monkeypatch, variants).axes[0]
+    assert axes.get_xscale() == "linear"
+
+
+def test_the_frontier_is_as_high_as_its_points_need(tmp_path, monkeypatch):
+    variants = {"a": ("a.py", 0, 0.9, 0.9), "b": ("b.py", 0, 0.7, 0.7)}
+    low, high = drawn_frontier(tmp_path, monkeypatch, variants).axes[0].get_ylim()
+    assert 0.3 < low < 0.42  # where the optimum begins
+    assert 0.9 < high < 0.95
+
+
+def test_legends_count_only_where_the_counts_differ(tmp_path):
+    for name, seeds in (("a", 2), ("b", 2), ("c", 3)):
+        for seed in range(seeds):
+            write_job(tmp_path, name, "CartPole-v1", seed)
+    groups = report.by_environment(find_runs(tmp_path)[0])["CartPole-v1"]
+    assert report.legend_labels("ab", groups) == {"a": "a", "b": "b"}
+    assert report.legend_labels("ac", groups) == {
+        "a": "a (n = 2, 0 failed)",
+        "c": "c (n = 3, 0 failed)",
+    }
+
+
+# ==============================================================================================
+# Logged values
+# ==============================================================================================
+def test_logged_values_are_drawn_counted_and_stored(tmp_path, monkeypatch):
+    root, out, drawn, real = tmp_path / "runs", tmp_path / "out", {}, plots.plot_bands
+
+    def keep(stem, lines, labels, style, title, x_label, y_label, *rest):
+        drawn[stem.name] = lines, labels, title, x_label, y_label
+        real(stem, lines, labels, style, title, x_label, y_label, *rest)
+
+    monkeypatch.setattr(plots, "plot_bands", keep)
+    finals = [1.0, 2.0, 4.0, 9.0]
+    for seed, final in enumerate(finals, start=1):
+        logged = {"losses/score": {80: final, 240: 2 * final, 400: 3 * final}}
+        write_task_job(root, "a", seed, logged=logged | {"losses/kl": {80: 0.5}})
+    write_task_job(root, "a", 5)  # logs nothing
+    write_task_job(root, "a", 6, status="failed", reason="exit status 1")
+    write_task_job(root, "b", 1, logged={"losses/kl": {80: 0.25}})
+    write_task_job(root, "c", 1, status="failed", reason="exit status 1")  # might have
+    write_task_job(root, "d", 1, status="running", logged=logged)
+    write_job(root, "a", "CartPole-v1", 1)
+    write_report(root, out, tags=["losses/score", "losses/kl"])
+
+    lines, labels, title, x_label, y_label = drawn["log-losses_score-sums"]
+    assert (title, x_label, y_label) == ("sums", "completions", "losses/score")
+    assert list(lines) == list(labels) == ["a"]
+    x, y, low, high = lines["a"]
+    assert x.tolist() == [80, 240, 400]
+    assert y.tolist() == pytest.approx([4, 8, 12])  # the mean, though curves show the IQM
+    ends = np.quantile([np.mean(v) for v in product(finals, repeat=4)], [0.025, 0.975])
+    np.testing.assert_allclose(low, ends[0] * np.arange(1, 4), rtol=0.05)
+    np.testing.assert_allclose(high, ends[1] * np.arange(1, 4), rtol=0.05)
+    assert list(drawn["log-losses_kl-sums"][0]) == ["a", "b"]
+    assert [name for name in drawn if name.startswith("log")] == [
+        "log-losses_score-sums",
+        "log-losses_kl-sums",
+    ]
+
+    text = section((out / "report.md").read_text(), "sums")
+    assert "![log-losses_score-sums](log-losses_score-sums.png)" in text
+    score, kl = re.findall(r"\*(sums: losses/.*)\*", text)
+    assert "95% bootstrap band" in score
+    assert (
+        "a: n = 4, 1 failed, 1 without this log; c: n = 0, 1 failed; "
+        "d: n = 0, 0 failed, 1 unfinished. Not logged by b." in score
+    )
+    assert "b: n = 1, 0 failed; c" in kl
+    assert kl.endswith("1 unfinished.")
+    assert (out / "index.html").read_text().count("<img") == len(list(out.glob("*.svg")))
+    assert (out / "log-losses_kl-sums.svg").exists()
+
+    table = rows(out / "logged.csv")
+    assert list(table[0]) == ["env_id", "algorithm", "seed", "tag", "step", "value"]
+    assert [list(row.values())[:4] for row in table[:3]] == [
+        ["sums", "a", "1", "losses/score"]
+    ] * 3
+    assert [(row["seed"], row["step"], float(row["value"])) for row in table[:12]] == [
+        (str(seed), str(step), k * final)
+        for seed, final in enumerate(finals, start=1)
+        for k, step in enumerate((80, 240, 400), start=1)
+    ]
+    assert [(row["algorithm"], row["tag"], row["value"]) for row in table[12:]] == [
+        *[("a", "losses/kl", "0.5")] * 4,
+        ("b", "losses/kl", "0.25"),
+    ]
+
+
+def test_without_tags_nothing_is_drawn_or_stored_of_the_log(tmp_path):
+    write_task_job(tmp_path / "runs", "a", 1, logged={"losses/kl": {80: 0.5}})
+    write_report(tmp_path / "runs", tmp_path / "out")
+    assert not list((tmp_path / "out").glob("log*"))
+    assert "losses/kl" not in (tmp_path / "out" / "report.md").read_text()
+
+
+def drawn_log(tmp_path, monkeypatch, *logs: dict[int, float], **options) -> list[list[float]]:
+    """Steps and means of the line that runs with these logs give."""
+    drawn = {}
+    monkeypatch.setattr(plots, "plot_bands", lambda stem, lines, *_: drawn.update(lines))
+    for seed, log in enumerate(logs):
+        write_task_job(tmp_path, "a", seed, logged={"x": log}, **options)
+    groups = report.by_environment(find_runs(tmp_path, ["x"])[0])["sums"]
+    report.log_figures("sums", groups, {}, ["x"], tmp_path)
+    return [part.tolist() for part in drawn["a"][:2]]
+
+
+def test_seeds_that_log_at_other_steps_are_read_where_the_sparsest_log_is(
+    tmp_path, monkeypatch
+):
+    sparse = {100: 1.0, 200: 2.0, 400: 4.0}
+    dense = {90: 3.0, 101: 5.0, 150: 6.0, 200: 10.0, 401: 99.0}
+    # Of the dense one: 3; the mean of 5, 6 and 10, which is 7; 7 again.
+    steps, means = drawn_log(tmp_path, monkeypatch, dense, sparse, completions=408)
+    assert steps == [100, 200, 400]
+    assert means == pytest.approx([(1 + 3) / 2, (2 + 7) / 2, (4 + 7) / 2])
+
+
+def test_a_logged_line_begins_and_ends_where_every_run_does(tmp_path, monkeypatch):
+    short = dict.fromkeys((100, 200, 300, 310), 4.0)
+    write_task_job(tmp_path, "a", 9, completions=320, logged={"x": short})
+    sparse, late = (dict.fromkeys(at, 2.0) for at in ((250, 300, 400), (280, 290, 300, 400)))
+    steps, means = drawn_log(tmp_path, monkeypatch, sparse, late, completions=400)
+    assert (steps, means) == ([300], pytest.approx([8 / 3]))
+
+
+def test_the_grid_of_a_long_log_is_thinned_and_keeps_its_last_step():
+    log = np.array([np.arange(1, 251), np.zeros(250), np.zeros(250)])
+    assert report.log_grid([log], 250).tolist() == list(range(1, 251, 3))
+    assert report.log_grid([log], 249).tolist() == list(range(3, 250, 3))
+    assert report.log_grid([log], 100).tolist() == list(range(1, 101))
+    assert report.log_grid([log, log[:, [4, 4, 9]]], 250).tolist() == [5, 10]
+    assert report.log_grid([log], 0).tolist() == []
+
+
+def test_a_log_that_has_no_step_in_common_still_makes_a_report(tmp_path):
+    write_task_job(tmp_path / "runs", "a", 1, completions=400, logged={"x": {400: 1.0}})
+    write_task_job(tmp_path / "runs", "a", 2, completions=80, logged={"x": {8: 1.0, 80: 1.0}})
+    write_report(tmp_path / "runs", tmp_path / "out", tags=["x"])
+    assert (tmp_path / "out" / "log-x-sums.png").exists()
+    assert len(rows(tmp_path / "out" / "logged.csv")) == 3
+
+
+def test_the_log_of_a_damaged_file_is_not_used(tmp_path):
+    logged = {"x": dict.fromkeys(range(8, 401, 8), 1.0)}
+    whole = write_task_job(tmp_path / "runs", "a", 1, logged=logged)
+    folder = write_task_job(tmp_path / "runs", "a", 2, logged=logged) / "run"
+    content = (folder / EVENT_FILE).read_bytes()
+    (folder / EVENT_FILE).write_bytes(content[: len(content) // 2])
+    write_report(tmp_path / "runs", tmp_path / "out", tags=["x"])
+    assert {row["seed"] for row in rows(tmp_path / "out" / "logged.csv")} == {"1"}
+    text = (tmp_path / "out" / "report.md").read_text()
+    assert "Each algorithm: n = 1, 0 failed, 1 without this log" in text
+    shutil.rmtree(whole)
+    with pytest.raises(BadInput, match="no run that is done logged x; they logged "):
+        write_report(tmp_path / "runs", tmp_path / "out", tags=["x"])
+
+
+def test_report_draws_and_refuses_tags_from_the_command_line(tmp_path):
+    write_task_job(tmp_path / "runs", "a", 1, logged={"losses/kl": {80: 0.5}})
+    write_task_job(tmp_path / "runs", "b", 1, logged={"losses/b": {80: 0.5}})
+    words = ["report", tmp_path / "runs", "--out", tmp_path / "out", "--log", "losses/kl"]
+    result = benchmark(*words, "losses/score")
+    assert (result.returncode, result.stdout) == (2, "")
+    assert result.stderr == (
+        "error: no run that is done logged losses/score; "
+        "they logged charts/episodic_return, losses/b, losses/kl\n"
+    )
+    assert not (tmp_path / "out").exists()
+    assert benchmark(*words, "--log", "losses/b", "losses/kl").returncode == 0
+    tags = [row["tag"] for row in rows(tmp_path / "out" / "logged.csv")]
+    assert tags == ["losses/kl", "losses/b"]
+    assert "--log TAG [TAG ...]" in benchmark("report", "--help").stdout
+
+
+def test_environments_are_drawn_apart_and_in_their_own_steps(tmp_path):
+    write_job(tmp_path / "runs", "a", "CartPole-v1", 1, losses=16)
+    write_job(tmp_path / "runs", "a", "Pendulum-v1", 1)
+    write_task_job(tmp_path / "runs", "b", 1, logged={"losses/3": {80: 0.5}})
+    write_report(tmp_path / "runs", tmp_path / "out", tags=["losses/3"])
+    text = (tmp_path / "out" / "report.md").read_text()
+    assert "losses/3 by environment steps" in section(text, "CartPole-v1")
+    assert "losses/3 by completions" in section(text, "sums")
+    assert "losses/3" not in section(text, "Pendulum-v1")
+    assert [row["step"] for row in rows(tmp_path / "out" / "logged.csv")] == ["3", "11", "80"]
 
 
 def test_check_compares_runs_on_tasks(tmp_path):
@@ -863,9 +1186,17 @@ def write_set(
     return root
 
 
+@pytest.fixture(scope="module")
+def made_once(tmp_path_factory):
+    root = tmp_path_factory.mktemp("once")
+    write_report(write_set(root / "stored", 1, {}), root / "stored-report")
+    return root
+
+
 @pytest.fixture
-def stored(tmp_path):
-    write_report(write_set(tmp_path / "stored", 1, {}), tmp_path / "stored-report")
+def stored(tmp_path, made_once):
+    """Runs in "stored" and the results that were stored of them."""
+    shutil.copytree(made_once, tmp_path, dirs_exist_ok=True)
     return tmp_path / "stored-report" / "results.csv"
 
 

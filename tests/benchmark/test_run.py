@@ -120,6 +120,14 @@ def test_the_suite_of_defaults_gives_the_scripts_defaults(tmp_path):
         assert args.env_id == job.env_id
 
 
+@pytest.mark.parametrize("name", ["language", "preferences"])
+def test_entries_named_for_a_kl_weight_or_rounds_have_them(name):
+    for algorithm, entry in load_suite(name)["algorithms"].items():
+        for word, flag in (("kl", "kl_coef"), ("rounds", "preference_rounds")):
+            _, found, rest = algorithm.partition(f"-{word}-")
+            assert not found or entry["flags"][flag] == float(rest.split("-")[0]), algorithm
+
+
 def test_smoke_names_every_script():
     scripts = {path.name for path in ROOT.glob("*.py")}
     assert {entry["script"] for entry in load_suite("smoke")["algorithms"].values()} == scripts
