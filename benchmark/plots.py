@@ -149,3 +149,23 @@ def plot_intervals(stem: Path, rows: list[tuple[str, float, float, float]], titl
         axes.set(title=title, xlabel=x_label, xlim=(-0.02, 1.02), ylim=(-0.6, len(rows) - 0.4))
         axes.set_yticks(range(len(rows)), [label for label, *_ in reversed(rows)])
         save(figure, stem)
+
+
+def plot_matrix(stem: Path, values: dict[tuple[str, str], float], title: str, x_label: str, y_label: str) -> None:
+    """Probabilities (row, column) -> value as shaded cells with two digits, where there are too many for rows."""
+    names = list(dict.fromkeys(name for pair in values for name in pair))
+    cells = np.full((len(names), len(names)), np.nan)
+    for (row, column), value in values.items():
+        i, j = names.index(row), names.index(column)
+        cells[i, j], cells[j, i] = value, 1 - value
+    with plt.rc_context(STYLE | {"axes.grid": False}):
+        size = 1.8 + 0.36 * len(names)
+        figure, axes = plt.subplots(figsize=(size, size))
+        axes.imshow(cells, cmap="RdBu", vmin=0, vmax=1)
+        for i, j in np.argwhere(np.isfinite(cells)):
+            colour = "white" if abs(cells[i, j] - 0.5) > 0.4 else "black"
+            axes.text(j, i, f"{cells[i, j]:.2f}", ha="center", va="center", fontsize=6, color=colour)
+        axes.set(title=title, xlabel=x_label, ylabel=y_label)
+        axes.set_xticks(range(len(names)), names, rotation=90, fontsize=7)
+        axes.set_yticks(range(len(names)), names, fontsize=7)
+        save(figure, stem)

@@ -21,6 +21,7 @@ from .runs import SUMMARY, Run, find_runs, read_tags
 
 BINS = 50  # points of a learning curve
 PROFILE_POINTS = 101
+ROWS = 30  # pairs of algorithms that a figure shows one by one; more are a matrix
 LOG_POINTS = 100  # of a logged value, at most
 AREA = "the mean return over the steps up to the shortest run of the environment"
 AGGREGATES = {"mean": stats.mean, "iqm": stats.iqm}
@@ -532,7 +533,11 @@ def improvement_section(runs: list[Run], out: Path) -> Section:
         if rows:
             section.tables.append(Table(caption, ["X", "Y", "environments", "P(X > Y)"], rows))
         if intervals:
-            plots.plot_intervals(out / stem, intervals, title, "P(X > Y)")
+            if len(intervals) > ROWS:
+                cells = {tuple(label.split(" > ")): estimate for label, estimate, *_ in intervals}
+                plots.plot_matrix(out / stem, cells, title, "Y", "X")
+            else:
+                plots.plot_intervals(out / stem, intervals, title, "P(X > Y)")
             section.figures.append(Figure(caption, stem))
     if section.tables:
         section.notes += without_result(tried)

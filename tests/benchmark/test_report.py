@@ -383,6 +383,36 @@ def test_area_under_the_learning_curve(tmp_path):
     )
 
 
+def test_many_algorithms_are_compared_in_a_matrix(tmp_path, monkeypatch):
+    """Rows beat columns as often as their cells say: 9 pairs of 2 seeds each by hand."""
+    root, finals = tmp_path / "runs", {"low": (1, 3), "mid": (2, 3), "high": (4, 5)}
+    for name, returns in finals.items():
+        for seed, final in enumerate(returns):
+            write_job(root, name, "CartPole-v1", seed, final_return=float(final))
+    figures = []
+    monkeypatch.setattr(report, "ROWS", 2)
+    monkeypatch.setattr(plots, "save", lambda figure, stem: figures.append((stem.name, figure)))
+    found, _ = find_runs(root)
+    report.set_curve_means(found)
+    report.improvement_section(found, tmp_path)
+    (axes,) = dict(figures)["improvement"].axes
+    names = [label.get_text() for label in axes.get_yticklabels()]
+    assert names == [label.get_text() for label in axes.get_xticklabels()]
+    assert sorted(names) == ["high", "low", "mid"]
+    assert (axes.get_ylabel(), axes.get_xlabel()) == ("X", "Y")
+    cells = axes.images[0].get_array().filled(np.nan)
+    texts = {text.get_position(): text.get_text() for text in axes.texts}
+    assert len(texts) == 6
+    for i, x in enumerate(names):
+        for j, y in enumerate(names):
+            if i == j:
+                assert np.isnan(cells[i, j])
+                continue
+            wins = [(a > b) + (a == b) / 2 for a in finals[x] for b in finals[y]]
+            assert cells[i, j] == pytest.approx(np.mean(wins)), (x, y)
+            assert texts[j, i] == f"{np.mean(wins):.2f}"
+
+
 def test_captions_count_the_runs_that_are_used(tmp_path):
     root = tmp_path / "runs"
     for seed in (1, 2, 3):
