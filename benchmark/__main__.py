@@ -6,13 +6,14 @@ import shlex
 import signal
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 from typing import NoReturn
 
 from tqdm import tqdm
 
 from .grid import SUITES, BadInput, Job, load_suite, make_jobs, parse_seeds, parse_shard
-from .pool import command, last_lines, run_local
+from .pool import check_flags, command, last_lines, run_local, superseded
 
 RUNS = Path("runs/benchmark")  # where a suite's folder goes by default
 
@@ -46,7 +47,8 @@ def parse_args(words: list[str]) -> argparse.Namespace:
     run.add_argument("--shard", default="1/1", metavar="k/N", help="only the k-th of N parts of the grid")
     run.add_argument("--executor", choices=("local", "ray"), default="local", help="this machine, or a Ray cluster")
     run.add_argument("--address", help="the Ray cluster's; default: one of this machine alone")
-    run.add_argument("--dry-run", action="store_true", help="print the commands and run nothing")
+    run.add_argument("--replace", action="store_true", help="set runs with other flags, script or versions aside")
+    run.add_argument("--dry-run", action="store_true", help="print the commands, what they supersede, and run nothing")
 
     report = commands.add_parser("report", help="turn runs into tables and plots")
     report.add_argument("dir", type=Path, nargs="?", help=f"folder with the runs; default: the newest in {RUNS}")
@@ -122,10 +124,20 @@ def run(args: argparse.Namespace) -> int:
         load_suite(args.suite), directory.resolve(), args.environments, args.algorithms,
         None if args.seeds is None else parse_seeds(args.seeds), args.steps, args.extra, parse_shard(args.shard),
     )  # fmt: skip
+    others = [superseded(job) for job in jobs]
     if args.dry_run:
-        for job in jobs:
-            print(shlex.join(command(job)))
+        for job, other in zip(jobs, others, strict=True):
+            print(shlex.join(command(job)) + (f"  # supersedes a run: {'; '.join(other)}" if other else ""))
         return 0
+    if any(others) and not args.replace:
+        counts = Counter(what for other in others for what in other).most_common()
+        raise BadInput(
+            f"{sum(map(bool, others))} of {len(jobs)} runs in {directory} were made otherwise "
+            f"({'; '.join(f'{what}: {n} runs' for what, n in counts)}); "
+            "name another --dir, or set them aside and run anew with --replace"
+        )
+    if any(others):
+        check_flags(jobs)
     try:
         directory.mkdir(parents=True, exist_ok=True)
         os.utime(directory)  # the report's default is the folder that was last run

@@ -19,14 +19,17 @@ import shlex
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager, suppress
+from dataclasses import replace
+from itertools import takewhile
 from pathlib import Path
 
-from .grid import Job
+from .grid import BadInput, Job
 
 GRACE = 5.0  # seconds that a script has to end by itself once interrupted
 
@@ -73,22 +76,49 @@ def installed_version(module: str) -> str | None:
         return None
 
 
-def is_same_run(job: Job) -> bool:
-    """Whether job.run_dir was made by this very job: the same script to the byte, flags and versions."""
+def differences(job: Job) -> list[str]:
+    """What job.run_dir was made with that this job would not make it with: flags, script, versions."""
     record, args = read_json(job.directory / "job.json"), read_json(job.run_dir / "args.json")
-    if record is None or args is None or not isinstance(args.get("versions"), dict):
-        return False
-    return (
-        (record.get("env_id"), record.get("seed")) == (job.env_id, job.seed)
-        and (record.get("flags"), record.get("extra")) == (job.flags, list(job.extra))
-        and args.get("script_sha256") == hashlib.sha256(job.script.read_bytes()).hexdigest()
-        and all(str(version).split("+")[0] == installed_version(name) for name, version in args["versions"].items())
-    )
+    now = job.flags | {"environment": job.env_id, "seed": job.seed, "--": shlex.join(job.extra)}
+    try:
+        then = {"environment": record["env_id"], "seed": record["seed"], "--": shlex.join(record["extra"])}
+        then, script = record["flags"] | then, args["script_sha256"]
+        versions = {name: str(version).split("+")[0] for name, version in args["versions"].items()}
+    except (AttributeError, KeyError, TypeError):
+        return ["job.json or args.json is missing or damaged"]
+    found = [
+        f"flags: {name} {now.get(name)!r} instead of {then.get(name)!r}"
+        for name in now | then
+        if now.get(name) != then.get(name)
+    ]
+    if script != hashlib.sha256(job.script.read_bytes()).hexdigest():
+        found.append("script")
+    here = {name: installed_version(name) for name in versions}
+    return found + [f"versions: {k} {here[k]} instead of {versions[k]}" for k in versions if here[k] != versions[k]]
+
+
+def superseded(job: Job) -> list[str]:
+    """How results or a checkpoint that are there differ from what the job would make; nothing where none would go."""
+    kept = (job.run_dir / "summary.json").exists() or (job.run_dir / "checkpoint.pt").exists()
+    return differences(job) if kept else []
+
+
+def check_flags(jobs: list[Job]) -> None:
+    """Start every script once with each set of flags, where it costs no training: with a run directory that exists,
+    which a script refuses by its name once it has accepted all else."""
+    with tempfile.TemporaryDirectory() as name:
+        (Path(name) / "run").mkdir()
+        for job in {(job.script, *job.words()[4:]): job for job in jobs}.values():
+            words = [*command(replace(job, directory=Path(name))), "--device", "cpu"]  # another may be on other nodes
+            result = subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+            if result.returncode != 2 or name not in result.stderr:
+                why = " ".join(ending(result.stderr, 1)) or f"exit status {result.returncode}"
+                raise BadInput(f"{why} ({job.algorithm} on {job.env_id}; nothing was moved or run)")
 
 
 def is_finished(job: Job) -> bool:
     """Whether there is nothing left to do: a summary, and of this very job."""
-    return read_json(job.run_dir / "summary.json") is not None and is_same_run(job)
+    return read_json(job.run_dir / "summary.json") is not None and not differences(job)
 
 
 def renew_record(job: Job) -> None:
@@ -152,7 +182,7 @@ def run_job(
     """
     record, failures = new_record(job), 0
     try:
-        resume = is_same_run(job) and (job.run_dir / "checkpoint.pt").exists()
+        resume = not differences(job) and (job.run_dir / "checkpoint.pt").exists()
         while record["status"] == "running":
             if not resume and job.run_dir.exists():
                 set_aside(job)
@@ -244,13 +274,21 @@ def end(process: subprocess.Popen) -> None:
     process.wait()
 
 
+def ending(output: str, count: int) -> list[str]:
+    """The last lines of an output that are not empty; where it ends with a box, what the box says at its top."""
+    lines = [line for line in output.splitlines() if line.strip()]
+    if not lines or not lines[-1].startswith("╰"):
+        return lines[-count:]
+    box = [line.strip("│ ") for line in output.rpartition("╭")[2].splitlines()[1:]]
+    return [" ".join(takewhile(lambda line: line.strip("─"), box))]
+
+
 def last_lines(job: Job, count: int = 5) -> list[str]:
-    """The last lines of the job's log that are not empty."""
+    """The ending of the job's log."""
     try:
-        text = (job.directory / "log.txt").read_text(encoding="utf-8", errors="replace")
+        return ending((job.directory / "log.txt").read_text(encoding="utf-8", errors="replace"), count)
     except OSError:
         return []
-    return [line for line in text.splitlines() if line.strip()][-count:]
 
 
 # ======================================================================================================================

@@ -6,6 +6,7 @@ import errno
 import importlib
 import io
 import json
+import re
 import resource
 import shutil
 import signal
@@ -474,6 +475,90 @@ def test_finished_runs_are_left_alone_until_script_flags_or_versions_change(
     monkeypatch.setattr(pool, "installed_version", lambda name: "0.0")
     assert run_one(longer)["status"] == "done"
     assert history(job) == ["start"] * 4
+
+
+def test_what_would_supersede_runs_is_refused_shown_and_checked_first(
+    suite, tmp_path, monkeypatch, capsys
+):
+    def try_to(*words: str) -> str:
+        """What `run` says or, where it refuses, why."""
+        words = ["run", str(suite()), "--dir", str(tmp_path / "runs"), *words]
+        try:
+            program.run(program.parse_args(words))
+        except BadInput as error:
+            return str(error)
+        return capsys.readouterr().out
+
+    assert "4 runs done" in try_to()
+    shutil.rmtree(tmp_path / "runs" / "Acrobot-v1__fake__2" / "run")  # nothing to lose here
+    refused = try_to("--", "--typo", "3")
+    assert "3 of 4 runs in" in refused
+    assert "flags: -- '--typo 3' instead of '': 3 runs" in refused
+    assert "name another --dir, or set them aside and run anew with --replace" in refused
+    refused = try_to("--steps", "300")
+    assert "flags: total_timesteps 300 instead of 100: 2 runs; flags: total" in refused
+    shown = try_to("--dry-run", "--steps", "300").splitlines()
+    assert [line.partition("  #")[2] for line in shown] == [
+        " supersedes a run: flags: total_timesteps 300 instead of 100",
+        " supersedes a run: flags: total_timesteps 300 instead of 200",
+        " supersedes a run: flags: total_timesteps 300 instead of 100",
+        "",
+    ]
+    refused = try_to("--replace", "--", "--typo", "3")
+    assert refused.startswith("fake_script.py: error: unrecognized arguments: --typo 3 (fake")
+    assert not list(tmp_path.rglob("superseded-*")), "nothing was moved"
+    assert "1 runs done, 3 had been done before" in try_to(), "nor made again"
+
+    script = tmp_path / "fake_script.py"
+    script.write_text(script.read_text() + "\n# changed\n")
+    monkeypatch.setattr(pool, "installed_version", lambda name: "0.0")
+    refused = try_to()
+    assert "4 of 4 runs" in refused
+    assert "script: 4 runs" in refused
+    assert "versions: numpy 0.0 instead of" in refused
+    (tmp_path / "runs" / "Acrobot-v1__fake__1" / "run" / "summary.json").unlink()
+    assert "4 of 4 runs" in try_to(), "a half-finished run is worth as much"
+    assert "4 runs done, 0 had been done" in try_to("--replace", "--", "--eval-episodes", "5")
+    assert len(list(tmp_path.rglob("superseded-1"))) == 4
+
+
+def test_flags_are_checked_once_each_without_a_start(suite, tmp_path, monkeypatch):
+    jobs = make_jobs(load_suite(str(suite())), tmp_path / "runs")
+    started, real = [], subprocess.run
+    monkeypatch.setattr(
+        subprocess, "run", lambda words, **how: started.append(0) or real(words, **how)
+    )
+    pool.check_flags(jobs)
+    assert len(started) == 2, "one for each length, whatever the seed"
+    assert not list(tmp_path.rglob("history.txt"))
+    (tmp_path / "fake_script.py").write_text("import no_such_module")
+    with pytest.raises(BadInput, match="ModuleNotFoundError: No module named 'no_such_mod"):
+        pool.check_flags(jobs)
+
+
+BOX = """import dataclasses, tyro
+@dataclasses.dataclass
+class Args:
+    learning_rate: float = 0.1
+tyro.cli(Args)
+"""
+
+
+@pytest.mark.parametrize(
+    ("words", "cause"),
+    [
+        (["--learning-rat", "3"], "Unrecognized options: --learning-rat, 3"),
+        (["--learning-rate", "x" * 60], f"Error parsing --learning-rate: .* '{'x' * 9}.*x'"),
+    ],
+)
+def test_of_a_box_the_cause_is_shown(words, cause):
+    words = [sys.executable, "-c", BOX, *words]
+    box = subprocess.run(words, capture_output=True, text=True, timeout=PATIENCE).stderr
+    assert len(box.splitlines()) > 5
+    (line,) = pool.ending(f"earlier\n{box}", 5)
+    assert re.fullmatch(cause, line)
+    assert pool.ending(f"{box}\nTraceback\n  later\n\n", 2) == ["Traceback", "  later"]
+    assert pool.ending("", 5) == []
 
 
 def test_a_finished_run_takes_on_the_suites_new_score_range_and_threshold(suite, tmp_path):
