@@ -12,7 +12,7 @@ from typing import NoReturn
 
 from tqdm import tqdm
 
-from .grid import SUITES, BadInput, Job, load_suite, make_jobs, parse_seeds, parse_shard
+from .grid import SUITES, BadInput, Job, load_suite, make_jobs, parse_seeds, parse_shard, take_shard
 from .pool import check_flags, command, last_lines, run_local, superseded
 
 RUNS = Path("runs/benchmark")  # where a suite's folder goes by default
@@ -120,10 +120,11 @@ def seconds(text: str) -> float:
 def run(args: argparse.Namespace) -> int:
     """Run a grid; return the exit status."""
     directory = args.dir or RUNS / Path(args.suite).stem
-    jobs = make_jobs(
+    grid = make_jobs(
         load_suite(args.suite), directory.resolve(), args.environments, args.algorithms,
-        None if args.seeds is None else parse_seeds(args.seeds), args.steps, args.extra, parse_shard(args.shard),
+        None if args.seeds is None else parse_seeds(args.seeds), args.steps, args.extra,
     )  # fmt: skip
+    jobs = take_shard(grid, *parse_shard(args.shard))
     others = [superseded(job) for job in jobs]
     if args.dry_run:
         for job, other in zip(jobs, others, strict=True):

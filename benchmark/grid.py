@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
+from zlib import crc32
 
 import gymnasium as gym
 
@@ -191,12 +192,10 @@ def make_jobs(
     seeds: list[int] | None = None,
     total_timesteps: int | None = None,
     extra: tuple[str, ...] = (),
-    shard: tuple[int, int] = (1, 1),
 ) -> list[Job]:
     """The grid of a suite, with what the command line gave in place of the suite's own values.
 
-    Seeds are the outermost loop, so that a grid cut short has few seeds of everything rather than all of a few. Shard
-    (k, n) is every n-th job from the k-th: the shards are disjoint and together the whole.
+    Seeds are the outermost loop, so that a grid cut short has few seeds of everything rather than all of a few.
     """
     for algorithm in algorithms or []:
         if algorithm not in suite["algorithms"]:
@@ -239,5 +238,14 @@ def make_jobs(
                 ))  # fmt: skip
     if not jobs:
         raise BadInput("no algorithm of these takes any of these environments, so nothing would run")
-    k, n = shard
-    return jobs[k - 1 :: n]
+    return jobs
+
+
+def take_shard(jobs: list[Job], k: int, n: int) -> list[Job]:
+    """The k-th of n parts: the seeds of each algorithm on each environment go to the parts in turn.
+
+    These cells stand in the order of a checksum, so that with few seeds, too, no part gets all of one algorithm.
+    """
+    cells = [crc32(f"{job.algorithm} {job.env_id}".encode()) for job in jobs]
+    mine = sorted(range(len(jobs)), key=cells.__getitem__)[k - 1 :: n]
+    return [jobs[i] for i in sorted(mine)]

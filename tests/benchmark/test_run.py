@@ -24,8 +24,17 @@ from tqdm import tqdm
 
 from benchmark import __main__ as program
 from benchmark import pool
-from benchmark.grid import SUITES, BadInput, load_suite, make_jobs, parse_seeds, parse_shard
+from benchmark.grid import (
+    SUITES,
+    BadInput,
+    load_suite,
+    make_jobs,
+    parse_seeds,
+    parse_shard,
+    take_shard,
+)
 
+CLASSIC = load_suite("classic")
 SUITE = """
 seeds = [1, 2]
 [environments.CartPole-v1]
@@ -212,16 +221,25 @@ def test_a_task_is_run_resumed_and_reported(suite, tmp_path):
     assert (row["env_id"], row["status"], row["threshold"]) == ("sums", "done", "0.95")
 
 
-@given(st.integers(1, 9))
-def test_shards_are_a_partition(n):
-    suite = load_suite("classic")
-    whole = [job.name for job in make_jobs(suite, Path("x"))]
-    assert len(whole) == 3 * 5 * len(suite["seeds"])
-    shards = [
-        [job.name for job in make_jobs(suite, Path("x"), shard=(k, n))] for k in range(1, n + 1)
-    ]
-    assert sorted(name for shard in shards for name in shard) == sorted(whole)
+@given(st.integers(1, 12), st.integers(1, 12))
+def test_shards_are_a_partition_that_spreads_every_cell(n, seeds):
+    whole = make_jobs(CLASSIC, Path("x"), seeds=list(range(seeds)))
+    assert len(whole) == 3 * 5 * seeds
+    shards = [take_shard(whole, k, n) for k in range(1, n + 1)]
+    names = [job.name for shard in shards for job in shard]
+    assert sorted(names) == sorted(job.name for job in whole)
     assert max(map(len, shards)) - min(map(len, shards)) <= 1
+    for cell in {(job.algorithm, job.env_id) for job in whole}:
+        counts = [sum((job.algorithm, job.env_id) == cell for job in shard) for shard in shards]
+        assert max(counts) - min(counts) <= 1
+    assert take_shard(whole, 1, 1) == whole
+
+
+@pytest.mark.parametrize("n", [3, 5])
+def test_no_shard_of_a_single_seed_is_one_algorithm(n):
+    whole = make_jobs(CLASSIC, Path("x"), seeds=[1])
+    shards = [take_shard(whole, k, n) for k in range(1, n + 1)]
+    assert all(len({job.algorithm for job in shard}) > 1 for shard in shards)
 
 
 def test_seeds():
