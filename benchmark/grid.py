@@ -70,15 +70,24 @@ def did_you_mean(name: str, known: list[str]) -> str:
     return f"there are {', '.join(sorted(known))}" if len(known) < 20 else "nothing is called anything like it"
 
 
-def parse_seeds(text: str) -> list[int]:
+def parse_numbers(text: str, flag: str = "--seeds") -> list[int]:
     """'1-5,8' -> [1, 2, 3, 4, 5, 8]."""
-    seeds = []
-    for part in filter(None, (part.strip() for part in text.split(","))):
-        first, dash, last = part.partition("-")
-        if not first.isdecimal() or (dash and not last.isdecimal()):
-            raise BadInput(f"--seeds {text}: {part!r} is neither a whole number nor a range like 1-5")
-        seeds += range(int(first), int(last or first) + 1)
-    return seeds
+    numbers = []
+    for part in text.split(","):
+        first, dash, last = part.strip().partition("-")
+        if not first.isdecimal() or (dash and (not last.isdecimal() or int(last) < int(first))):
+            raise BadInput(f"{flag} {text}: {part!r} is neither a whole number nor a range like 1-5")
+        numbers += range(int(first), int(last or first) + 1)
+    return list(dict.fromkeys(numbers))
+
+
+def parse_gpus(text: str, visible: str | None) -> list[str]:
+    """'0,2-3' -> ['0', '2', '3'], or the GPUs that stand there in `visible`, an inherited CUDA_VISIBLE_DEVICES."""
+    gpus = parse_numbers(text, "--gpus")
+    names = [str(i) for i in range(max(gpus) + 1)] if visible is None else list(filter(None, visible.split(",")))
+    if max(gpus) >= len(names):
+        raise BadInput(f"--gpus {text}: CUDA_VISIBLE_DEVICES={visible} leaves {len(names)}, counted from 0")
+    return [names[i] for i in gpus]
 
 
 def parse_shard(text: str) -> tuple[int, int]:
@@ -212,7 +221,7 @@ def make_jobs(
         raise BadInput("there are no seeds, so nothing would run; name some with --seeds 1-5")
 
     jobs = []
-    for seed in dict.fromkeys(seeds):
+    for seed in seeds:
         for env_id in dict.fromkeys(environments):
             environment = suite["environments"].get(env_id, {})
             steps = total_timesteps or environment.get("total_timesteps")

@@ -52,7 +52,7 @@ def main() -> None:
     if behaviour == "refuse":
         print("error: --behaviour refuse cannot work", file=sys.stderr)
         sys.exit(2)
-    run_dir.mkdir(parents=True, exist_ok=bool(args.resume))
+    run_dir.mkdir(parents=True, exist_ok=True)
     flags = vars(args) | {"run_dir": str(run_dir), "resume": None}
     about = {
         "script": Path(__file__).name,
@@ -97,7 +97,7 @@ def main() -> None:
         "sps": 1.0,
         "train_return_mean": None,
         "train_episodes": 0,
-        "eval_return_mean": 1.0,
+        "eval_return_mean": float("nan") if behaviour == "nan" else 1.0,
         "eval_return_std": 0.0,
         "eval_episodes": 1,
     }

@@ -55,7 +55,7 @@ def test_a_lost_node_costs_no_run(tmp_path):
         thread.start()
         run_ray(
             jobs,
-            lambda job, record: records.update({job.name: record}),
+            lambda job, record, _: records.update({job.name: record}),
             cluster.address,
             retries=0,
         )
@@ -105,7 +105,7 @@ def test_interrupted_it_ends_the_scripts_before_it_frees_the_locks(tmp_path, clu
     waiting, crashing = make(tmp_path, "wait", "crash")
     history = waiting.directory / "history.txt"
 
-    def interrupt(job, record) -> None:
+    def interrupt(job, record, workers) -> None:
         assert job == crashing
         wait_until((waiting.run_dir / "checkpoint.pt").exists)
         raise KeyboardInterrupt
@@ -125,7 +125,7 @@ def test_what_ray_lost_or_nobody_can_claim_is_recorded(tmp_path, cluster):
     records = {}
     run_ray(
         [lost, blocked, good],
-        lambda job, record: records.update({job.name: record}),
+        lambda job, record, _: records.update({job.name: record}),
         cluster.address, retries=0, node_losses=0,
     )  # fmt: skip
     assert records[good.name]["status"] == "done"
@@ -141,9 +141,9 @@ def test_what_ray_lost_or_nobody_can_claim_is_recorded(tmp_path, cluster):
 
 def test_a_cluster_without_gpus_is_bad_input(tmp_path, cluster):
     with pytest.raises(BadInput, match="the Ray cluster has no GPU"):
-        run_ray(make(tmp_path, "ok"), lambda job, record: None, cluster.address, runs_per_gpu=2)
+        run_ray(make(tmp_path, "ok"), lambda *_: None, cluster.address, runs_per_gpu=2)
 
 
 def test_no_cluster_is_bad_input():
     with pytest.raises(BadInput, match="no Ray cluster answers at --address"):
-        run_ray([], lambda job, record: None, "127.0.0.1:1")
+        run_ray([], lambda *_: None, "127.0.0.1:1")

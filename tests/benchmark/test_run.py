@@ -4,8 +4,9 @@ time."""
 import csv
 import errno
 import importlib
-import io
+import itertools
 import json
+import os
 import re
 import resource
 import shutil
@@ -14,13 +15,13 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import tyro
 from harness import PATIENCE, ROOT, benchmark, is_alive, wait_until
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
-from tqdm import tqdm
 
 from benchmark import __main__ as program
 from benchmark import pool
@@ -29,11 +30,12 @@ from benchmark.grid import (
     BadInput,
     load_suite,
     make_jobs,
-    parse_seeds,
+    parse_numbers,
     parse_shard,
     take_shard,
 )
 
+NO_SUMMARY = "exit status 0, but no finite summary.json"
 CLASSIC = load_suite("classic")
 SUITE = """
 seeds = [1, 2]
@@ -85,7 +87,7 @@ def one_job(suite_path: Path, directory: Path):
 def run_one(job, **options) -> dict:
     """Run one job in the pool; return its record."""
     records = []
-    pool.run_local([job], lambda _, record: records.append(record), workers=1, **options)
+    pool.run_local([job], lambda _, record, __: records.append(record), workers=1, **options)
     return records[0]
 
 
@@ -205,22 +207,23 @@ def test_a_task_goes_to_the_script_in_the_place_of_an_environment(suite, tmp_pat
             make_jobs(loaded, tmp_path, [env_id], total_timesteps=8)
 
 
-def test_a_task_is_run_resumed_and_reported(suite, tmp_path):
-    words = ("run", suite("flaky", TASKS), "--dir", tmp_path / "runs")
-    result = benchmark(*words)
-    assert result.returncode == 0, result.stdout
+def test_a_task_is_run_resumed_and_reported(suite, tmp_path, capsys):
+    words = ["run", str(suite("flaky", TASKS)), "--dir", str(tmp_path / "runs")]
+    assert program.main(words) == 0
     folder = tmp_path / "runs" / "sums__fake__1"
     history = (folder / "history.txt").read_text().splitlines()
     assert [line.split()[0] for line in history] == ["start", "resume"]
     record = json.loads((folder / "job.json").read_text())
     assert (record["env_id"], record["threshold"]) == ("sums", 0.95)
-    assert "0 runs done, 1 had been done before" in benchmark(*words).stdout
-    assert benchmark("report", tmp_path / "runs").returncode == 0
+    assert program.main(words) == 0
+    assert "0 runs done, 1 had been done before" in capsys.readouterr().out
+    assert program.main(["report", str(tmp_path / "runs")]) == 0
     with (tmp_path / "runs" / "report" / "results.csv").open(newline="") as file:
         (row,) = csv.DictReader(file)
     assert (row["env_id"], row["status"], row["threshold"]) == ("sums", "done", "0.95")
 
 
+@settings(max_examples=20)
 @given(st.integers(1, 12), st.integers(1, 12))
 def test_shards_are_a_partition_that_spreads_every_cell(n, seeds):
     whole = make_jobs(CLASSIC, Path("x"), seeds=list(range(seeds)))
@@ -243,11 +246,12 @@ def test_no_shard_of_a_single_seed_is_one_algorithm(n):
 
 
 def test_seeds():
-    assert parse_seeds("1-3, 8") == [1, 2, 3, 8]
+    assert parse_numbers("1-3, 8") == [1, 2, 3, 8]
     assert parse_shard("2/3") == (2, 3)
-    for text in ("a", "1-", "-3", "1.5"):
+    assert parse_numbers("2,1-3") == [2, 1, 3]
+    for text in ("a", "1-", "-3", "1.5", "3-1", "1,", ""):
         with pytest.raises(BadInput):
-            parse_seeds(text)
+            parse_numbers(text)
     for text in ("0/3", "4/3", "2", "a/b"):
         with pytest.raises(BadInput):
             parse_shard(text)
@@ -265,11 +269,11 @@ def test_seeds():
             ["run", "smoke", "--environments", "Cartpole-v1"],
             "no environment Cartpole-v1; did you mean CartPole-v1",
         ),
-        (["run", "smoke", "--seeds", ""], "there are no seeds"),
+        (["run", "smoke", "--seeds", ""], "neither a whole number"),
         (["run", "smoke", "--seeds", "x"], "neither a whole number nor a range"),
         (["run", "smoke", "--shard", "3/2"], "1 <= k <= N"),
         (["run", "smoke", "--steps", "0"], "not a positive whole number"),
-        (["run", "smoke", "--timeout", "-1"], "not a positive number of seconds"),
+        (["run", "smoke", "--timeout", "-1"], "-1 is not a whole number"),
         (["run", "smoke", "--wrokers", "2"], "--wrokers"),
         (
             [
@@ -292,6 +296,9 @@ def test_seeds():
         (["run", "smoke", "--address", "auto"], "add --executor ray"),
         (["run", "smoke", "--runs-per-gpu", "2"], "--gpus 0,1"),
         (["run", "smoke", "--gpus", "0", "--workers", "2"], "leave --workers out"),
+        (["run", "smoke", "--gpus", "all"], "--gpus all: 'all' is neither a whole number nor"),
+        (["run", "smoke", "--gpus", "3-1"], "--gpus 3-1: '3-1' is neither a whole number nor"),
+        (["run", "smoke", "--gpus", ""], "--gpus : '' is neither a whole number nor a range"),
         (["run", "smoke", "--", "--seed=3"], "what follows -- must not give seed"),
         (
             ["run", "smoke", "--", "--env_id", "Acrobot-v1"],
@@ -309,12 +316,30 @@ def test_seeds():
         (["report", "no/such/folder"], "there is no folder no/such/folder"),
     ],
 )
-def test_bad_input_is_one_line_and_status_2(words, says):
-    result = benchmark(*words)
-    assert result.returncode == 2
-    assert result.stderr.startswith("error: ")
-    assert result.stderr.count("\n") == 1
-    assert says in result.stderr
+def test_bad_input_is_one_line_and_status_2(words, says, monkeypatch, capsys):
+    monkeypatch.chdir(ROOT)
+    assert program.main(words) == 2
+    line = capsys.readouterr().err
+    assert line.startswith("error: ")
+    assert line.count("\n") == 1
+    assert says in line
+
+
+def test_bad_input_to_the_command():
+    result = benchmark("run", "smok")
+    says = "error: there is no suite smok; did you mean smoke?\n"
+    assert (result.returncode, result.stdout, result.stderr) == (2, "", says)
+
+
+def test_the_help_has_examples_that_work(capsys):
+    with pytest.raises(SystemExit):
+        program.main(["run", "--help"])
+    examples = capsys.readouterr().out.partition("examples:\n")[2].splitlines()
+    commands = [re.split(r"\s{2,}", line.strip())[0].split()[3:] for line in examples]
+    assert len(commands) == 3
+    assert program.parse_args(commands[-1]).extra[:2] == ("--eval-episodes", "100")
+    for words in commands:
+        assert make_jobs(load_suite(program.parse_args(words).suite), Path("x"))
 
 
 @pytest.mark.parametrize(
@@ -404,6 +429,43 @@ def test_malformed_suite_is_named_with_its_place(suite, tmp_path, text, says):
     assert str(path) in str(error.value) or any(words in says for words in later)
 
 
+def test_gpus_are_those_of_an_inherited_list(suite, tmp_path, monkeypatch, capsys):
+    words = ["run", str(suite()), "--dir", str(tmp_path / "runs"), "--runs-per-gpu", "2"]
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    args = program.parse_args([*words, "--gpus", "0-2,1"])
+    assert (args.gpus, args.workers, args.extra) == (["0", "1", "2"], 6, ("--device", "cuda"))
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5,GPU-x,7")
+    args = program.parse_args([*words, "--gpus", "2,1", "--", "--device=cpu"])
+    assert (args.gpus, args.extra) == (["7", "GPU-x"], ("--device=cpu",))
+    args = program.parse_args(["run", "x", "--executor", "ray", "--runs-per-gpu", "2"])
+    assert args.extra == ("--device", "cuda")
+    with pytest.raises(BadInput, match="--gpus 3: CUDA_VISIBLE_DEVICES=5,GPU-x,7 leaves 3,"):
+        program.parse_args([*words, "--gpus", "3"])
+    assert program.main([*words, "--gpus", "0,2", "--dry-run"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    starts = [line.split()[0].partition("=") for line in lines]
+    assert starts == [("CUDA_VISIBLE_DEVICES", "=", gpu) for gpu in ("5", "7", "5", "7")]
+    assert all(" --device cuda " in line for line in lines)
+
+
+def test_the_folder_says_what_was_ever_asked_for(suite, tmp_path):
+    words = ["run", str(suite()), "--dir", str(tmp_path / "runs"), "--environments"]
+    path = tmp_path / "runs" / "grid.json"
+    assert program.main([*words, "Acrobot-v1", "--dry-run"]) == 0
+    assert not path.parent.exists()
+    assert program.main([*words, "Acrobot-v1", "--shard", "1/2"]) == 0
+    assert program.main([*words, "CartPole-v1", "--seeds", "7"]) == 0
+    assert len(list(tmp_path.glob("runs/*/run"))) == 2
+    assert json.loads(path.read_text()) == {
+        "Acrobot-v1__fake__1": {"algorithm": "fake", "env_id": "Acrobot-v1", "seed": 1},
+        "Acrobot-v1__fake__2": {"algorithm": "fake", "env_id": "Acrobot-v1", "seed": 2},
+        "CartPole-v1__fake__7": {"algorithm": "fake", "env_id": "CartPole-v1", "seed": 7},
+    }
+    path.write_text("damaged")
+    assert program.main([*words, "CartPole-v1", "--seeds", "7"]) == 0
+    assert list(json.loads(path.read_text())) == ["CartPole-v1__fake__7"]
+
+
 def test_dry_run_prints_commands_and_leaves_nothing(suite, tmp_path):
     result = benchmark(
         "run", suite(), "--dir", tmp_path / "runs", "--dry-run", "--", "--eval-episodes", "3"
@@ -425,7 +487,13 @@ def test_dry_run_prints_commands_and_leaves_nothing(suite, tmp_path):
         ("crash", "failed", "exit status 1", ["start", "start"]),
         ("refuse", "failed", "exit status 2", ["start"]),  # bad input stays bad
         ("killed", "failed", "killed by SIGKILL", ["start", "resume"]),
-        ("no-summary", "failed", "exit status 0, but no summary.json", ["start", "resume"]),
+        (
+            "no-summary",
+            "failed",
+            NO_SUMMARY,
+            ["start", "resume"],
+        ),
+        ("nan", "failed", NO_SUMMARY, ["start", "resume"]),
         ("flaky", "done", "", ["start", "resume"]),
         ("no-checkpoint", "done", "", ["start", "start"]),
     ],
@@ -439,36 +507,92 @@ def test_outcomes(suite, tmp_path, behaviour, status, reason, starts):
     assert (job.directory / "log.txt").read_text().count("$ ") == len(starts)
 
 
-def test_a_hanging_script_and_its_children_are_ended(suite, tmp_path, monkeypatch):
+def late_once(monkeypatch, condition) -> None:
+    """Let the pool's clock leap by 1000 seconds, again and again, once the condition holds."""
+    leaps = itertools.count(1000, 1000)
+    clock = SimpleNamespace(monotonic=lambda: next(leaps) if condition() else 0)
+    monkeypatch.setattr(pool, "time", clock)
     monkeypatch.setattr(pool, "GRACE", 0.2)
-    job = one_job(suite("hang"), tmp_path)
-    child, stop, records = job.directory / "child.txt", threading.Event(), []
-    thread = threading.Thread(
-        target=lambda: records.append(pool.run_job(job, retries=0, timeout=15.0, stop=stop))
-    )
-    job.directory.mkdir()
-    thread.start()
-    wait_until(lambda: child.exists() and child.read_text().endswith("\n"))
-    family = [*pids(tmp_path), int(child.read_text())]
-    assert all(map(is_alive, family))
-    thread.join(PATIENCE)
-    assert [(record["status"], record["reason"]) for record in records] == [
-        ("failed", "timed out after 15 s")
-    ]
+
+
+@pytest.mark.parametrize(
+    ("limits", "reason"),
+    [({"timeout": 900}, "timed out after 900 s"), ({"stall": 900}, "wrote nothing for 900 s")],
+)
+def test_a_hanging_script_and_its_children_are_ended(
+    suite, tmp_path, monkeypatch, limits, reason
+):
+    job, family = one_job(suite("hang"), tmp_path), []
+    child = job.directory / "child.txt"
+
+    def it_hangs() -> bool:
+        if not family and child.exists() and child.read_text().endswith("\n"):
+            family.extend([*pids(tmp_path), int(child.read_text())])
+            assert all(map(is_alive, family))
+        return bool(family)
+
+    late_once(monkeypatch, it_hangs)
+    record = run_one(job, retries=0, **limits)
+    assert (record["status"], record["reason"]) == ("failed", reason)
     wait_until(lambda: not any(map(is_alive, family)))
 
 
+def test_a_script_that_writes_now_and_then_has_not_stalled(suite, tmp_path, monkeypatch):
+    job, looks = one_job(suite("wait"), tmp_path), []
+
+    def look(job) -> int:
+        looks.append(0)
+        if len(looks) == 4:
+            (tmp_path / "go").touch()
+        return len(looks)
+
+    monkeypatch.setattr(pool, "last_sign", look)
+    late_once(monkeypatch, (job.run_dir / "checkpoint.pt").exists)
+    assert run_one(job, stall=900)["status"] == "done"
+    assert history(job) == ["start"]
+
+
+def test_the_last_sign_of_a_script_is_in_its_log_or_run_directory(suite, tmp_path):
+    job = one_job(suite(), tmp_path)
+    job.run_dir.mkdir(parents=True)
+    for path in (job.directory / "log.txt", job.run_dir / "events", job.directory / "log.txt"):
+        before = pool.last_sign(job) if path.exists() or path.name == "events" else 0
+        path.touch()
+        os.utime(path, ns=(before + 5, before + 5))
+        assert pool.last_sign(job) == before + 5
+
+
 def test_a_script_that_hangs_after_its_summary_is_done(suite, tmp_path, monkeypatch):
-    monkeypatch.setattr(pool, "GRACE", 0.2)
-    record = run_one(one_job(suite("hang-at-the-end"), tmp_path), retries=0, timeout=15.0)
+    job = one_job(suite("hang-at-the-end"), tmp_path)
+    late_once(monkeypatch, lambda: pool.has_summary(job))
+    record = run_one(job, retries=0, timeout=900)
     assert (record["status"], record["attempts"]) == ("done", 1)
+
+
+def test_a_summary_that_is_not_finite_is_made_again(suite, tmp_path):
+    job = one_job(suite("flaky"), tmp_path)
+    assert run_one(job)["status"] == "done"
+    summary = job.run_dir / "summary.json"
+    summary.write_text(summary.read_text().replace('"eval_return_mean": 1.0', '"x": Infinity'))
+    assert run_one(job)["status"] == "done"
+    assert history(job) == ["start", "resume", "resume"]
+
+
+def test_the_record_counts_over_invocations(suite, tmp_path):
+    job = one_job(suite("flaky"), tmp_path)
+    assert run_one(job, retries=0)["status"] == "failed"
+    assert run_one(job, retries=0)["status"] == "done"
+    record = json.loads((job.directory / "job.json").read_text())
+    assert (record["attempts"], record["resumes"]) == (2, 1)
+    assert record["cpu"] == pool.cpu_model() != ""
+    assert record["seconds"] >= 0
 
 
 def test_a_job_that_cannot_be_claimed_does_not_end_the_grid(suite, tmp_path):
     jobs = make_jobs(load_suite(str(suite())), tmp_path, seeds=[1])
     jobs[0].directory.write_text("a file in its place")
     records = {}
-    pool.run_local(jobs, lambda job, record: records.update({job.name: record}), workers=1)
+    pool.run_local(jobs, lambda job, record, _: records.update({job.name: record}), workers=1)
     assert records[jobs[0].name] == {
         "status": "failed",
         "reason": "the benchmark could not begin: File exists",
@@ -612,7 +736,7 @@ def test_full_disk_fails_the_run_and_not_the_benchmark(suite, tmp_path, monkeypa
 
     monkeypatch.setattr(pool, "write_atomically", full)
     records = {}
-    pool.run_local(jobs, lambda job, record: records.update({job.name: record}), workers=2)
+    pool.run_local(jobs, lambda job, record, _: records.update({job.name: record}), workers=2)
     assert [record["status"] for _, record in sorted(records.items())] == [
         "done",
         "done",
@@ -629,8 +753,8 @@ def test_gpus_are_shared_out(suite, tmp_path):
     )
     grid = threading.Thread(
         target=pool.run_local,
-        args=(jobs, lambda job, record: None, 1),
-        kwargs={"gpus": ["0", "3"], "runs_per_gpu": 2},
+        args=(jobs, lambda *_: None, 4),
+        kwargs={"gpus": ["0", "3"]},
     )
     grid.start()
     wait_until(lambda: len(list(tmp_path.glob("*/run/checkpoint.pt"))) == 4)
@@ -649,32 +773,27 @@ def test_gpus_are_shared_out(suite, tmp_path):
 # ==============================================================================================
 # The whole program
 # ==============================================================================================
-def test_failures_are_listed_with_their_log_and_status_1(suite, tmp_path):
-    result = benchmark(
-        "run", suite("crash"), "--dir", tmp_path / "runs", "--seeds", "1", "--retries", "0"
-    )
-    assert result.returncode == 1
-    assert "0 runs done, 0 had been done before, 2 failed" in result.stdout
-    assert result.stdout.count("Traceback: it crashed at once") == 2
+def test_failures_are_listed_with_their_log_and_status_1(suite, tmp_path, capsys):
+    words = ["run", str(suite("crash")), "--dir", str(tmp_path / "runs"), "--seeds", "1"]
+    assert program.main([*words, "--retries", "0"]) == 1
+    output = capsys.readouterr().out
+    assert "0 runs done, 0 had been done before, 2 failed" in output
+    assert output.count("Traceback: it crashed at once") == 2
 
 
-def test_the_bar_reckons_the_time_left_without_the_runs_that_were_there(
-    suite, tmp_path, monkeypatch
-):
-    bars = []
+def test_the_time_left_is_shared_by_the_workers(suite, tmp_path, monkeypatch, capsys):
+    def run_local(jobs, on_done, workers, gpus, **limits):
+        assert (workers, limits["stall"]) == (4, 3600)
+        on_done(jobs[0], {"status": "finished"}, workers)
+        for job, spent in zip(jobs[1:], (10.0, 30.0, 30.0), strict=False):
+            on_done(job, {"status": "done", "seconds": spent}, workers)
 
-    class Bar(tqdm):
-        def __init__(self, *words, **options):
-            super().__init__(*words, **options | {"disable": False, "file": io.StringIO()})
-            bars.append(self)
-
-    monkeypatch.setattr(program, "tqdm", Bar)
-    run_one(one_job(suite(), tmp_path / "runs"))
-    assert (
-        program.run(program.parse_args(["run", str(suite()), "--dir", str(tmp_path / "runs")]))
-        == 0
-    )
-    assert (bars[0].n, bars[0].total) == (3, 3)
+    monkeypatch.setattr(program, "run_local", run_local)
+    words = ["run", str(suite()), "--dir", str(tmp_path), "--workers", "4", "--seeds", "1-10"]
+    assert program.main(words) == 0
+    lines = capsys.readouterr().out.splitlines()
+    left = ["", "about 45 s left", "about 85 s left", "about 93 s left"]
+    assert [line.partition("; ")[2] for line in lines[:4]] == left  # 18 * 10 / 4 and so on
 
 
 def test_a_script_that_meets_a_full_disk(suite, tmp_path):
