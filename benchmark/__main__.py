@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from .grid import SUITES, BadInput, Job, load_suite, make_jobs, parse_gpus, parse_numbers, parse_shard, take_shard
-from .pool import check_flags, command, last_lines, run_local, save_grid, superseded
+from .pool import check_flags, command, differences, last_lines, run_local, save_grid
 
 RUNS = Path("runs/benchmark")  # where a suite's folder goes by default
 EXAMPLES = """examples:
@@ -44,8 +44,9 @@ def parse_args(words: list[str]) -> argparse.Namespace:
     run.add_argument("--algorithms", nargs="+", metavar="NAME", help="some of the suite's")
     run.add_argument("--seeds", help="in place of the suite's, such as 1-5 or 1,2,8")
     run.add_argument("--steps", type=positive, help="total timesteps of every run, in place of the suite's")
-    run.add_argument("--workers", type=positive, help=f"runs at a time; default {cpus}, the CPUs")
-    run.add_argument("--gpus", help="GPUs such as 0-3 or 0,2, in place of --workers; implies -- --device cuda")
+    place = run.add_mutually_exclusive_group()
+    place.add_argument("--workers", type=positive, help=f"runs at a time; default {cpus}, the CPUs")
+    place.add_argument("--gpus", help="GPUs such as 0-3 or 0,2, in place of --workers; implies -- --device cuda")
     run.add_argument("--runs-per-gpu", type=positive, help="runs at a time on each GPU; default 1")
     run.add_argument("--retries", type=whole, default=1, help="further attempts at a run that fails; default 1")
     run.add_argument("--timeout", type=whole, default=0, metavar="SECONDS", help="for one attempt; default 0, any")
@@ -91,15 +92,11 @@ def parse_args(words: list[str]) -> argparse.Namespace:
 def check_executor(args: argparse.Namespace) -> None:
     """Refuse flags that would have no effect."""
     if args.executor == "ray" and (args.gpus or args.workers):
-        raise BadInput(
-            "--workers and --gpus are for the local pool; Ray takes --runs-per-gpu and places the runs itself"
-        )
+        raise BadInput("--workers and --gpus are for the local pool; Ray takes --runs-per-gpu and places the runs")
     if args.executor == "local" and args.address:
         raise BadInput("--address is of a Ray cluster; add --executor ray")
     if args.executor == "local" and args.runs_per_gpu and not args.gpus:
         raise BadInput("--runs-per-gpu needs to know which GPUs: --gpus 0,1")
-    if args.gpus and args.workers:
-        raise BadInput("--gpus and --runs-per-gpu say how many runs go at a time; leave --workers out")
 
 
 def positive(text: str) -> int:
@@ -124,7 +121,7 @@ def run(args: argparse.Namespace) -> int:
         None if args.seeds is None else parse_numbers(args.seeds), args.steps, args.extra,
     )  # fmt: skip
     jobs = take_shard(grid, *parse_shard(args.shard))
-    others = [superseded(job) for job in jobs]
+    others = [differences(job) for job in jobs]
     if args.dry_run:
         for i, (job, other) in enumerate(zip(jobs, others, strict=True)):
             gpu = f"CUDA_VISIBLE_DEVICES={args.gpus[i % len(args.gpus)]} " if args.gpus else ""
@@ -167,8 +164,7 @@ def run(args: argparse.Namespace) -> int:
 
 def conclude(records: list[tuple[Job, dict]], directory: Path) -> int:
     """Say how the grid went, list what failed with the end of its log, and return the exit status."""
-    count = {status: sum(record["status"] == status for _, record in records) for status in
-             ("done", "finished", "locked", "failed")}  # fmt: skip
+    count = Counter(record["status"] for _, record in records)
     print(f"{directory}: {count['done']} runs done, {count['finished']} had been done before, {count['failed']} failed")
     if count["locked"]:
         print(f"{count['locked']} runs are left to the invocation that is at them")
@@ -217,11 +213,6 @@ def speed(args: argparse.Namespace) -> int:
     return measure(load_suite(args.suite), directory, args.seed, args.repeats, args.only)
 
 
-def interrupt(signum: int, frame: object) -> NoReturn:
-    """Every polite signal ends the program the way Ctrl-C does: children first."""
-    raise KeyboardInterrupt
-
-
 def main(words: list[str]) -> int:
     """Run the command of these words; return the exit status."""
     try:
@@ -241,5 +232,5 @@ def main(words: list[str]) -> int:
 if __name__ == "__main__":
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) != signal.SIG_IGN:  # nohup means it
-            signal.signal(number, interrupt)
+            signal.signal(number, signal.default_int_handler)  # each ends it as Ctrl-C does: children first
     sys.exit(main(sys.argv[1:]))

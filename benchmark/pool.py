@@ -26,7 +26,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager, suppress
 from dataclasses import replace
-from itertools import takewhile
+from itertools import count, takewhile
 from math import isfinite
 from pathlib import Path
 
@@ -95,7 +95,9 @@ def installed_version(module: str) -> str | None:
 
 
 def differences(job: Job) -> list[str]:
-    """What job.run_dir was made with that this job would not make it with: flags, script, versions."""
+    """What the results or the checkpoint there were made with that the job would not have: flags, script, versions."""
+    if not any((job.run_dir / name).exists() for name in ("summary.json", "checkpoint.pt")):
+        return []
     record, args = read_json(job.directory / "job.json"), read_json(job.run_dir / "args.json")
     now = job.flags | {"environment": job.env_id, "seed": job.seed, "--": shlex.join(job.extra)}
     try:
@@ -113,12 +115,6 @@ def differences(job: Job) -> list[str]:
         found.append("script")
     here = {name: installed_version(name) for name in versions}
     return found + [f"versions: {k} {here[k]} instead of {versions[k]}" for k in versions if here[k] != versions[k]]
-
-
-def superseded(job: Job) -> list[str]:
-    """How results or a checkpoint that are there differ from what the job would make; nothing where none would go."""
-    kept = (job.run_dir / "summary.json").exists() or (job.run_dir / "checkpoint.pt").exists()
-    return differences(job) if kept else []
 
 
 def check_flags(jobs: list[Job]) -> None:
@@ -140,11 +136,6 @@ def has_summary(job: Job) -> bool:
     return summary is not None and all(isfinite(x) for x in summary.values() if isinstance(x, float))
 
 
-def is_finished(job: Job) -> bool:
-    """Whether there is nothing left to do: a summary, and of this very job."""
-    return has_summary(job) and not differences(job)
-
-
 def renew_record(job: Job) -> None:
     """Give the record of a finished run the score_range and the threshold that the suite has now."""
     record = read_json(job.directory / "job.json")
@@ -155,10 +146,8 @@ def renew_record(job: Job) -> None:
 
 def set_aside(job: Job) -> None:
     """Move a run directory that cannot be gone on with out of the way; it is kept."""
-    k = 1
-    while (job.directory / f"superseded-{k}").exists():
-        k += 1
-    job.run_dir.rename(job.directory / f"superseded-{k}")
+    places = (job.directory / f"superseded-{k}" for k in count(1))
+    job.run_dir.rename(next(place for place in places if not place.exists()))
 
 
 @contextmanager
@@ -174,7 +163,7 @@ def claim(job: Job) -> Iterator[str]:
         except BlockingIOError:
             yield "locked"
             return
-        if is_finished(job):
+        if has_summary(job) and not differences(job):
             renew_record(job)
             yield "finished"
         else:
@@ -207,9 +196,9 @@ def run_job(
     """
     record, failures, begun = new_record(job) | {"cpu": cpu_model()}, 0, time.monotonic()
     try:
-        same = not differences(job)
-        if same:  # the counts go on
-            record |= {k: v for k, v in read_json(job.directory / "job.json").items() if k in ("attempts", "resumes")}
+        if same := not differences(job):  # the counts go on
+            was = read_json(job.directory / "job.json") or {}
+            record |= {name: was.get(name, 0) for name in ("attempts", "resumes")}
         resume = same and (job.run_dir / "checkpoint.pt").exists()
         while record["status"] == "running":
             if not resume and job.run_dir.exists():
@@ -322,19 +311,19 @@ def end(process: subprocess.Popen) -> None:
     process.wait()
 
 
-def ending(output: str, count: int) -> list[str]:
+def ending(output: str, number: int) -> list[str]:
     """The last lines of an output that are not empty; where it ends with a box, what the box says at its top."""
     lines = [line for line in output.splitlines() if line.strip()]
     if not lines or not lines[-1].startswith("╰"):
-        return lines[-count:]
+        return lines[-number:]
     box = [line.strip("│ ") for line in output.rpartition("╭")[2].splitlines()[1:]]
     return [" ".join(takewhile(lambda line: line.strip("─"), box))]
 
 
-def last_lines(job: Job, count: int = 5) -> list[str]:
+def last_lines(job: Job) -> list[str]:
     """The ending of the job's log."""
     try:
-        return ending((job.directory / "log.txt").read_text(encoding="utf-8", errors="replace"), count)
+        return ending((job.directory / "log.txt").read_text(encoding="utf-8", errors="replace"), 5)
     except OSError:
         return []
 
