@@ -48,7 +48,7 @@ def starts(job: Job) -> list[list[str]]:
 def test_a_lost_node_costs_no_run(tmp_path, cluster):
     waiting = make(tmp_path, "wait", seeds=(1, 2))
     doomed = cluster.add_node(num_cpus=1)
-    records, workers = {}, []
+    records = {}
 
     def lose_a_node() -> None:
         wait_until(
@@ -58,26 +58,25 @@ def test_a_lost_node_costs_no_run(tmp_path, cluster):
         wait_until(lambda: sum(is_alive(int(starts(job)[0][1])) for job in waiting) == 1)
         (tmp_path / "runs" / "go").touch()
 
-    def on_done(job, record, number) -> None:
-        records[job.seed] = record["status"]
-        workers.append(number)
-
     thread = threading.Thread(target=lose_a_node)
     thread.start()
-    run_ray(waiting, on_done, cluster.address, retries=0)
+    run_ray(
+        waiting,
+        lambda job, record, _: records.update({job.seed: record["status"]}),
+        cluster.address, retries=0,
+    )  # fmt: skip
     thread.join()
     assert records == {1: "done", 2: "done"}
     words = sorted([start[0] for start in starts(job)] for job in waiting)
     assert words == [["start"], ["start", "resume"]]  # the lost run went on from its checkpoint
     assert all(start[2] == "" for job in waiting for start in starts(job)), "no GPU"
-    assert workers[-1] == 1, "one node of one CPU is left"
     record = json.loads((waiting[0].directory / "job.json").read_text())
     assert record["attempts"] == len(starts(waiting[0]))
 
 
 def test_runs_share_the_gpus_of_a_cluster(tmp_path, cluster):
-    node = cluster.add_node(num_cpus=8, num_gpus=2)  # Ray believes what it is told
-    jobs, workers = make(tmp_path, "wait", seeds=(1, 2, 3, 4, 5)), []
+    node = cluster.add_node(num_cpus=5, num_gpus=2)  # Ray believes what it is told
+    jobs, workers = make(tmp_path, "wait", seeds=(1, 2, 3, 4)), []
 
     def go() -> None:
         wait_until(lambda: len(list(tmp_path.glob("runs/*/run/checkpoint.pt"))) == 4)
@@ -88,9 +87,8 @@ def test_runs_share_the_gpus_of_a_cluster(tmp_path, cluster):
     run_ray(jobs, lambda _, __, number: workers.append(number), cluster.address, runs_per_gpu=2)
     thread.join()
     cluster.remove_node(node)
-    gpus = sorted(starts(job)[0][2] for job in jobs)
-    assert gpus in (["0", "0", "0", "1", "1"], ["0", "0", "1", "1", "1"])
-    assert workers == [4] * 5
+    assert sorted(starts(job)[0][2] for job in jobs) == ["0", "0", "1", "1"]
+    assert workers == [4] * 4
 
 
 def test_interrupted_it_ends_the_scripts_before_it_frees_the_locks(tmp_path, cluster):
