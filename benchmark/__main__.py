@@ -5,16 +5,19 @@ import os
 import shlex
 import signal
 import sys
-import time
+from collections import Counter
 from pathlib import Path
 from typing import NoReturn
 
-from tqdm import tqdm
-
-from .grid import SUITES, BadInput, Job, load_suite, make_jobs, parse_seeds, parse_shard
-from .pool import command, last_lines, run_local
+from .grid import SUITES, BadInput, Job, load_suite, make_jobs, parse_gpus, parse_numbers, parse_shard, take_shard
+from .pool import check_flags, command, differences, last_lines, run_local, save_grid
 
 RUNS = Path("runs/benchmark")  # where a suite's folder goes by default
+EXAMPLES = """examples:
+  %(prog)s smoke                                      every script, in a few minutes
+  %(prog)s classic --algorithms ppo a2c --seeds 1-5
+  %(prog)s classic --gpus 0-3 -- --eval-episodes 100  what follows -- goes to every script
+"""
 
 
 class Parser(argparse.ArgumentParser):
@@ -31,22 +34,29 @@ def parse_args(words: list[str]) -> argparse.Namespace:
     parser = Parser(prog="python -m benchmark", description="Run the scripts over environments and seeds, and report.")
     commands = parser.add_subparsers(dest="command", required=True)
 
-    run = commands.add_parser("run", help="run a suite; what is already done is not done again")
+    run = commands.add_parser(
+        "run", help="run a suite; what is already done is not done again", epilog=EXAMPLES,
+        usage="%(prog)s SUITE [options] [-- flags for every script]", formatter_class=argparse.RawTextHelpFormatter,
+    )  # fmt: skip
     run.add_argument("suite", help=f"{', '.join(sorted(p.stem for p in SUITES.glob('*.toml')))}, or a .toml file")
     run.add_argument("--dir", type=Path, help=f"folder for the runs; default {RUNS}/<suite>")
     run.add_argument("--environments", nargs="+", metavar="ENV", help="in place of the suite's")
     run.add_argument("--algorithms", nargs="+", metavar="NAME", help="some of the suite's")
     run.add_argument("--seeds", help="in place of the suite's, such as 1-5 or 1,2,8")
     run.add_argument("--steps", type=positive, help="total timesteps of every run, in place of the suite's")
-    run.add_argument("--workers", type=positive, help=f"runs at a time; default {cpus}, the CPUs")
-    run.add_argument("--gpus", help="spread the runs over these GPUs, such as 0,1, in place of --workers")
+    place = run.add_mutually_exclusive_group()
+    place.add_argument("--workers", type=positive, help=f"runs at a time; default {cpus}, the CPUs")
+    place.add_argument("--gpus", help="GPUs such as 0-3 or 0,2, in place of --workers; implies -- --device cuda")
     run.add_argument("--runs-per-gpu", type=positive, help="runs at a time on each GPU; default 1")
     run.add_argument("--retries", type=whole, default=1, help="further attempts at a run that fails; default 1")
-    run.add_argument("--timeout", type=seconds, help="seconds after which an attempt has failed; default none")
+    run.add_argument("--timeout", type=whole, default=0, metavar="SECONDS", help="for one attempt; default 0, any")
+    run.add_argument("--stall", type=whole, default=3600, metavar="SECONDS",
+                     help="without a change in log or run directory; default 3600; 0, any")  # fmt: skip
     run.add_argument("--shard", default="1/1", metavar="k/N", help="only the k-th of N parts of the grid")
     run.add_argument("--executor", choices=("local", "ray"), default="local", help="this machine, or a Ray cluster")
-    run.add_argument("--address", help="the Ray cluster's; default: one of this machine alone")
-    run.add_argument("--dry-run", action="store_true", help="print the commands and run nothing")
+    run.add_argument("--address", help="the Ray cluster's, or auto; default: local, one of this machine alone")
+    run.add_argument("--replace", action="store_true", help="set runs with other flags, script or versions aside")
+    run.add_argument("--dry-run", action="store_true", help="print the commands, what they supersede, and run nothing")
 
     report = commands.add_parser("report", help="turn runs into tables and plots")
     report.add_argument("dir", type=Path, nargs="?", help=f"folder with the runs; default: the newest in {RUNS}")
@@ -75,22 +85,21 @@ def parse_args(words: list[str]) -> argparse.Namespace:
     args.extra = tuple(extra)
     if args.command == "run":
         check_executor(args)
-        args.workers = args.workers or cpus
+        args.gpus = parse_gpus(args.gpus, os.environ.get("CUDA_VISIBLE_DEVICES")) if args.gpus is not None else []
+        args.workers = len(args.gpus) * (args.runs_per_gpu or 1) or args.workers or cpus
+        if (args.gpus or args.runs_per_gpu) and not any(word.startswith("--device") for word in extra):
+            args.extra += ("--device", "cuda")
     return args
 
 
 def check_executor(args: argparse.Namespace) -> None:
     """Refuse flags that would have no effect."""
     if args.executor == "ray" and (args.gpus or args.workers):
-        raise BadInput(
-            "--workers and --gpus are for the local pool; Ray takes --runs-per-gpu and places the runs itself"
-        )
+        raise BadInput("--workers and --gpus are for the local pool; Ray takes --runs-per-gpu and places the runs")
     if args.executor == "local" and args.address:
         raise BadInput("--address is of a Ray cluster; add --executor ray")
     if args.executor == "local" and args.runs_per_gpu and not args.gpus:
         raise BadInput("--runs-per-gpu needs to know which GPUs: --gpus 0,1")
-    if args.gpus and args.workers:
-        raise BadInput("--gpus and --runs-per-gpu say how many runs go at a time; leave --workers out")
 
 
 def positive(text: str) -> int:
@@ -107,66 +116,58 @@ def whole(text: str) -> int:
     return int(text)
 
 
-def seconds(text: str) -> float:
-    """A positive, finite number."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text} is not a positive number of seconds")
-    return value
-
-
 def run(args: argparse.Namespace) -> int:
     """Run a grid; return the exit status."""
     directory = args.dir or RUNS / Path(args.suite).stem
-    jobs = make_jobs(
+    grid = make_jobs(
         load_suite(args.suite), directory.resolve(), args.environments, args.algorithms,
-        None if args.seeds is None else parse_seeds(args.seeds), args.steps, args.extra, parse_shard(args.shard),
+        None if args.seeds is None else parse_numbers(args.seeds), args.steps, args.extra,
     )  # fmt: skip
+    jobs = take_shard(grid, *parse_shard(args.shard))
+    others = [differences(job) for job in jobs]
     if args.dry_run:
-        for job in jobs:
-            print(shlex.join(command(job)))
+        for i, (job, other) in enumerate(zip(jobs, others, strict=True)):
+            gpu = f"CUDA_VISIBLE_DEVICES={args.gpus[i % len(args.gpus)]} " if args.gpus else ""
+            print(gpu + shlex.join(command(job)) + (f"  # supersedes a run: {'; '.join(other)}" if other else ""))
         return 0
+    if any(others) and not args.replace:
+        counts = Counter(what for other in others for what in other).most_common()
+        raise BadInput(
+            f"{sum(map(bool, others))} of {len(jobs)} runs in {directory} were made otherwise "
+            f"({'; '.join(f'{what}: {n} runs' for what, n in counts)}); "
+            "name another --dir, or set them aside and run anew with --replace"
+        )
+    if any(others):
+        check_flags(jobs)
     try:
         directory.mkdir(parents=True, exist_ok=True)
         os.utime(directory)  # the report's default is the folder that was last run
+        save_grid(directory, grid)
     except OSError as error:
         raise BadInput(f"cannot use {directory}: {error.strerror}") from None
 
     records: list[tuple[Job, dict]] = []
-    start = time.monotonic()
-    bar = tqdm(total=len(jobs), unit=" runs", disable=not sys.stderr.isatty(), smoothing=0)
 
-    def on_done(job: Job, record: dict) -> None:
+    def on_done(job: Job, record: dict, workers: int) -> None:
         records.append((job, record))
-        if record["status"] in ("finished", "locked"):
-            bar.total -= 1  # the time left is reckoned from the runs that run
-            bar.refresh()
-        else:
-            bar.update()
-        ran = sum(other["status"] not in ("finished", "locked") for _, other in records)
-        left = (time.monotonic() - start) / max(ran, 1) * (len(jobs) - len(records))
+        ran = [other["seconds"] for _, other in records if "seconds" in other]
+        left = sum(ran) / max(len(ran), 1) * (len(jobs) - len(records)) / workers
         line = f"{len(records)}/{len(jobs)} {job.name}: {record['status']} {record.get('reason', '')}".rstrip()
-        bar.write(line if bar.disable is False or not ran else f"{line}; about {left:.0f} s left", file=sys.stdout)
-        sys.stdout.flush()
+        print(f"{line}; about {left:.0f} s left" if ran else line, flush=True)
 
+    limits = {"retries": args.retries, "timeout": args.timeout, "stall": args.stall}
     if args.executor == "ray":
         from .ray_pool import run_ray
 
-        run_ray(jobs, on_done, args.address, args.runs_per_gpu, args.retries, args.timeout)
+        run_ray(jobs, on_done, args.address or "local", args.runs_per_gpu, **limits)
     else:
-        gpus = [gpu for gpu in (args.gpus or "").split(",") if gpu]
-        run_local(jobs, on_done, args.workers, gpus, args.runs_per_gpu or 1, args.retries, args.timeout)
-    bar.close()
+        run_local(jobs, on_done, args.workers, args.gpus, **limits)
     return conclude(records, directory)
 
 
 def conclude(records: list[tuple[Job, dict]], directory: Path) -> int:
     """Say how the grid went, list what failed with the end of its log, and return the exit status."""
-    count = {status: sum(record["status"] == status for _, record in records) for status in
-             ("done", "finished", "locked", "failed")}  # fmt: skip
+    count = Counter(record["status"] for _, record in records)
     print(f"{directory}: {count['done']} runs done, {count['finished']} had been done before, {count['failed']} failed")
     if count["locked"]:
         print(f"{count['locked']} runs are left to the invocation that is at them")
@@ -215,23 +216,24 @@ def speed(args: argparse.Namespace) -> int:
     return measure(load_suite(args.suite), directory, args.seed, args.repeats, args.only)
 
 
-def interrupt(signum: int, frame: object) -> NoReturn:
-    """Every polite signal ends the program the way Ctrl-C does: children first."""
-    raise KeyboardInterrupt
+def main(words: list[str]) -> int:
+    """Run the command of these words; return the exit status."""
+    try:
+        args = parse_args(words)
+        return {"run": run, "report": report, "check": check, "speed": speed}[args.command](args)
+    except BadInput as error:
+        print("error:", " ".join(str(error).split()), file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("\nstopped; the same command goes on from here", file=sys.stderr)
+        return 130
+    except OSError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
 
 
 if __name__ == "__main__":
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) != signal.SIG_IGN:  # nohup means it
-            signal.signal(number, interrupt)
-    try:
-        arguments = parse_args(sys.argv[1:])
-        sys.exit({"run": run, "report": report, "check": check, "speed": speed}[arguments.command](arguments))
-    except BadInput as error:
-        print("error:", " ".join(str(error).split()), file=sys.stderr)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        print("\nstopped; the same command goes on from here", file=sys.stderr)
-        sys.exit(130)
-    except OSError as error:
-        sys.exit(f"error: {error}")
+            signal.signal(number, signal.default_int_handler)  # each ends it as Ctrl-C does: children first
+    sys.exit(main(sys.argv[1:]))

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
+from zlib import crc32
 
 import gymnasium as gym
 
@@ -69,15 +70,24 @@ def did_you_mean(name: str, known: list[str]) -> str:
     return f"there are {', '.join(sorted(known))}" if len(known) < 20 else "nothing is called anything like it"
 
 
-def parse_seeds(text: str) -> list[int]:
+def parse_numbers(text: str, flag: str = "--seeds") -> list[int]:
     """'1-5,8' -> [1, 2, 3, 4, 5, 8]."""
-    seeds = []
-    for part in filter(None, (part.strip() for part in text.split(","))):
-        first, dash, last = part.partition("-")
-        if not first.isdecimal() or (dash and not last.isdecimal()):
-            raise BadInput(f"--seeds {text}: {part!r} is neither a whole number nor a range like 1-5")
-        seeds += range(int(first), int(last or first) + 1)
-    return seeds
+    numbers = []
+    for part in text.split(","):
+        first, dash, last = part.strip().partition("-")
+        if not first.isdecimal() or (dash and (not last.isdecimal() or int(last) < int(first))):
+            raise BadInput(f"{flag} {text}: {part!r} is neither a whole number nor a range like 1-5")
+        numbers += range(int(first), int(last or first) + 1)
+    return list(dict.fromkeys(numbers))
+
+
+def parse_gpus(text: str, visible: str | None) -> list[str]:
+    """'0,2-3' -> ['0', '2', '3'], or the GPUs that stand there in `visible`, an inherited CUDA_VISIBLE_DEVICES."""
+    gpus = parse_numbers(text, "--gpus")
+    names = [str(i) for i in range(max(gpus) + 1)] if visible is None else list(filter(None, visible.split(",")))
+    if max(gpus) >= len(names):
+        raise BadInput(f"--gpus {text}: CUDA_VISIBLE_DEVICES={visible} leaves {len(names)}, counted from 0")
+    return [names[i] for i in gpus]
 
 
 def parse_shard(text: str) -> tuple[int, int]:
@@ -108,20 +118,24 @@ def load_suite(name: str) -> dict:
 def check_suite(suite: dict, path: Path) -> None:
     """Refuse keys that would be ignored and values that cannot work, naming the place."""
 
-    def need(condition: bool, message: str) -> None:
+    def need(condition: object, message: str) -> None:
         if not condition:
             raise BadInput(f"{path}: {message}")
 
     def check_keys(table: object, place: str, required: set[str], optional: set[str]) -> None:
         need(isinstance(table, dict), f"{place} must be a table")
-        for key in table.keys() - required - optional:
-            hint = did_you_mean(key, sorted(required | optional))
-            need(False, f"{place} has an unknown key {key}; {hint}")
+        for key in table:
+            check_name(key, required | optional, f"{place} has an unknown key {key}")
         for key in sorted(required - table.keys()):
             need(False, f"{place} lacks {key}")
 
-    def is_flag(value: object) -> bool:
-        return isinstance(value, (bool, int, float, str))
+    def check_flags(flags: object, place: str) -> None:
+        need(isinstance(flags, dict), f"{place} must be a table")
+        good = all(isinstance(value, (bool, int, float, str)) for value in flags.values())
+        need(good, f"{place} must be numbers, words or true/false")
+
+    def check_name(name: object, names: Iterable[str], message: str) -> None:
+        need(name in list(names), f"{message}; {did_you_mean(str(name), list(names))}")
 
     check_keys(suite, "the suite", {"seeds", "environments", "algorithms"}, {"tuned"})
     seeds = suite["seeds"]
@@ -136,9 +150,7 @@ def check_suite(suite: dict, path: Path) -> None:
         need(type(steps) is int and steps > 0, f"{place} total_timesteps must be a positive whole number, not {steps}")
         good = isinstance(ends, list) and len(ends) == 2 and all(type(end) in (int, float) for end in ends)
         need(good and ends[0] < ends[1], f"{place} score_range must be two rising numbers, not {ends}")
-        need(
-            "score_range" not in table or bool(table.get("score_source")), f"{place} gives score_range no score_source"
-        )
+        need("score_range" not in table or table.get("score_source"), f"{place} gives score_range no score_source")
         flag, threshold = table.get("flag", "env-id"), table.get("threshold", 0)
         need(flag in ENVIRONMENT_FLAGS, f"{place} flag must be {' or '.join(ENVIRONMENT_FLAGS)}, not {flag}")
         need(type(threshold) in (int, float), f"{place} threshold must be a number, not {threshold}")
@@ -147,24 +159,18 @@ def check_suite(suite: dict, path: Path) -> None:
         check_keys(table, place, {"script"}, {"only", "flags"})
         script, flags, only = table["script"], table.get("flags", {}), table.get("only", [])
         need(isinstance(script, str) and (ROOT / script).is_file(), f"{place} there is no script {script}")
-        need(isinstance(flags, dict), f"{place} flags must be a table")
-        need(all(map(is_flag, flags.values())), f"{place} flags must be numbers, words or true/false")
+        check_flags(flags, f"{place} flags")
         need(isinstance(only, list), f"{place} only must be a list of environments")
         for env_id in only:
-            need(
-                env_id in list(suite["environments"]),
-                f"{place} only names {env_id}, which is not among the environments",
-            )
+            check_name(env_id, suite["environments"], f"{place} only names {env_id}, which is not in the suite")
     for algorithm, tables in suite.get("tuned", {}).items():
-        hint = did_you_mean(algorithm, list(suite["algorithms"]))
-        need(algorithm in suite["algorithms"], f"[tuned.{algorithm}] is no algorithm of the suite; {hint}")
+        check_name(algorithm, suite["algorithms"], f"[tuned.{algorithm}] is no algorithm of the suite")
         need(isinstance(tables, dict), f"[tuned.{algorithm}] must be a table")
         for env_id, flags in tables.items():
             place = f"[tuned.{algorithm}.{env_id}]"
-            hint = did_you_mean(env_id, list(suite["environments"]))
-            need(env_id in suite["environments"], f"{place} is no environment of the suite; {hint}")
-            need(isinstance(flags, dict) and all(map(is_flag, flags.values())), f"{place} must hold flags")
-            need(bool(flags.get("source")), f"{place} must name the source of its values: source = '...'")
+            check_name(env_id, suite["environments"], f"{place} is no environment of the suite")
+            check_flags(flags, place)
+            need(flags.get("source"), f"{place} must name the source of its values: source = '...'")
 
 
 def check_environment(env_id: str, flag: str, tasks: list[str]) -> None:
@@ -191,12 +197,10 @@ def make_jobs(
     seeds: list[int] | None = None,
     total_timesteps: int | None = None,
     extra: tuple[str, ...] = (),
-    shard: tuple[int, int] = (1, 1),
 ) -> list[Job]:
     """The grid of a suite, with what the command line gave in place of the suite's own values.
 
-    Seeds are the outermost loop, so that a grid cut short has few seeds of everything rather than all of a few. Shard
-    (k, n) is every n-th job from the k-th: the shards are disjoint and together the whole.
+    Seeds are the outermost loop, so that a grid cut short has few seeds of everything rather than all of a few.
     """
     for algorithm in algorithms or []:
         if algorithm not in suite["algorithms"]:
@@ -213,7 +217,7 @@ def make_jobs(
         raise BadInput("there are no seeds, so nothing would run; name some with --seeds 1-5")
 
     jobs = []
-    for seed in dict.fromkeys(seeds):
+    for seed in seeds:
         for env_id in dict.fromkeys(environments):
             environment = suite["environments"].get(env_id, {})
             steps = total_timesteps or environment.get("total_timesteps")
@@ -239,5 +243,14 @@ def make_jobs(
                 ))  # fmt: skip
     if not jobs:
         raise BadInput("no algorithm of these takes any of these environments, so nothing would run")
-    k, n = shard
-    return jobs[k - 1 :: n]
+    return jobs
+
+
+def take_shard(jobs: list[Job], k: int, n: int) -> list[Job]:
+    """The k-th of n parts: the seeds of each algorithm on each environment go to the parts in turn.
+
+    These cells stand in the order of a checksum, so that with few seeds, too, no part gets all of one algorithm.
+    """
+    cells = [crc32(f"{job.algorithm} {job.env_id}".encode()) for job in jobs]
+    mine = sorted(range(len(jobs)), key=cells.__getitem__)[k - 1 :: n]
+    return [jobs[i] for i in sorted(mine)]

@@ -19,14 +19,18 @@ import shlex
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager, suppress
+from dataclasses import replace
+from itertools import count, takewhile
+from math import isfinite
 from pathlib import Path
 
-from .grid import Job
+from .grid import BadInput, Job
 
 GRACE = 5.0  # seconds that a script has to end by itself once interrupted
 
@@ -63,6 +67,23 @@ def write_atomically(path: Path, data: bytes) -> None:
     temporary.replace(path)
 
 
+def save_grid(directory: Path, jobs: list[Job]) -> None:
+    """Add the jobs to grid.json: what all invocations asked for, so that a report can name what never began."""
+    with (directory / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        grid = read_json(directory / "grid.json") or {}
+        grid |= {job.name: {"algorithm": job.algorithm, "env_id": job.env_id, "seed": job.seed} for job in jobs}
+        write_atomically(directory / "grid.json", json.dumps(grid, indent=2).encode())
+
+
+def cpu_model() -> str:
+    """The processor's name."""
+    path = Path("/proc/cpuinfo")
+    lines = path.read_text().splitlines() if path.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
+
+
 def installed_version(module: str) -> str | None:
     """The version of `module` as it is installed here, without a local suffix such as +cpu; None if it is not."""
     if module == "python":
@@ -73,22 +94,46 @@ def installed_version(module: str) -> str | None:
         return None
 
 
-def is_same_run(job: Job) -> bool:
-    """Whether job.run_dir was made by this very job: the same script to the byte, flags and versions."""
+def differences(job: Job) -> list[str]:
+    """What the results or the checkpoint there were made with that the job would not have: flags, script, versions."""
+    if not any((job.run_dir / name).exists() for name in ("summary.json", "checkpoint.pt")):
+        return []
     record, args = read_json(job.directory / "job.json"), read_json(job.run_dir / "args.json")
-    if record is None or args is None or not isinstance(args.get("versions"), dict):
-        return False
-    return (
-        (record.get("env_id"), record.get("seed")) == (job.env_id, job.seed)
-        and (record.get("flags"), record.get("extra")) == (job.flags, list(job.extra))
-        and args.get("script_sha256") == hashlib.sha256(job.script.read_bytes()).hexdigest()
-        and all(str(version).split("+")[0] == installed_version(name) for name, version in args["versions"].items())
-    )
+    now = job.flags | {"environment": job.env_id, "seed": job.seed, "--": shlex.join(job.extra)}
+    try:
+        then = {"environment": record["env_id"], "seed": record["seed"], "--": shlex.join(record["extra"])}
+        then, script = record["flags"] | then, args["script_sha256"]
+        versions = {name: str(version).split("+")[0] for name, version in args["versions"].items()}
+    except (AttributeError, KeyError, TypeError):
+        return ["job.json or args.json is missing or damaged"]
+    found = [
+        f"flags: {name} {now.get(name)!r} instead of {then.get(name)!r}"
+        for name in now | then
+        if now.get(name) != then.get(name)
+    ]
+    if script != hashlib.sha256(job.script.read_bytes()).hexdigest():
+        found.append("script")
+    here = {name: installed_version(name) for name in versions}
+    return found + [f"versions: {k} {here[k]} instead of {versions[k]}" for k in versions if here[k] != versions[k]]
 
 
-def is_finished(job: Job) -> bool:
-    """Whether there is nothing left to do: a summary, and of this very job."""
-    return read_json(job.run_dir / "summary.json") is not None and is_same_run(job)
+def check_flags(jobs: list[Job]) -> None:
+    """Start every script once with each set of flags, where it costs no training: with a run directory that exists,
+    which a script refuses by its name once it has accepted all else."""
+    with tempfile.TemporaryDirectory() as name:
+        (Path(name) / "run").mkdir()
+        for job in {(job.script, *job.words()[4:]): job for job in jobs}.values():
+            words = [*command(replace(job, directory=Path(name))), "--device", "cpu"]  # another may be on other nodes
+            result = subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+            if result.returncode != 2 or name not in result.stderr:
+                why = "".join(ending(result.stderr, 1)).removeprefix("error: ") or f"exit status {result.returncode}"
+                raise BadInput(f"{why} ({job.algorithm} on {job.env_id}; nothing was moved or run)")
+
+
+def has_summary(job: Job) -> bool:
+    """Whether the script came to its end: it writes the summary last. One with numbers that are not finite is none."""
+    summary = read_json(job.run_dir / "summary.json")
+    return summary is not None and all(isfinite(x) for x in summary.values() if isinstance(x, float))
 
 
 def renew_record(job: Job) -> None:
@@ -101,10 +146,8 @@ def renew_record(job: Job) -> None:
 
 def set_aside(job: Job) -> None:
     """Move a run directory that cannot be gone on with out of the way; it is kept."""
-    k = 1
-    while (job.directory / f"superseded-{k}").exists():
-        k += 1
-    job.run_dir.rename(job.directory / f"superseded-{k}")
+    places = (job.directory / f"superseded-{k}" for k in count(1))
+    job.run_dir.rename(next(place for place in places if not place.exists()))
 
 
 @contextmanager
@@ -120,7 +163,7 @@ def claim(job: Job) -> Iterator[str]:
         except BlockingIOError:
             yield "locked"
             return
-        if is_finished(job):
+        if has_summary(job) and not differences(job):
             renew_record(job)
             yield "finished"
         else:
@@ -141,24 +184,30 @@ def run_job(
     job: Job,
     retries: int = 1,
     timeout: float | None = None,
+    stall: float | None = None,
     variables: dict[str, str] | None = None,
     stop: threading.Event | None = None,
 ) -> dict:
     """Run the job's script until it succeeds, has failed 1 + `retries` times, or `stop` is set; return its record.
 
     A half-finished run is resumed from its checkpoint. Exit status 2 says that the input is bad, so the same command is
-    not tried again; where it answers --resume, the checkpoint is no good and the run starts anew. `timeout` is in
-    seconds and per attempt; `variables` join the environment. The caller holds the job's lock.
+    not tried again; where it answers --resume, the checkpoint is no good and the run starts anew. An attempt may take
+    `timeout` seconds, and write nothing for `stall`; `variables` join the environment. The caller holds the job's lock.
     """
-    record, failures = new_record(job), 0
+    record, failures, begun = new_record(job) | {"cpu": cpu_model()}, 0, time.monotonic()
     try:
-        resume = is_same_run(job) and (job.run_dir / "checkpoint.pt").exists()
+        if same := not differences(job):  # the counts go on
+            was = read_json(job.directory / "job.json") or {}
+            record |= {name: was.get(name, 0) for name in ("attempts", "resumes")}
+        resume = same and (job.run_dir / "checkpoint.pt").exists()
         while record["status"] == "running":
             if not resume and job.run_dir.exists():
                 set_aside(job)
             record["attempts"] += 1
+            record["resumes"] += resume
             save_record(job, record)
-            status, reason = attempt(job, command(job, resume), timeout, variables or {}, stop)
+            status, reason = attempt(job, command(job, resume), timeout, variables or {}, stop, stall)
+            record["seconds"] = round(time.monotonic() - begun, 1)  # of this invocation
             refused = reason == "exit status 2"
             if status != "failed":
                 record |= {"status": status, "reason": reason}
@@ -180,7 +229,7 @@ def new_record(job: Job) -> dict:
     return {
         "algorithm": job.algorithm, "script": job.script.name, "env_id": job.env_id, "seed": job.seed,
         "flags": job.flags, "extra": list(job.extra), "score_range": job.score_range, "threshold": job.threshold,
-        "status": "running", "reason": "", "attempts": 0,
+        "status": "running", "reason": "", "attempts": 0, "resumes": 0,
     }  # fmt: skip
 
 
@@ -189,8 +238,22 @@ def save_record(job: Job, record: dict) -> None:
     write_atomically(job.directory / "job.json", json.dumps(record, indent=2).encode())
 
 
+def last_sign(job: Job) -> int:
+    """When the script last wrote to its log or its run directory, as their file system counts."""
+    times = []
+    for path in (job.directory / "log.txt", *job.run_dir.glob("*")):
+        with suppress(FileNotFoundError):  # a temporary file may go at any time
+            times.append(path.stat().st_mtime_ns)
+    return max(times)
+
+
 def attempt(
-    job: Job, words: list[str], timeout: float | None, variables: dict[str, str], stop: threading.Event | None
+    job: Job,
+    words: list[str],
+    timeout: float | None,
+    variables: dict[str, str],
+    stop: threading.Event | None,
+    stall: float | None = None,
 ) -> tuple[str, str]:
     """Run one command to its end. Returns ("done", ""), ("failed", why) or ("interrupted", "")."""
     if stop is not None and stop.is_set():
@@ -198,7 +261,7 @@ def attempt(
     launched = words
     if sys.platform == "linux":
         launched = [sys.executable, "-c", LAUNCHER, str(os.getpid()), *words[1:]]
-    timed_out, threads = False, {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
+    reason, threads = "", {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
     with (job.directory / "log.txt").open("a", encoding="utf-8") as log:
         print("$", shlex.join(words), file=log, flush=True)
         process = subprocess.Popen(
@@ -210,26 +273,30 @@ def attempt(
             start_new_session=True,  # its own process group: all of it can be ended, and no terminal's Ctrl-C hits it
         )
         try:
-            begun = time.monotonic()
-            while process.poll() is None:
+            begun = looked = time.monotonic()
+            sign = last_sign(job)
+            while process.poll() is None and not reason:
+                now = time.monotonic()
                 if stop is not None and stop.is_set():
                     return "interrupted", ""
-                timed_out = timeout is not None and time.monotonic() - begun > timeout
-                if timed_out:
-                    break
+                if timeout and now - begun > timeout:
+                    reason = f"timed out after {timeout:g} s"
+                if stall and now - looked > stall:
+                    looked, before, sign = now, sign, last_sign(job)
+                    reason = reason or f"wrote nothing for {stall:g} s" * (sign == before)
                 with suppress(subprocess.TimeoutExpired):
                     process.wait(0.2)
         finally:
             end(process)
-    if read_json(job.run_dir / "summary.json") is not None:  # written last, so its presence means success
+    if has_summary(job):
         return "done", ""
-    if timed_out:
-        return "failed", f"timed out after {timeout:g} s"
+    if reason:
+        return "failed", reason
     if process.returncode < 0:
         return "failed", f"killed by {signal.Signals(-process.returncode).name}"
     if process.returncode > 0:
         return "failed", f"exit status {process.returncode}"
-    return "failed", "exit status 0, but no summary.json"
+    return "failed", "exit status 0, but no finite summary.json"
 
 
 def end(process: subprocess.Popen) -> None:
@@ -244,13 +311,21 @@ def end(process: subprocess.Popen) -> None:
     process.wait()
 
 
-def last_lines(job: Job, count: int = 5) -> list[str]:
-    """The last lines of the job's log that are not empty."""
+def ending(output: str, number: int) -> list[str]:
+    """The last lines of an output that are not empty; where it ends with a box, what the box says at its top."""
+    lines = [line for line in output.splitlines() if line.strip()]
+    if not lines or not lines[-1].startswith("╰"):
+        return lines[-number:]
+    box = [line.strip("│ ") for line in output.rpartition("╭")[2].splitlines()[1:]]
+    return [" ".join(takewhile(lambda line: line.strip("─"), box))]
+
+
+def last_lines(job: Job) -> list[str]:
+    """The ending of the job's log."""
     try:
-        text = (job.directory / "log.txt").read_text(encoding="utf-8", errors="replace")
+        return ending((job.directory / "log.txt").read_text(encoding="utf-8", errors="replace"), 5)
     except OSError:
         return []
-    return [line for line in text.splitlines() if line.strip()][-count:]
 
 
 # ======================================================================================================================
@@ -258,28 +333,27 @@ def last_lines(job: Job, count: int = 5) -> list[str]:
 # ======================================================================================================================
 def run_local(
     jobs: list[Job],
-    on_done: Callable[[Job, dict], None],
+    on_done: Callable[[Job, dict, int], None],
     workers: int,
-    gpus: list[str] | None = None,
-    runs_per_gpu: int = 1,
-    retries: int = 1,
-    timeout: float | None = None,
+    gpus: Sequence[str] = (),
+    **limits: float | None,
 ) -> None:
-    """Run the jobs, `workers` at a time, or `runs_per_gpu` on each of `gpus`; call on_done with each record.
+    """Run the jobs, `workers` at a time, spread over `gpus` if there are any, within run_job's `limits`; call on_done
+    with each record and `workers`.
 
     A record's status is done, failed, or else "finished" (there was nothing to do) or "locked" (another invocation is
     at it). An exception here, KeyboardInterrupt above all, ends the scripts that run before it goes on.
     """
     slots: queue.SimpleQueue[dict[str, str]] = queue.SimpleQueue()
-    for variables in [{"CUDA_VISIBLE_DEVICES": gpu} for gpu in gpus] * runs_per_gpu if gpus else [{}] * workers:
-        slots.put(variables)
+    for i in range(workers):
+        slots.put({"CUDA_VISIBLE_DEVICES": gpus[i % len(gpus)]} if gpus else {})
     stop = threading.Event()
 
     def work(job: Job) -> dict:
         variables = slots.get()
         try:
             with claim(job) as over:
-                return {"status": over} if over else run_job(job, retries, timeout, variables, stop)
+                return {"status": over} if over else run_job(job, **limits, variables=variables, stop=stop)
         except OSError as error:
             return {"status": "failed", "reason": f"the benchmark could not begin: {error.strerror}"}
         finally:
@@ -289,7 +363,7 @@ def run_local(
     try:
         futures = {threads.submit(work, job): job for job in jobs}
         for future in as_completed(futures):
-            on_done(futures[future], future.result())
+            on_done(futures[future], future.result(), workers)
     finally:
         stop.set()
         threads.shutdown(cancel_futures=True)

@@ -1,5 +1,6 @@
 """The same jobs on a Ray cluster, of one machine or many, which share a file system."""
 
+import math
 import os
 import socket
 from collections.abc import Callable
@@ -11,9 +12,9 @@ from .pool import GRACE, claim, new_record, run_job, save_record
 IN_FLIGHT = 256  # jobs handed to Ray at a time; each holds its lock, and so an open file
 
 
-def check_address(address: str | None) -> None:
+def check_address(address: str) -> None:
     """Refuse a host:port that nobody listens at; Ray itself would try for minutes."""
-    host, colon, port = (address or "").rpartition(":")
+    host, colon, port = address.rpartition(":")
     if colon and "/" not in address and port.isdecimal():
         try:
             socket.create_connection((host, int(port)), timeout=10).close()
@@ -23,14 +24,13 @@ def check_address(address: str | None) -> None:
 
 def run_ray(
     jobs: list[Job],
-    on_done: Callable[[Job, dict], None],
-    address: str | None = None,
+    on_done: Callable[[Job, dict, int], None],
+    address: str = "local",
     runs_per_gpu: int | None = None,
-    retries: int = 1,
-    timeout: float | None = None,
     node_losses: int = 3,
+    **limits: float | None,
 ) -> None:
-    """Run the jobs on the cluster at `address` (None: one of this machine alone), as run_local does on this machine.
+    """Run the jobs on the cluster at `address` (local: one of this machine alone), as run_local does on this machine.
 
     Each job asks Ray for one CPU and, with `runs_per_gpu`, for that fraction of a GPU; Ray places it. Where a node is
     lost, Ray starts its jobs on other ones, up to `node_losses` times each, and they go on from their checkpoints.
@@ -49,6 +49,12 @@ def run_ray(
     # Ray hides the GPUs from a task that asked for one it did not get, but not from a task that asked for none.
     variables = {} if gpus else {"CUDA_VISIBLE_DEVICES": ""}
     remote = ray.remote(num_cpus=1, num_gpus=gpus, max_retries=node_losses)(run_job)
+
+    def finish(job: Job, record: dict) -> None:
+        have = ray.cluster_resources()
+        workers = min(have.get("CPU", 1), have.get("GPU", 1) / gpus if gpus else math.inf)
+        on_done(job, record, max(int(workers), 1))
+
     waiting, running = list(reversed(jobs)), {}  # running: future -> job, and its lock: held here rather than on a node
     try:
         if gpus and not ray.cluster_resources().get("GPU"):
@@ -59,13 +65,13 @@ def run_ray(
                 try:
                     over = lock.enter_context(claim(job))
                 except OSError as error:
-                    on_done(job, {"status": "failed", "reason": f"the benchmark could not begin: {error.strerror}"})
+                    finish(job, {"status": "failed", "reason": f"the benchmark could not begin: {error.strerror}"})
                     continue
                 if over:
                     lock.close()
-                    on_done(job, {"status": over})
+                    finish(job, {"status": over})
                 else:
-                    running[remote.remote(job, retries, timeout, variables)] = job, lock
+                    running[remote.remote(job, **limits, variables=variables)] = job, lock
             if not running:
                 continue
             (future, *_), _ = ray.wait(list(running), num_returns=1)
@@ -80,7 +86,7 @@ def run_ray(
                         print(error, file=log)  # names machines, so it is nothing for the record and the report
             del running[future]
             lock.close()
-            on_done(job, record)
+            finish(job, record)
     finally:
         for future in running:
             ray.cancel(future)  # a KeyboardInterrupt in run_job, which then ends its script

@@ -12,7 +12,6 @@ import hashlib
 import io
 import math
 import os
-import platform
 import shlex
 import sys
 from collections.abc import Iterator
@@ -22,7 +21,7 @@ from functools import cache
 from pathlib import Path
 
 from .grid import ROOT, BadInput, Job, did_you_mean, make_jobs
-from .pool import attempt, command, installed_version, last_lines, read_json, set_aside
+from .pool import attempt, command, cpu_model, installed_version, last_lines, read_json, set_aside
 from .report import reached, threshold, write_csv
 from .runs import read_run
 from .speed_report import BARE, BEST, PEER, SHARE, to_number, write_report
@@ -82,12 +81,10 @@ class Measurement:
 @cache
 def system() -> str:
     """The processor and the versions that a timing depends on."""
-    cpuinfo = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
-    names = [line.partition(":")[2].strip() for line in cpuinfo if line.startswith("model name")]
     cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     packages = ("python", "torch", "gymnasium", "numpy", "mujoco", "stable_baselines3", "sb3_contrib")
     versions = [f"{name} {installed_version(name)}" for name in packages if installed_version(name)]
-    return f"{names[0] if names else platform.machine()}, {cpus} CPUs; {', '.join(versions)}"
+    return f"{cpu_model()}, {cpus} CPUs; {', '.join(versions)}"
 
 
 # ======================================================================================================================

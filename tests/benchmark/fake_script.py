@@ -24,11 +24,16 @@ def main() -> None:
     parser.add_argument("--seed", type=int)
     parser.add_argument("--total-timesteps", type=int)
     parser.add_argument("--torch-threads", type=int)
+    parser.add_argument("--eval-episodes", type=int)
+    parser.add_argument("--device")
     parser.add_argument("--behaviour", default="ok")
     parser.add_argument("--run-dir", type=Path)
     parser.add_argument("--resume", type=Path)
     args = parser.parse_args()
     run_dir = args.resume or args.run_dir
+    if args.run_dir and args.run_dir.exists():
+        print(f"error: {run_dir} exists", file=sys.stderr)
+        sys.exit(2)
     history = run_dir.parent / "history.txt"
     starts = len(history.read_text().splitlines()) if history.exists() else 0
     with history.open("a") as file:
@@ -47,8 +52,7 @@ def main() -> None:
     if behaviour == "refuse":
         print("error: --behaviour refuse cannot work", file=sys.stderr)
         sys.exit(2)
-    if not (run_dir / "checkpoint.pt").exists():
-        run_dir.mkdir(parents=True)
+    run_dir.mkdir(parents=True, exist_ok=True)
     flags = vars(args) | {"run_dir": str(run_dir), "resume": None}
     about = {
         "script": Path(__file__).name,
@@ -93,7 +97,7 @@ def main() -> None:
         "sps": 1.0,
         "train_return_mean": None,
         "train_episodes": 0,
-        "eval_return_mean": 1.0,
+        "eval_return_mean": float("nan") if behaviour == "nan" else 1.0,
         "eval_return_std": 0.0,
         "eval_episodes": 1,
     }

@@ -4,8 +4,10 @@ time."""
 import csv
 import errno
 import importlib
-import io
+import itertools
 import json
+import os
+import re
 import resource
 import shutil
 import signal
@@ -13,18 +15,28 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import tyro
 from harness import PATIENCE, ROOT, benchmark, is_alive, wait_until
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
-from tqdm import tqdm
 
 from benchmark import __main__ as program
 from benchmark import pool
-from benchmark.grid import SUITES, BadInput, load_suite, make_jobs, parse_seeds, parse_shard
+from benchmark.grid import (
+    SUITES,
+    BadInput,
+    load_suite,
+    make_jobs,
+    parse_numbers,
+    parse_shard,
+    take_shard,
+)
 
+NO_SUMMARY = "exit status 0, but no finite summary.json"
+CLASSIC = load_suite("classic")
 SUITE = """
 seeds = [1, 2]
 [environments.CartPole-v1]
@@ -75,7 +87,7 @@ def one_job(suite_path: Path, directory: Path):
 def run_one(job, **options) -> dict:
     """Run one job in the pool; return its record."""
     records = []
-    pool.run_local([job], lambda _, record: records.append(record), workers=1, **options)
+    pool.run_local([job], lambda _, record, __: records.append(record), workers=1, **options)
     return records[0]
 
 
@@ -203,40 +215,51 @@ def test_a_task_goes_to_the_script_in_the_place_of_an_environment(suite, tmp_pat
             make_jobs(loaded, tmp_path, [env_id], total_timesteps=8)
 
 
-def test_a_task_is_run_resumed_and_reported(suite, tmp_path):
-    words = ("run", suite("flaky", TASKS), "--dir", tmp_path / "runs")
-    result = benchmark(*words)
-    assert result.returncode == 0, result.stdout
+def test_a_task_is_run_resumed_and_reported(suite, tmp_path, capsys):
+    words = ["run", str(suite("flaky", TASKS)), "--dir", str(tmp_path / "runs")]
+    assert program.main(words) == 0
     folder = tmp_path / "runs" / "sums__fake__1"
     history = (folder / "history.txt").read_text().splitlines()
     assert [line.split()[0] for line in history] == ["start", "resume"]
     record = json.loads((folder / "job.json").read_text())
     assert (record["env_id"], record["threshold"]) == ("sums", 0.95)
-    assert "0 runs done, 1 had been done before" in benchmark(*words).stdout
-    assert benchmark("report", tmp_path / "runs").returncode == 0
+    assert program.main(words) == 0
+    assert "0 runs done, 1 had been done before" in capsys.readouterr().out
+    assert program.main(["report", str(tmp_path / "runs")]) == 0
     with (tmp_path / "runs" / "report" / "results.csv").open(newline="") as file:
         (row,) = csv.DictReader(file)
     assert (row["env_id"], row["status"], row["threshold"]) == ("sums", "done", "0.95")
 
 
-@given(st.integers(1, 9))
-def test_shards_are_a_partition(n):
-    suite = load_suite("classic")
-    whole = [job.name for job in make_jobs(suite, Path("x"))]
-    assert len(whole) == 3 * 5 * len(suite["seeds"])
-    shards = [
-        [job.name for job in make_jobs(suite, Path("x"), shard=(k, n))] for k in range(1, n + 1)
-    ]
-    assert sorted(name for shard in shards for name in shard) == sorted(whole)
+@settings(max_examples=20)
+@given(st.integers(1, 12), st.integers(1, 12))
+def test_shards_are_a_partition_that_spreads_every_cell(n, seeds):
+    whole = make_jobs(CLASSIC, Path("x"), seeds=list(range(seeds)))
+    assert len(whole) == 3 * 5 * seeds
+    shards = [take_shard(whole, k, n) for k in range(1, n + 1)]
+    names = [job.name for shard in shards for job in shard]
+    assert sorted(names) == sorted(job.name for job in whole)
     assert max(map(len, shards)) - min(map(len, shards)) <= 1
+    for cell in {(job.algorithm, job.env_id) for job in whole}:
+        counts = [sum((job.algorithm, job.env_id) == cell for job in shard) for shard in shards]
+        assert max(counts) - min(counts) <= 1
+    assert take_shard(whole, 1, 1) == whole
+
+
+@pytest.mark.parametrize("n", [3, 5])
+def test_no_shard_of_a_single_seed_is_one_algorithm(n):
+    whole = make_jobs(CLASSIC, Path("x"), seeds=[1])
+    shards = [take_shard(whole, k, n) for k in range(1, n + 1)]
+    assert all(len({job.algorithm for job in shard}) > 1 for shard in shards)
 
 
 def test_seeds():
-    assert parse_seeds("1-3, 8") == [1, 2, 3, 8]
+    assert parse_numbers("1-3, 8") == [1, 2, 3, 8]
     assert parse_shard("2/3") == (2, 3)
-    for text in ("a", "1-", "-3", "1.5"):
+    assert parse_numbers("2,1-3") == [2, 1, 3]
+    for text in ("a", "1-", "-3", "1.5", "3-1", "1,", ""):
         with pytest.raises(BadInput):
-            parse_seeds(text)
+            parse_numbers(text)
     for text in ("0/3", "4/3", "2", "a/b"):
         with pytest.raises(BadInput):
             parse_shard(text)
@@ -254,11 +277,11 @@ def test_seeds():
             ["run", "smoke", "--environments", "Cartpole-v1"],
             "no environment Cartpole-v1; did you mean CartPole-v1",
         ),
-        (["run", "smoke", "--seeds", ""], "there are no seeds"),
+        (["run", "smoke", "--seeds", ""], "neither a whole number"),
         (["run", "smoke", "--seeds", "x"], "neither a whole number nor a range"),
         (["run", "smoke", "--shard", "3/2"], "1 <= k <= N"),
         (["run", "smoke", "--steps", "0"], "not a positive whole number"),
-        (["run", "smoke", "--timeout", "-1"], "not a positive number of seconds"),
+        (["run", "smoke", "--timeout", "-1"], "-1 is not a whole number"),
         (["run", "smoke", "--wrokers", "2"], "--wrokers"),
         (
             [
@@ -280,7 +303,10 @@ def test_seeds():
         ),
         (["run", "smoke", "--address", "auto"], "add --executor ray"),
         (["run", "smoke", "--runs-per-gpu", "2"], "--gpus 0,1"),
-        (["run", "smoke", "--gpus", "0", "--workers", "2"], "leave --workers out"),
+        (["run", "smoke", "--gpus", "0", "--workers", "2"], "not allowed with argument"),
+        (["run", "smoke", "--gpus", "all"], "--gpus all: 'all' is neither a whole number nor"),
+        (["run", "smoke", "--gpus", "3-1"], "--gpus 3-1: '3-1' is neither a whole number nor"),
+        (["run", "smoke", "--gpus", ""], "--gpus : '' is neither a whole number nor a range"),
         (["run", "smoke", "--", "--seed=3"], "what follows -- must not give seed"),
         (
             ["run", "smoke", "--", "--env_id", "Acrobot-v1"],
@@ -298,12 +324,30 @@ def test_seeds():
         (["report", "no/such/folder"], "there is no folder no/such/folder"),
     ],
 )
-def test_bad_input_is_one_line_and_status_2(words, says):
-    result = benchmark(*words)
-    assert result.returncode == 2
-    assert result.stderr.startswith("error: ")
-    assert result.stderr.count("\n") == 1
-    assert says in result.stderr
+def test_bad_input_is_one_line_and_status_2(words, says, monkeypatch, capsys):
+    monkeypatch.chdir(ROOT)
+    assert program.main(words) == 2
+    line = capsys.readouterr().err
+    assert line.startswith("error: ")
+    assert line.count("\n") == 1
+    assert says in line
+
+
+def test_bad_input_to_the_command():
+    result = benchmark("run", "smok")
+    says = "error: there is no suite smok; did you mean smoke?\n"
+    assert (result.returncode, result.stdout, result.stderr) == (2, "", says)
+
+
+def test_the_help_has_examples_that_work(capsys):
+    with pytest.raises(SystemExit):
+        program.main(["run", "--help"])
+    examples = capsys.readouterr().out.partition("examples:\n")[2].splitlines()
+    commands = [re.split(r"\s{2,}", line.strip())[0].split()[3:] for line in examples]
+    assert len(commands) == 3
+    assert program.parse_args(commands[-1]).extra[:2] == ("--eval-episodes", "100")
+    for words in commands:
+        assert make_jobs(load_suite(program.parse_args(words).suite), Path("x"))
 
 
 @pytest.mark.parametrize(
@@ -334,10 +378,10 @@ def test_bad_input_is_one_line_and_status_2(words, says):
         ("seeds = [1]\nalgorithms = 3\n[environments]\n", "algorithms must be a table"),
         ("seeds = [1]\ntuned = 3\n[environments]\n[algorithms]\n", "tuned must be a table"),
         (SUITE + "[tuned]\nfake = 3\n", "[tuned.fake] must be a table"),
-        (SUITE + "[tuned.fake]\nCartPole-v1 = 3\n", "[tuned.fake.CartPole-v1] must hold flags"),
+        (SUITE + "[tuned.fake]\nCartPole-v1 = 3\n", "[tuned.fake.CartPole-v1] must be a table"),
         (SUITE.replace('"{script}"', "3"), "there is no script 3"),
         (SUITE + "only = 3\n", "only must be a list of environments"),
-        (SUITE + "only = [[3]]\n", "only names [3], which is not among the environments"),
+        (SUITE + "only = [[3]]\n", "only names [3], which is not in the suite"),
         (SUITE.partition("flags")[0] + "flags = 3\n", "flags must be a table"),
         (
             SUITE.partition("flags")[0] + "flags = {{ a = [1] }}\n",
@@ -393,6 +437,43 @@ def test_malformed_suite_is_named_with_its_place(suite, tmp_path, text, says):
     assert str(path) in str(error.value) or any(words in says for words in later)
 
 
+def test_gpus_are_those_of_an_inherited_list(suite, tmp_path, monkeypatch, capsys):
+    words = ["run", str(suite()), "--dir", str(tmp_path / "runs"), "--runs-per-gpu", "2"]
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    args = program.parse_args([*words, "--gpus", "0-2,1"])
+    assert (args.gpus, args.workers, args.extra) == (["0", "1", "2"], 6, ("--device", "cuda"))
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5,GPU-x,7")
+    args = program.parse_args([*words, "--gpus", "2,1", "--", "--device=cpu"])
+    assert (args.gpus, args.extra) == (["7", "GPU-x"], ("--device=cpu",))
+    args = program.parse_args(["run", "x", "--executor", "ray", "--runs-per-gpu", "2"])
+    assert args.extra == ("--device", "cuda")
+    with pytest.raises(BadInput, match="--gpus 3: CUDA_VISIBLE_DEVICES=5,GPU-x,7 leaves 3,"):
+        program.parse_args([*words, "--gpus", "3"])
+    assert program.main([*words, "--gpus", "0,2", "--dry-run"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    starts = [line.split()[0].partition("=") for line in lines]
+    assert starts == [("CUDA_VISIBLE_DEVICES", "=", gpu) for gpu in ("5", "7", "5", "7")]
+    assert all(" --device cuda " in line for line in lines)
+
+
+def test_the_folder_says_what_was_ever_asked_for(suite, tmp_path):
+    words = ["run", str(suite()), "--dir", str(tmp_path / "runs"), "--environments"]
+    path = tmp_path / "runs" / "grid.json"
+    assert program.main([*words, "Acrobot-v1", "--dry-run"]) == 0
+    assert not path.parent.exists()
+    assert program.main([*words, "Acrobot-v1", "--shard", "1/2"]) == 0
+    assert program.main([*words, "CartPole-v1", "--seeds", "7"]) == 0
+    assert len(list(tmp_path.glob("runs/*/run"))) == 2
+    assert json.loads(path.read_text()) == {
+        "Acrobot-v1__fake__1": {"algorithm": "fake", "env_id": "Acrobot-v1", "seed": 1},
+        "Acrobot-v1__fake__2": {"algorithm": "fake", "env_id": "Acrobot-v1", "seed": 2},
+        "CartPole-v1__fake__7": {"algorithm": "fake", "env_id": "CartPole-v1", "seed": 7},
+    }
+    path.write_text("damaged")
+    assert program.main([*words, "CartPole-v1", "--seeds", "7"]) == 0
+    assert list(json.loads(path.read_text())) == ["CartPole-v1__fake__7"]
+
+
 def test_dry_run_prints_commands_and_leaves_nothing(suite, tmp_path):
     result = benchmark(
         "run", suite(), "--dir", tmp_path / "runs", "--dry-run", "--", "--eval-episodes", "3"
@@ -414,7 +495,13 @@ def test_dry_run_prints_commands_and_leaves_nothing(suite, tmp_path):
         ("crash", "failed", "exit status 1", ["start", "start"]),
         ("refuse", "failed", "exit status 2", ["start"]),  # bad input stays bad
         ("killed", "failed", "killed by SIGKILL", ["start", "resume"]),
-        ("no-summary", "failed", "exit status 0, but no summary.json", ["start", "resume"]),
+        (
+            "no-summary",
+            "failed",
+            NO_SUMMARY,
+            ["start", "resume"],
+        ),
+        ("nan", "failed", NO_SUMMARY, ["start", "resume"]),
         ("flaky", "done", "", ["start", "resume"]),
         ("no-checkpoint", "done", "", ["start", "start"]),
     ],
@@ -428,36 +515,92 @@ def test_outcomes(suite, tmp_path, behaviour, status, reason, starts):
     assert (job.directory / "log.txt").read_text().count("$ ") == len(starts)
 
 
-def test_a_hanging_script_and_its_children_are_ended(suite, tmp_path, monkeypatch):
+def late_once(monkeypatch, condition) -> None:
+    """Let the pool's clock leap by 1000 seconds, again and again, once the condition holds."""
+    leaps = itertools.count(1000, 1000)
+    clock = SimpleNamespace(monotonic=lambda: next(leaps) if condition() else 0)
+    monkeypatch.setattr(pool, "time", clock)
     monkeypatch.setattr(pool, "GRACE", 0.2)
-    job = one_job(suite("hang"), tmp_path)
-    child, stop, records = job.directory / "child.txt", threading.Event(), []
-    thread = threading.Thread(
-        target=lambda: records.append(pool.run_job(job, retries=0, timeout=15.0, stop=stop))
-    )
-    job.directory.mkdir()
-    thread.start()
-    wait_until(lambda: child.exists() and child.read_text().endswith("\n"))
-    family = [*pids(tmp_path), int(child.read_text())]
-    assert all(map(is_alive, family))
-    thread.join(PATIENCE)
-    assert [(record["status"], record["reason"]) for record in records] == [
-        ("failed", "timed out after 15 s")
-    ]
+
+
+@pytest.mark.parametrize(
+    ("limits", "reason"),
+    [({"timeout": 900}, "timed out after 900 s"), ({"stall": 900}, "wrote nothing for 900 s")],
+)
+def test_a_hanging_script_and_its_children_are_ended(
+    suite, tmp_path, monkeypatch, limits, reason
+):
+    job, family = one_job(suite("hang"), tmp_path), []
+    child = job.directory / "child.txt"
+
+    def it_hangs() -> bool:
+        if not family and child.exists() and child.read_text().endswith("\n"):
+            family.extend([*pids(tmp_path), int(child.read_text())])
+            assert all(map(is_alive, family))
+        return bool(family)
+
+    late_once(monkeypatch, it_hangs)
+    record = run_one(job, retries=0, **limits)
+    assert (record["status"], record["reason"]) == ("failed", reason)
     wait_until(lambda: not any(map(is_alive, family)))
 
 
+def test_a_script_that_writes_now_and_then_has_not_stalled(suite, tmp_path, monkeypatch):
+    job, looks = one_job(suite("wait"), tmp_path), []
+
+    def look(job) -> int:
+        looks.append(0)
+        if len(looks) == 4:
+            (tmp_path / "go").touch()
+        return len(looks)
+
+    monkeypatch.setattr(pool, "last_sign", look)
+    late_once(monkeypatch, (job.run_dir / "checkpoint.pt").exists)
+    assert run_one(job, stall=900)["status"] == "done"
+    assert history(job) == ["start"]
+
+
+def test_the_last_sign_of_a_script_is_in_its_log_or_run_directory(suite, tmp_path):
+    job = one_job(suite(), tmp_path)
+    job.run_dir.mkdir(parents=True)
+    for path in (job.directory / "log.txt", job.run_dir / "events", job.directory / "log.txt"):
+        before = pool.last_sign(job) if path.exists() or path.name == "events" else 0
+        path.touch()
+        os.utime(path, ns=(before + 5, before + 5))
+        assert pool.last_sign(job) == before + 5
+
+
 def test_a_script_that_hangs_after_its_summary_is_done(suite, tmp_path, monkeypatch):
-    monkeypatch.setattr(pool, "GRACE", 0.2)
-    record = run_one(one_job(suite("hang-at-the-end"), tmp_path), retries=0, timeout=15.0)
+    job = one_job(suite("hang-at-the-end"), tmp_path)
+    late_once(monkeypatch, lambda: pool.has_summary(job))
+    record = run_one(job, retries=0, timeout=900)
     assert (record["status"], record["attempts"]) == ("done", 1)
+
+
+def test_a_summary_that_is_not_finite_is_made_again(suite, tmp_path):
+    job = one_job(suite("flaky"), tmp_path)
+    assert run_one(job)["status"] == "done"
+    summary = job.run_dir / "summary.json"
+    summary.write_text(summary.read_text().replace('"eval_return_mean": 1.0', '"x": Infinity'))
+    assert run_one(job)["status"] == "done"
+    assert history(job) == ["start", "resume", "resume"]
+
+
+def test_the_record_counts_over_invocations(suite, tmp_path):
+    job = one_job(suite("flaky"), tmp_path)
+    assert run_one(job, retries=0)["status"] == "failed"
+    assert run_one(job, retries=0)["status"] == "done"
+    record = json.loads((job.directory / "job.json").read_text())
+    assert (record["attempts"], record["resumes"]) == (2, 1)
+    assert record["cpu"] == pool.cpu_model() != ""
+    assert record["seconds"] >= 0
 
 
 def test_a_job_that_cannot_be_claimed_does_not_end_the_grid(suite, tmp_path):
     jobs = make_jobs(load_suite(str(suite())), tmp_path, seeds=[1])
     jobs[0].directory.write_text("a file in its place")
     records = {}
-    pool.run_local(jobs, lambda job, record: records.update({job.name: record}), workers=1)
+    pool.run_local(jobs, lambda job, record, _: records.update({job.name: record}), workers=1)
     assert records[jobs[0].name] == {
         "status": "failed",
         "reason": "the benchmark could not begin: File exists",
@@ -482,6 +625,90 @@ def test_finished_runs_are_left_alone_until_script_flags_or_versions_change(
     monkeypatch.setattr(pool, "installed_version", lambda name: "0.0")
     assert run_one(longer)["status"] == "done"
     assert history(job) == ["start"] * 4
+
+
+def test_what_would_supersede_runs_is_refused_shown_and_checked_first(
+    suite, tmp_path, monkeypatch, capsys
+):
+    def try_to(*words: str) -> str:
+        """What `run` says or, where it refuses, why."""
+        words = ["run", str(suite()), "--dir", str(tmp_path / "runs"), *words]
+        try:
+            program.run(program.parse_args(words))
+        except BadInput as error:
+            return str(error)
+        return capsys.readouterr().out
+
+    assert "4 runs done" in try_to()
+    shutil.rmtree(tmp_path / "runs" / "Acrobot-v1__fake__2" / "run")  # nothing to lose here
+    refused = try_to("--", "--typo", "3")
+    assert "3 of 4 runs in" in refused
+    assert "flags: -- '--typo 3' instead of '': 3 runs" in refused
+    assert "name another --dir, or set them aside and run anew with --replace" in refused
+    refused = try_to("--steps", "300")
+    assert "flags: total_timesteps 300 instead of 100: 2 runs; flags: total" in refused
+    shown = try_to("--dry-run", "--steps", "300").splitlines()
+    assert [line.partition("  #")[2] for line in shown] == [
+        " supersedes a run: flags: total_timesteps 300 instead of 100",
+        " supersedes a run: flags: total_timesteps 300 instead of 200",
+        " supersedes a run: flags: total_timesteps 300 instead of 100",
+        "",
+    ]
+    refused = try_to("--replace", "--", "--typo", "3")
+    assert refused.startswith("fake_script.py: error: unrecognized arguments: --typo 3 (fake")
+    assert not list(tmp_path.rglob("superseded-*")), "nothing was moved"
+    assert "1 runs done, 3 had been done before" in try_to(), "nor made again"
+
+    script = tmp_path / "fake_script.py"
+    script.write_text(script.read_text() + "\n# changed\n")
+    monkeypatch.setattr(pool, "installed_version", lambda name: "0.0")
+    refused = try_to()
+    assert "4 of 4 runs" in refused
+    assert "script: 4 runs" in refused
+    assert "versions: numpy 0.0 instead of" in refused
+    (tmp_path / "runs" / "Acrobot-v1__fake__1" / "run" / "summary.json").unlink()
+    assert "4 of 4 runs" in try_to(), "a half-finished run is worth as much"
+    assert "4 runs done, 0 had been done" in try_to("--replace", "--", "--eval-episodes", "5")
+    assert len(list(tmp_path.rglob("superseded-1"))) == 4
+
+
+def test_flags_are_checked_once_each_without_a_start(suite, tmp_path, monkeypatch):
+    jobs = make_jobs(load_suite(str(suite())), tmp_path / "runs")
+    started, real = [], subprocess.run
+    monkeypatch.setattr(
+        subprocess, "run", lambda words, **how: started.append(0) or real(words, **how)
+    )
+    pool.check_flags(jobs)
+    assert len(started) == 2, "one for each length, whatever the seed"
+    assert not list(tmp_path.rglob("history.txt"))
+    (tmp_path / "fake_script.py").write_text("import no_such_module")
+    with pytest.raises(BadInput, match="ModuleNotFoundError: No module named 'no_such_mod"):
+        pool.check_flags(jobs)
+
+
+BOX = """import dataclasses, tyro
+@dataclasses.dataclass
+class Args:
+    learning_rate: float = 0.1
+tyro.cli(Args)
+"""
+
+
+@pytest.mark.parametrize(
+    ("words", "cause"),
+    [
+        (["--learning-rat", "3"], "Unrecognized options: --learning-rat, 3"),
+        (["--learning-rate", "x" * 60], f"Error parsing --learning-rate: .* '{'x' * 9}.*x'"),
+    ],
+)
+def test_of_a_box_the_cause_is_shown(words, cause):
+    words = [sys.executable, "-c", BOX, *words]
+    box = subprocess.run(words, capture_output=True, text=True, timeout=PATIENCE).stderr
+    assert len(box.splitlines()) > 5
+    (line,) = pool.ending(f"earlier\n{box}", 5)
+    assert re.fullmatch(cause, line)
+    assert pool.ending(f"{box}\nTraceback\n  later\n\n", 2) == ["Traceback", "  later"]
+    assert pool.ending("", 5) == []
 
 
 def test_a_finished_run_takes_on_the_suites_new_score_range_and_threshold(suite, tmp_path):
@@ -517,7 +744,7 @@ def test_full_disk_fails_the_run_and_not_the_benchmark(suite, tmp_path, monkeypa
 
     monkeypatch.setattr(pool, "write_atomically", full)
     records = {}
-    pool.run_local(jobs, lambda job, record: records.update({job.name: record}), workers=2)
+    pool.run_local(jobs, lambda job, record, _: records.update({job.name: record}), workers=2)
     assert [record["status"] for _, record in sorted(records.items())] == [
         "done",
         "done",
@@ -534,8 +761,8 @@ def test_gpus_are_shared_out(suite, tmp_path):
     )
     grid = threading.Thread(
         target=pool.run_local,
-        args=(jobs, lambda job, record: None, 1),
-        kwargs={"gpus": ["0", "3"], "runs_per_gpu": 2},
+        args=(jobs, lambda *_: None, 4),
+        kwargs={"gpus": ["0", "3"]},
     )
     grid.start()
     wait_until(lambda: len(list(tmp_path.glob("*/run/checkpoint.pt"))) == 4)
@@ -554,32 +781,27 @@ def test_gpus_are_shared_out(suite, tmp_path):
 # ==============================================================================================
 # The whole program
 # ==============================================================================================
-def test_failures_are_listed_with_their_log_and_status_1(suite, tmp_path):
-    result = benchmark(
-        "run", suite("crash"), "--dir", tmp_path / "runs", "--seeds", "1", "--retries", "0"
-    )
-    assert result.returncode == 1
-    assert "0 runs done, 0 had been done before, 2 failed" in result.stdout
-    assert result.stdout.count("Traceback: it crashed at once") == 2
+def test_failures_are_listed_with_their_log_and_status_1(suite, tmp_path, capsys):
+    words = ["run", str(suite("crash")), "--dir", str(tmp_path / "runs"), "--seeds", "1"]
+    assert program.main([*words, "--retries", "0"]) == 1
+    output = capsys.readouterr().out
+    assert "0 runs done, 0 had been done before, 2 failed" in output
+    assert output.count("Traceback: it crashed at once") == 2
 
 
-def test_the_bar_reckons_the_time_left_without_the_runs_that_were_there(
-    suite, tmp_path, monkeypatch
-):
-    bars = []
+def test_the_time_left_is_shared_by_the_workers(suite, tmp_path, monkeypatch, capsys):
+    def run_local(jobs, on_done, workers, gpus, **limits):
+        assert (workers, limits["stall"]) == (4, 3600)
+        on_done(jobs[0], {"status": "finished"}, workers)
+        for job, spent in zip(jobs[1:], (10.0, 30.0, 30.0), strict=False):
+            on_done(job, {"status": "done", "seconds": spent}, workers)
 
-    class Bar(tqdm):
-        def __init__(self, *words, **options):
-            super().__init__(*words, **options | {"disable": False, "file": io.StringIO()})
-            bars.append(self)
-
-    monkeypatch.setattr(program, "tqdm", Bar)
-    run_one(one_job(suite(), tmp_path / "runs"))
-    assert (
-        program.run(program.parse_args(["run", str(suite()), "--dir", str(tmp_path / "runs")]))
-        == 0
-    )
-    assert (bars[0].n, bars[0].total) == (3, 3)
+    monkeypatch.setattr(program, "run_local", run_local)
+    words = ["run", str(suite()), "--dir", str(tmp_path), "--workers", "4", "--seeds", "1-10"]
+    assert program.main(words) == 0
+    lines = capsys.readouterr().out.splitlines()
+    left = ["", "about 45 s left", "about 85 s left", "about 93 s left"]
+    assert [line.partition("; ")[2] for line in lines[:4]] == left  # 18 * 10 / 4 and so on
 
 
 def test_a_script_that_meets_a_full_disk(suite, tmp_path):

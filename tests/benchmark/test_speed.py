@@ -1,6 +1,7 @@
 """python -m benchmark speed: the plan, the table that is resumed from, the report, and one
 measurement of each kind."""
 
+import importlib
 import json
 import math
 import os
@@ -13,12 +14,11 @@ from types import SimpleNamespace
 
 import pytest
 from fake_runs import write_run
-from harness import PATIENCE, ROOT, benchmark, is_alive, wait_until
+from harness import PATIENCE, ROOT, is_alive, wait_until
 
 from benchmark import __main__ as program
 from benchmark import measure, speed, speed_report
 from benchmark.grid import BadInput, load_suite
-from benchmark.peers import sb3
 
 SUITE = """
 seeds = [1]
@@ -478,33 +478,19 @@ def test_report_takes_the_newest_folder_that_is_not_of_speed(tmp_path, monkeypat
         program.report(program.parse_args(["report"]))
 
 
-def test_report_refuses_a_folder_of_speed(tmp_path):
+def test_report_refuses_a_folder_of_speed(tmp_path, capsys):
     (tmp_path / "speed.csv").touch()
-    result = benchmark("report", tmp_path)
-    assert (result.returncode, result.stdout) == (2, "")
-    assert (
-        result.stderr
-        == f"error: {tmp_path} is a folder of `speed`; its report is report.md in it\n"
-    )
+    assert program.main(["report", str(tmp_path)]) == 2
+    says = f"error: {tmp_path} is a folder of `speed`; its report is report.md in it\n"
+    assert capsys.readouterr() == ("", says)
 
 
 # ==============================================================================================
 # Real processes
 # ==============================================================================================
 def test_the_command_measures_where_the_time_goes(suite, tmp_path):
-    words = (
-        "speed",
-        "--suite",
-        suite(SHARES),
-        "--dir",
-        tmp_path / "out",
-        "--repeats",
-        "1",
-        "--only",
-        "shares",
-    )
-    result = benchmark(*words)
-    assert result.returncode == 0, result.stdout + result.stderr
+    words = ["--suite", str(suite(SHARES)), "--dir", str(tmp_path / "out"), "--repeats", "1"]
+    assert program.main(["speed", *words, "--only", "shares"]) == 0
     rows = speed.load_rows(tmp_path / "out" / "speed.csv")
     values = {one["quantity"]: float(one["value"]) for one in rows}
     assert set(values) == {"steps_per_second", *speed_report.SHARES}
@@ -536,31 +522,14 @@ def test_bare_environments_are_stepped_as_often_as_asked(tmp_path):
 
 def test_interrupted_it_leaves_nothing_running_and_goes_on_later(suite, tmp_path):
     shutil.copy(ROOT / "tests" / "benchmark" / "fake_script.py", tmp_path / "ours.py")
-    (tmp_path / "ours.py").write_text(
-        (tmp_path / "ours.py")
-        .read_text()
-        .replace(
-            '"--resume", type=Path',
-            '"--resume", type=Path)\n    parser.add_argument("--eval-episodes"',
-        )
-    )
     text = SUITE.replace("benchmark/peers/sb3.py", "ppo.py").replace(
         "ppo.py", str(tmp_path / "ours.py")
     )
     text = text.replace("num_envs = 2", 'behaviour = "wait"')
-    words = (
-        "speed",
-        "--suite",
-        suite(text),
-        "--dir",
-        tmp_path / "out",
-        "--repeats",
-        "1",
-        "--only",
-        "pairs",
-    )
+    words = ["--suite", str(suite(text)), "--dir", str(tmp_path / "out"), "--repeats", "1"]
+    words = ["speed", *words, "--only", "pairs"]
     process = subprocess.Popen(
-        [sys.executable, "-m", "benchmark", *map(str, words)],
+        [sys.executable, "-m", "benchmark", *words],
         cwd=ROOT,
         stderr=subprocess.PIPE,
         text=True,
@@ -575,7 +544,7 @@ def test_interrupted_it_leaves_nothing_running_and_goes_on_later(suite, tmp_path
     assert process.returncode == 130, errors
     assert not is_alive(int((folder / "history.txt").read_text().split()[1]))
     (tmp_path / "out" / "runs" / "go").touch()
-    assert benchmark(*words).returncode == 0
+    assert program.main(words) == 0
     assert (folder / "superseded-1").is_dir()
     assert (folder / "history.txt").read_text().count("start") == 2
 
@@ -587,18 +556,25 @@ def test_interrupted_it_leaves_nothing_running_and_goes_on_later(suite, tmp_path
         (["--repeats", "0"], "not a positive whole number"),
     ],
 )
-def test_bad_input_is_one_line_and_status_2(tmp_path, words, says):
-    result = benchmark("speed", "--dir", tmp_path / "out", *words)
-    assert (result.returncode, result.stderr.count("\n")) == (2, 1)
-    assert result.stderr.startswith("error: ")
-    assert says in result.stderr
+def test_bad_input_is_one_line_and_status_2(tmp_path, words, says, capsys):
+    assert program.main(["speed", "--dir", str(tmp_path / "out"), *words]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    assert error.count("\n") == 1
+    assert says in error
     assert not (tmp_path / "out").exists()
 
 
 # ==============================================================================================
 # The peer's clip range
 # ==============================================================================================
-def test_peers_anneal_the_clip_range():
+@pytest.fixture(scope="module")
+def sb3():
+    """The peers' script, imported where it is needed: its library takes seconds."""
+    return importlib.import_module("benchmark.peers.sb3")
+
+
+def test_peers_anneal_the_clip_range(sb3):
     clip_range = sb3.library_arguments(sb3.Args(algo="ppo", clip_coef=0.2, anneal_clip=True))[
         "clip_range"
     ]
@@ -613,7 +589,7 @@ def test_peers_anneal_the_clip_range():
         ({"algo": "ppo"}, "--anneal-clip needs --clip-coef"),
     ],
 )
-def test_peers_refuse_to_anneal_no_clip_range(flags, says, capsys):
+def test_peers_refuse_to_anneal_no_clip_range(sb3, flags, says, capsys):
     with pytest.raises(SystemExit) as exit_info:
         sb3.library_arguments(sb3.Args(**flags, anneal_clip=True))
     assert (exit_info.value.code, capsys.readouterr().err) == (2, f"error: {says}\n")
