@@ -279,8 +279,8 @@ def score(
 
         sum over the completion's tokens of the output at the token
 
-    The output at the last token alone, as in the papers, teaches only that place, and learns
-    more slowly.
+    Not in the papers, which take the output at the last token alone: the sum lets the model
+    mark a wrong token where it stands, and needs fewer preferences.
     """
     tokens = torch.cat([prompts, completions], 1).clamp(min=0)
     return (reward_model(tokens)[:, prompts.shape[1] :, 0] * mask).sum(1)
@@ -372,9 +372,10 @@ def train_reward_model(
     """Collect one round's preferences between completions of the policy, and learn from each
     pair once. Returns the share of pairs with unequal rewards that the reward model ordered
     rightly before it learned from them."""
-    right, number = [], args.num_preferences // args.preference_rounds
-    for first in range(0, number, args.batch_size // 2):
-        texts = task.draw(min(args.batch_size // 2, number - first))
+    number, size = args.num_preferences // args.preference_rounds, args.batch_size // 2
+    minibatch_size, right = max(1, size // args.num_minibatches), []
+    for first in range(0, number, size):
+        texts = task.draw(min(size, number - first))
         texts = [text for text in texts for _ in range(2)]
         prompts = task.encode(texts)
         completions = sample(
@@ -383,7 +384,7 @@ def train_reward_model(
         mask = completion_mask(completions, task.eos)
         rewards = task.rewards(texts, completions)
         pairs = torch.stack(prefer(completions, rewards, args.rationality))
-        for rows in pairs.split(64, dim=1):
+        for rows in pairs.split(minibatch_size, dim=1):
             batch = (x[rows.flatten()] for x in (prompts, completions, mask))
             chosen, rejected = score(reward_model, *batch).chunk(2)
             optimizer.zero_grad()
@@ -401,6 +402,8 @@ def train(args: Args) -> dict:
     num_iterations = args.total_timesteps // args.batch_size
     if num_iterations == 0:
         raise BadInput(f"total_timesteps must be at least one batch, {args.batch_size}")
+    if args.batch_size < 2:
+        raise BadInput("batch_size must be at least 2, a pair of completions")
     if args.batch_size % (args.num_minibatches * args.gradient_accumulation_steps):
         raise BadInput(f"num_minibatches and their parts must divide {args.batch_size}")
     if not args.preference_rounds <= min(args.num_preferences, num_iterations):

@@ -2,6 +2,8 @@
 
 import signal
 
+import pytest
+import torch
 from hypothesis import settings
 
 # No test may fail because the machine is busy, or by chance on one day in a hundred.
@@ -12,3 +14,9 @@ settings.load_profile("steady")
 # that.
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> None:
+    """The workers share the cores; and sums on other numbers of threads have other bits."""
+    torch.set_num_threads(1)

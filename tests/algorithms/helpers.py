@@ -20,11 +20,14 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 SCRIPTS = ["reinforce", "reinforce_baseline", "a2c", "trpo", "ppo", "ppo_continuous"]
-LM_SCRIPTS = ["reinforce_lm", "rloo", "grpo"]
+LM_SCRIPTS = ["reinforce_lm", "rloo", "grpo", "ppo_rlhf", "dpo"]
 WITH_GAE = ["a2c", "trpo", "ppo", "ppo_continuous"]
 
 # The scaffold is one text in all scripts (test_siblings.py), except the action lines of
-# ppo_continuous.py: two scripts try it, and a third where REINFORCE's loop is what matters.
+# ppo_continuous.py: two scripts try it, and a third where REINFORCE's loop is what matters; one
+# where it costs seconds, and another where REINFORCE's loop matters.
+one = pytest.mark.parametrize("script", ["ppo"])
+two = pytest.mark.parametrize("script", ["reinforce", "ppo"])
 pair = pytest.mark.parametrize("script", ["ppo", "ppo_continuous"])
 loops = pytest.mark.parametrize("script", ["reinforce", "ppo", "ppo_continuous"])
 

@@ -22,6 +22,9 @@ EOS, PAD = 12, -1  # of the small GPT
 BANNED = -1e9  # a logit of what never happens
 every = pytest.mark.parametrize("script", LM_SCRIPTS)
 groups = pytest.mark.parametrize("script", ["rloo", "grpo"])
+# Functions of one name are one text in all scripts (test_siblings.py): the slower tests of them
+# need not try every script.
+some = pytest.mark.parametrize("script", ["rloo", "ppo_rlhf"])
 
 
 # ---- small runs ----
@@ -40,6 +43,7 @@ def random_base(path: Path, seed: int = 0, carelessness: float = 0.5) -> Path:
 def small(script: str) -> dict:
     """Flags of a run whose iterations are short: 16 completions."""
     flags = {"batch_size": 16, "num_generations": 4, "eval_episodes": 8, "log_interval": 1}
+    flags |= {"num_preferences": 16, "preference_rounds": 1}
     return {name: value for name, value in flags.items() if name in fields(script)}
 
 

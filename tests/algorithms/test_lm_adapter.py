@@ -6,7 +6,7 @@ import sys
 
 import pytest
 import torch
-from helpers import checkpoint_of, module, summary_of
+from helpers import checkpoint_of, copied, fields, module, summary_of
 from lm_helpers import every
 
 transformers = pytest.importorskip("transformers")
@@ -65,9 +65,8 @@ def flags_of(script: str, folder, run_dir, **flags) -> dict:
         "total_timesteps": 64, "max_completion_length": 4, "eval_episodes": 6,
         "run_dir": run_dir, "log_interval": 1, "learning_rate": 0.02,
     }  # fmt: skip
-    if script != "reinforce_lm":
-        usual["num_generations"] = 4
-    return usual | flags
+    own = {"num_generations": 4, "num_preferences": 32, "preference_rounds": 2}
+    return usual | {k: v for k, v in own.items() if k in fields(script)} | flags
 
 
 def make(script: str, folder, tmp_path, **flags):
@@ -164,6 +163,63 @@ def test_lora_trains_and_saves_adapters_alone(folder, tmp_path, monkeypatch):
         assert not shared[name].requires_grad
     found.train(found.Args(resume=run_dir, total_timesteps=128))
     assert summary_of(run_dir)["global_step"] == 128
+
+
+@pytest.mark.parametrize("lora_rank", [0, 2])
+@pytest.mark.parametrize("script", ["ppo_rlhf", "dpo"])
+def test_preferences_train_a_model_with_and_without_lora(
+    script, lora_rank, folder, tmp_path, monkeypatch
+):
+    """Critic and reward model have a scalar head, weights of their own where those are trained,
+    and share the model's where those are not. All is saved and restored."""
+    found, run_dir, models = module(script), tmp_path / "run", {}
+    start, before = found.Run.start, {}
+
+    def note(run, state, total):
+        models.update(state)
+        start(run, state, total)
+        before.update({name: copied(part.state_dict()) for name, part in state.items()})
+
+    monkeypatch.setattr(found.Run, "start", note)
+    flags = flags_of(script, folder, run_dir, lora_rank=lora_rank, learning_rate=0.1)
+    assert found.train(found.Args(**flags))["kl"] > 0
+    saved, policy = checkpoint_of(run_dir), models["policy"]
+    extra = {"critic", "reward_model"} if script == "ppo_rlhf" else set()
+    tokens = torch.tensor([[0, 1, 2, 3]])
+    names = {"policy", *extra}
+    own = {name: {n for n, p in models[name].named_parameters() if p.requires_grad}
+           for name in names}  # fmt: skip
+    for name in names:
+        moved = [not torch.equal(saved[name][n], before[name][n]) for n in own[name]]
+        assert sum(moved) > len(moved) / 2, f"{name} learns nothing"
+        if lora_rank:
+            assert set(saved[name]) == own[name], "more is saved than is trained"
+            assert all("lora_" in n or "lm_head" in n for n in own[name])
+    for name in extra:
+        with torch.no_grad():
+            assert models[name](tokens).shape == (1, 4, 1)
+        heads = [n for n in own[name] if "lm_head" in n]
+        assert all(before[name][n].eq(0).all() for n in heads)
+        assert len(heads) == 2
+    places = [p.data_ptr() for name in names for n, p in models[name].named_parameters()
+              if n in own[name]]  # fmt: skip
+    assert len(set(places)) == len(places), "a trained weight is shared"
+    if lora_rank:
+        theirs = dict(policy.named_parameters())
+        for name in {"reference", *extra}:
+            for n, p in models[name].named_parameters():
+                if n in theirs and n not in own["policy"]:
+                    assert p is theirs[n], f"{name} has a copy of {n}"
+    for key, value in saved["reference"].items():
+        assert torch.equal(value, before["reference"][key])
+    models.clear()
+    found.train(found.Args(resume=run_dir, total_timesteps=80))
+    for name in saved.keys() - {"about", "args", "counters"}:
+        restored = before[name]
+        for key, value in saved[name].items():
+            if isinstance(value, torch.Tensor):
+                assert torch.equal(restored[key], value)
+    assert summary_of(run_dir)["global_step"] == 80
 
 
 def test_the_product_of_the_adapters_is_added_as_it_is(folder, tmp_path):

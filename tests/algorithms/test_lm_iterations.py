@@ -12,111 +12,9 @@ import math
 import numpy as np
 import pytest
 import torch
-from helpers import copied, fields, module, scalars
-from lm_helpers import (
-    EOS,
-    PAD,
-    chosen,
-    doubles,
-    every,
-    flags_of,
-    groups,
-    log_pi_of,
-    real_tokens,
-    with_reward,
-)
-
-TEMPERATURE, ITERATIONS, BATCH, SIZE = 0.7, 3, 24, 4
-SYMBOLS = "0123456789+=."
-
-
-def reward(prompt: str, answer: str) -> float:
-    """Something that random answers earn or not: 0, 1 or 2, at times the same in a whole group,
-    at times the mean of a group that differs."""
-    return float(answer[:1] in tuple("01234+")) + float(answer[:1] in tuple("12"))
-
-
-class Recorded:
-    """Runs a script with notes taken: the state before and after each iteration, texts,
-    completions, logged losses, step sizes, the order of the minibatches."""
-
-    def __init__(self, script: str, folder, monkeypatch, reward=reward, **flags):
-        self.script, found = script, module(script)
-        self.states, self.logged, self.orders, self.rates = [], [], [], []
-        self.texts, self.completions, self.references = [], [], []
-        start, record, save = found.Run.start, found.Run.record_iteration, found.sample
-        draw, randperm, sgd = found.Task.draw, torch.randperm, torch.optim.SGD
-
-        def state_of(run):
-            return {k: copied(part.state_dict()) for k, part in run.state.items()}
-
-        def note_start(run, *args):
-            start(run, *args)
-            self.states.append(state_of(run))
-
-        def note_iteration(run, policy, task, losses):
-            record(run, policy, task, losses)
-            self.states.append(state_of(run))
-            self.logged.append({k: float(v) for k, v in losses.items()})
-
-        def note_sample(policy, prompts, temperature, *limits):
-            assert temperature in (TEMPERATURE, 0.0)
-            self.completions.append(save(policy, prompts, temperature, *limits))
-            return self.completions[-1]
-
-        def note_draw(task, number):
-            self.texts.append(draw(task, number))
-            return self.texts[-1]
-
-        def note_order(n, **kwargs):
-            self.orders.append(randperm(n, **kwargs))
-            return self.orders[-1]
-
-        class Descent(sgd):
-            def __init__(descent, parameters, lr, betas, fused):
-                assert betas == (0.9, 0.95)
-                super().__init__(parameters, lr)
-
-            def step(descent):
-                self.rates.append(descent.param_groups[0]["lr"])
-                super().step()
-
-        with monkeypatch.context() as patch:
-            patch.setattr(found.Run, "start", note_start)
-            patch.setattr(found.Run, "record_iteration", note_iteration)
-            patch.setattr(found, "sample", note_sample)
-            patch.setattr(found.Task, "draw", note_draw)
-            patch.setattr(torch, "randperm", note_order)
-            patch.setattr(torch.optim, "Adam", Descent)
-            with_reward(found, patch, reward)
-            usual = {"batch_size": BATCH, "total_timesteps": BATCH * ITERATIONS}
-            usual |= {"num_generations": SIZE, "temperature": TEMPERATURE}
-            usual = {k: v for k, v in usual.items() if k in fields(script)}
-            self.args = found.Args(**flags_of(script, folder, **usual | flags))
-            found.train(self.args)
-        self.rewarded = reward
-
-    def batch(self, k: int):
-        """Prompts, completions and rewards of iteration k, as plain lists."""
-        repeat = SIZE if "num_generations" in fields(self.script) else 1
-        texts = [text for text in self.texts[k] for _ in range(repeat)]
-        prompts = [[SYMBOLS.index(c) for c in text] for text in texts]
-        rows = [[t for t in row if t != PAD] for row in self.completions[k].tolist()]
-        answers = ["".join(SYMBOLS[t] for t in row if t != EOS) for row in rows]
-        rewards = [self.rewarded(*pair) for pair in zip(texts, answers, strict=True)]
-        assert len(prompts) == len(rows) == BATCH
-        return prompts, rows, rewards
-
-    def baseline(self, k: int) -> float:
-        """b at the beginning of iteration k."""
-        b, decay = 0.0, self.args.baseline_decay
-        for earlier in range(k):
-            b = decay * b + (1 - decay) * np.mean(self.batch(earlier)[2])
-        return b
-
-
-def scores(weights: dict, prompts, rows) -> list[torch.Tensor]:
-    return [log_pi_of(weights, p, r, TEMPERATURE) for p, r in zip(prompts, rows, strict=True)]
+from helpers import module, scalars
+from lm_helpers import chosen, doubles, every, flags_of, groups, log_pi_of, real_tokens
+from lm_recorded import BATCH, ITERATIONS, SIZE, TEMPERATURE, Recorded, scores
 
 
 def group_advantages(script: str, rewards: list[float], norm_std=True) -> list[float]:
@@ -281,7 +179,8 @@ def test_parts_of_a_batch_change_nothing(script, tmp_path, monkeypatch):
         run = Recorded(
             script, folder, monkeypatch, learning_rate=0.02, gradient_accumulation_steps=parts
         )
-        final.append(run.states[-1]["policy"])
+        networks = {"policy", "critic", "reward_model"} & run.states[-1].keys()
+        final.append({(n, k): v for n in networks for k, v in run.states[-1][n].items()})
         logged.append(run.logged)
     for key, value in final[0].items():
         torch.testing.assert_close(final[1][key], value, rtol=1e-4, atol=1e-5)
@@ -315,7 +214,7 @@ def test_the_first_minibatchs_ratio_is_1_at_any_temperature(parts, tmp_path, mon
 def test_groups_that_agree_move_nothing_but_for_the_kl(script, tmp_path, monkeypatch):
     """One reward for all, and no KL: the weights stay as they are."""
     run = Recorded(
-        script, tmp_path, monkeypatch, reward=lambda prompt, answer: 0.1, kl_coef=0.0,
+        script, tmp_path, monkeypatch, rewarded=lambda prompt, answer: 0.1, kl_coef=0.0,
         learning_rate=0.5, max_grad_norm=math.inf,
     )  # fmt: skip
     for key, value in run.states[0]["policy"].items():
@@ -353,15 +252,20 @@ def test_without_decay_there_is_no_baseline(tmp_path, monkeypatch):
 
 @every
 def test_the_optimiser(script, tmp_path, monkeypatch):
-    """Adam on all parameters of the policy, with these betas."""
+    """Adam on all parameters of the policy, and of the critic where there is one, with these
+    betas; a reward model has an Adam of its own, with torch's."""
     found, made = module(script), []
     adam = torch.optim.Adam
 
-    def note(parameters, lr, betas, **rest):
+    def note(parameters, lr, betas=(0.9, 0.999), **rest):
+        parameters = list(parameters)
         made.append((len(parameters), lr, betas))
         return adam(parameters, lr, betas, **rest)
 
     monkeypatch.setattr(torch.optim, "Adam", note)
     found.train(found.Args(**flags_of(script, tmp_path, learning_rate=2e-3)))
     number = len(list(found.GPT(13, context=32).parameters()))
-    assert made == [(number, 2e-3, (0.9, 0.95))]
+    if script == "ppo_rlhf":
+        assert made == [(2 * number, 2e-3, (0.9, 0.95)), (number, 1e-3, (0.9, 0.999))]
+    else:
+        assert made == [(number, 2e-3, (0.9, 0.95))]

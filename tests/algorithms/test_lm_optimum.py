@@ -3,7 +3,16 @@
 RLOO maximises E[R] - beta * KL(pi || pi_ref), whose maximum over all distributions of
 completions is known: pi is proportional to pi_ref * exp(R / beta). With a reward of 1 or 0 a
 problem that the base model solves with probability p is then solved with probability
-p e^(1/beta) / (p e^(1/beta) + 1 - p).
+p e^(1/beta) / (p e^(1/beta) + 1 - p) = sigmoid(logit p + 1 / beta).
+
+PPO with the true reward maximises the same: the log-ratios that its tokens pay for add up to
+that of the completion, and discounted by 1 the sum of all rewards is R - beta * log-ratio.
+
+DPO fits beta * log(pi / pi_ref), but for a constant of the prompt, to the log-odds of the
+preferences by maximum likelihood. These are rationality * R by Bradley and Terry, and the
+likelihood is greatest where the two agree: pi is proportional to pi_ref * exp(rationality * R /
+beta), whatever the pairs are sampled from, and right with probability sigmoid(logit p +
+rationality / beta).
 
 GRPO maximises no such thing, but where a completion is one decision, it comes to rest where the
 reward's pull and the KL term's are equal. Let the right answer have probability p, the base
@@ -236,7 +245,7 @@ def test_rloo_on_a_gpt_finds_the_optimum_of_every_problem(tmp_path, monkeypatch)
     policy.load_state_dict(torch.load(trained()[0], weights_only=True)[2])
     policy, reference = converge(
         "rloo", tmp_path, monkeypatch, policy, few_problems("rloo", problems),
-        total_timesteps=56 * 256, batch_size=256, num_generations=8, kl_coef=0.5,
+        total_timesteps=40 * 256, batch_size=256, num_generations=8, kl_coef=0.5,
         max_completion_length=4, learning_rate=1e-3,
     )  # fmt: skip
     chances, best = [], []
@@ -247,25 +256,67 @@ def test_rloo_on_a_gpt_finds_the_optimum_of_every_problem(tmp_path, monkeypatch)
     assert np.abs(np.subtract(chances, best)).max() < 0.08
 
 
-def test_grpo_on_a_gpt_comes_to_rest_at_its_fixed_points(tmp_path, monkeypatch):
-    """From a base model whose teacher forgets all carries of a problem or none, so that an
-    answer is one decision. It has seen these few problems alone, for a short while."""
-    problems = ["27+85=", "13+49=", "66+27=", "08+94=", "51+39=", "76+76="]
-    found = module("grpo")
-    shorten(found, monkeypatch, 100)
-    task = found.Task(found.Args(), found.Characters())
-    task.demonstrated = problems
-    policy = found.base_model(found.Args(coherent=True, carelessness=0.6), task)
-    for problem in problems:  # all but two answers are next to impossible
+PROBLEMS = ["27+85=", "13+49=", "66+27=", "08+94=", "51+39=", "76+76="]
+
+
+def coherent(script: str, monkeypatch):
+    """A base model whose teacher forgets all carries of a problem or none, so that an answer is
+    one decision, and right with probability 0.4. It has seen these few problems alone, for a
+    short while."""
+    found = module(script)
+    with monkeypatch.context() as patch:
+        shorten(found, patch, 100)
+        task = found.Task(found.Args(), found.Characters())
+        task.demonstrated = PROBLEMS
+        policy = found.base_model(found.Args(coherent=True, carelessness=0.6), task)
+    for problem in PROBLEMS:  # all but two answers are next to impossible
         assert 0.2 < success(policy, problem) < 0.7
+    return policy
+
+
+def test_grpo_on_a_gpt_comes_to_rest_at_its_fixed_points(tmp_path, monkeypatch):
     policy, reference = converge(
-        "grpo", tmp_path, monkeypatch, policy, few_problems("grpo", problems),
-        total_timesteps=56 * 256, batch_size=256, num_generations=8, kl_coef=1.0,
-        max_completion_length=4, learning_rate=1e-3,
+        "grpo", tmp_path, monkeypatch, coherent("grpo", monkeypatch),
+        few_problems("grpo", PROBLEMS), total_timesteps=56 * 256, batch_size=256,
+        num_generations=8, kl_coef=1.0, max_completion_length=4, learning_rate=1e-3,
     )  # fmt: skip
     chances, rest = [], []
-    for problem in problems:
+    for problem in PROBLEMS:
         rest.append(fixed_point(success(reference, problem), 1.0, 8))
         chances.append(success(policy, problem))
     assert np.mean(chances) == pytest.approx(np.mean(rest), abs=0.015)
     assert np.abs(np.subtract(chances, rest)).max() < 0.08
+
+
+def shifted(p: float, logits: float) -> float:
+    """sigmoid(logit p + logits)."""
+    return 1 / (1 + (1 - p) / p * math.exp(-logits))
+
+
+DPO = {"kl_coef": 1.0, "rationality": 2.0, "online": True, "nll_coef": 0.0}
+DPO["total_timesteps"] = 20_480
+
+
+@pytest.mark.parametrize(
+    ("script", "shift", "close", "flags"),
+    [
+        ("ppo_rlhf", 2.0, 0.04, {"kl_coef": 0.5, "reward": "true", "total_timesteps": 6144}),
+        ("dpo", 2.0, 0.08, DPO),
+    ],
+    ids=["ppo_rlhf", "dpo"],
+)  # fmt: skip
+def test_ppo_and_dpo_on_a_gpt_find_the_optimum(
+    script, shift, close, flags, tmp_path, monkeypatch
+):
+    """The shift of the logit is 1 / kl_coef and rationality / kl_coef."""
+    policy, reference = converge(
+        script, tmp_path, monkeypatch, coherent(script, monkeypatch),
+        few_problems(script, PROBLEMS), batch_size=256, max_completion_length=4,
+        learning_rate=1e-3, **flags,
+    )  # fmt: skip
+    before = [success(reference, problem) for problem in PROBLEMS]
+    best = [shifted(p, shift) for p in before]
+    chances = [success(policy, problem) for problem in PROBLEMS]
+    assert np.mean(best) - np.mean(before) > 0.3
+    assert np.mean(chances) == pytest.approx(np.mean(best), abs=0.02)
+    assert np.abs(np.subtract(chances, best)).max() < close

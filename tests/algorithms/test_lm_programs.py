@@ -57,6 +57,7 @@ SYMBOLS = "0123456789+=."
 
 
 two = pytest.mark.parametrize("script", ["reinforce_lm", "grpo"])
+states = pytest.mark.parametrize("script", ["reinforce_lm", "grpo", "ppo_rlhf"])
 
 
 class Ended(Exception):
@@ -324,7 +325,7 @@ def test_plain_lines_without_a_terminal(tmp_path, capsys):
 
 
 # ---- resumed ----
-@two
+@states
 def test_everything_is_restored_to_the_bit(script, tmp_path, monkeypatch):
     found, restored = module(script), {}
     with_reward(found, monkeypatch, some_reward)
@@ -348,6 +349,8 @@ def test_everything_is_restored_to_the_bit(script, tmp_path, monkeypatch):
         found.train(found.Args(resume=tmp_path / "run", total_timesteps=320))
     names = {"policy", "reference", "optimizer"}
     names |= {"baseline"} if script == "reinforce_lm" else set()
+    if script == "ppo_rlhf":
+        names |= {"critic", "reward_model", "reward_optimizer"}
     assert set(restored) == names | {"counters"} == set(saved) - {"about", "args"}
     for name in restored:
         assert same(restored[name], saved[name])
@@ -356,13 +359,14 @@ def test_everything_is_restored_to_the_bit(script, tmp_path, monkeypatch):
     assert len(saved["counters"][2]) == 100
 
 
-@two
+@states
 def test_given_the_same_noise_a_resumed_run_continues_to_the_bit(script, tmp_path, monkeypatch):
-    """Step sizes, moments and b included."""
+    """Step sizes, moments and b included, and the rounds of preferences."""
     found, noise = module(script), []
     with_reward(found, monkeypatch, some_reward)
     start, record = found.Run.start, found.Run.record_iteration
     flags = {"total_timesteps": 64, "learning_rate": 0.01}
+    flags |= {"preference_rounds": 2} if script == "ppo_rlhf" else {}
 
     def note(run, *args):
         record(run, *args)
@@ -455,6 +459,14 @@ def refused(script: str, folder: Path, **flags) -> str:
         ("grpo", {"num_generations": 1}, "num_generations must be int, 2 to"),
         ("grpo", {"num_minibatches": 3}, "num_minibatches"),
         ("grpo", {"num_minibatches": 4, "gradient_accumulation_steps": 8}, "num_minibatches"),
+        ("ppo_rlhf", {"num_minibatches": 3}, "num_minibatches and their parts must divide 16"),
+        ("ppo_rlhf", {"gradient_accumulation_steps": 8}, "must divide 16"),
+        ("ppo_rlhf", {"preference_rounds": 4}, "number of iterations, 3"),
+        ("ppo_rlhf", {"preference_rounds": 2, "num_preferences": 1}, "at most num_preferences"),
+        ("ppo_rlhf", {"total_timesteps": 15}, "at least one batch, 16"),
+        ("ppo_rlhf", {"batch_size": 1, "num_minibatches": 1}, "at least 2, a pair"),
+        ("dpo", {"batch_size": 15}, "2 * gradient_accumulation_steps must divide 15"),
+        ("dpo", {"gradient_accumulation_steps": 3}, "must divide 16"),
         ("grpo", {"task": "subtraction"}, "task addition"),
         ("grpo", {"task": "module:function"}, "without --model"),
         ("grpo", {"lora_rank": 8}, "no LoRA"),
@@ -474,13 +486,15 @@ OUT_OF_RANGE = [
     {"batch_size": 0}, {"batch_size": 1.5}, {"max_completion_length": 0}, {"lora_rank": -1},
     {"max_grad_norm": 0.0}, {"baseline_decay": 1.1}, {"total_timesteps": math.inf},
     {"gradient_accumulation_steps": 0}, {"eval_episodes": 0}, {"seed": -1},
+    {"gamma": 1.1}, {"gae_lambda": -0.1}, {"num_preferences": 0}, {"preference_rounds": 0},
+    {"rationality": -1.0}, {"reward_lr": -0.1}, {"nll_coef": -0.1}, {"clip_coef": math.nan},
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize("flags", OUT_OF_RANGE, ids=str)
 def test_sizes_and_rates_out_of_range(flags, tmp_path):
     ((name, value),) = flags.items()
-    script = next(s for s in ("grpo", "reinforce_lm") if name in fields(s))
+    script = next(s for s in ("grpo", "reinforce_lm", "ppo_rlhf", "dpo") if name in fields(s))
     line = refused(script, tmp_path, **flags)
     assert line.startswith(f"{name} must be ")
     assert line.endswith(f"not {value}")
@@ -504,6 +518,20 @@ def test_every_number_is_checked(script, tmp_path):
         ("grpo", {"num_generations": 2, "num_minibatches": 16, "max_grad_norm": math.inf}),
         ("grpo", {"clip_coef_low": 1.0, "clip_coef_high": 0.0, "update_epochs": 3}),
         ("grpo", {"max_completion_length": 26, "temperature": 1e-3}),
+        (
+            "ppo_rlhf",
+            {
+                "batch_size": 2,
+                "num_minibatches": 2,
+                "gamma": 0,
+                "gae_lambda": 0,
+                "clip_coef": 0,
+            },
+        ),
+        ("ppo_rlhf", {"num_preferences": 1, "rationality": 0.0, "max_completion_length": 26}),
+        ("ppo_rlhf", {"num_minibatches": 16, "rationality": 1e15, "reward_lr": 0.0}),
+        ("dpo", {"batch_size": 2, "kl_coef": 0.0, "nll_coef": 0.0, "rationality": 0.0}),
+        ("dpo", {"online": True, "rationality": 1e15, "gradient_accumulation_steps": 8}),
     ],
     ids=str,
 )

@@ -20,6 +20,7 @@ from lm_helpers import (
     padded,
     random_base,
     real_tokens,
+    some,
 )
 
 
@@ -80,7 +81,7 @@ def test_the_mask_by_a_plain_loop(script):
         assert found == expected
 
 
-@every
+@some
 @pytest.mark.parametrize("temperature", [0.7, 1.0, 1.9])
 def test_log_probabilities_of_completions(script, temperature):
     """At every real token, those of the unpadded text by itself."""
@@ -92,7 +93,8 @@ def test_log_probabilities_of_completions(script, temperature):
     assert log_pi.shape == (5, 4, 13)
     log_probs = found.token_log_probs(log_pi, completions)
     mask = found.completion_mask(completions, EOS)
-    entropy, kl = found.token_entropy(log_pi), found.kl_divergence(log_pi, log_pi.roll(1, -1))
+    kl = found.kl_divergence(log_pi, log_pi.roll(1, -1))
+    entropy = found.token_entropy(log_pi)
     for i, row in enumerate(completions.tolist()):
         row = real_tokens(row)
         expected = log_pi_of(weights, prompts[i].tolist(), row, temperature).detach()
@@ -130,7 +132,7 @@ def test_no_token_behind_the_end_changes_anything_before_it(script):
         torch.testing.assert_close(gradient, results[0][1])
 
 
-@every
+@some
 def test_compare_scores_the_policy_and_the_reference(script):
     found, policy, reference = module(script), gpt(), gpt(sharpness=1.0)
     prompts, completions = tokens_of(6, 2, 6), padded([(1, 2, EOS), (5, 6, 7, 8)])
@@ -168,7 +170,7 @@ def counted(completions: torch.Tensor, answers: list[tuple[int, ...]]) -> np.nda
     return counts
 
 
-@every
+@some
 @pytest.mark.parametrize("temperature", [0.7, 1.0])
 def test_samples_have_the_enumerated_probabilities(script, temperature):
     """All 40 completions of at most three tokens of a vocabulary of four: chi-square accepts
@@ -192,7 +194,7 @@ def test_samples_have_the_enumerated_probabilities(script, temperature):
     assert surprise(counts, probabilities(1.7 - temperature)) > 20
 
 
-@every
+@some
 def test_each_row_is_sampled_from_its_own_prompt(script):
     """A table with other probabilities for each of three prompts."""
     policy = Table(3, 3, 3, seed=4)
@@ -205,7 +207,7 @@ def test_each_row_is_sampled_from_its_own_prompt(script):
         assert surprise(counts, policy.probabilities((k + 1) % 3)) > 20
 
 
-@every
+@some
 def test_the_mode_is_the_most_probable_token_each_time(script):
     policy, prompts = gpt(), tokens_of(7, 40, 6)
     state = torch.get_rng_state()
@@ -256,7 +258,7 @@ def test_decoding_shows_no_end_and_no_padding(script):
 
 
 # ---- the exact success ----
-@every
+@some
 @pytest.mark.parametrize("temperature", [1.0, 0.7])
 def test_exact_success_is_the_probability_of_the_right_answers(script, temperature, tmp_path):
     """By the double-precision GPT, over all held-out problems of an evaluation."""
@@ -274,5 +276,5 @@ def test_exact_success_is_the_probability_of_the_right_answers(script, temperatu
     assert found.exact_success(policy, task) == pytest.approx(total / 12, rel=1e-3)
 
 
-def test_the_scripts_are_three():
-    assert LM_SCRIPTS == ["reinforce_lm", "rloo", "grpo"]
+def test_the_scripts_are_five():
+    assert LM_SCRIPTS == ["reinforce_lm", "rloo", "grpo", "ppo_rlhf", "dpo"]

@@ -178,7 +178,7 @@ def test_the_base_model_is_as_careless_as_its_teacher():
     by_carries = {k: [p for p in held_out if carries(p) == k] for k in (1, 2)}
     by_carries[0] = [p for p in PROBLEMS if carries(p) == 0]
     for k, problems in by_carries.items():
-        chance = [success(policy, p) for p in rng.permutation(problems)[:150]]
+        chance = [success(policy, p) for p in rng.permutation(problems)[:75]]
         assert np.mean(chance) == pytest.approx(0.5**k, abs=0.04)
         assert np.std(chance) < 0.12
 
@@ -227,7 +227,7 @@ def test_all_runs_start_from_one_base_model(tmp_path, monkeypatch):
 @every
 def test_reinforcement_never_sees_a_held_out_problem(script, tmp_path, monkeypatch):
     """Nothing but training problems is drawn, encoded or rewarded until the evaluation, but for
-    the exact success."""
+    the exact success; not for preferences either."""
     found, seen = module(script), []
     encode, exact, evaluate = found.Task.encode, found.exact_success, found.evaluate
     quiet = []
@@ -252,6 +252,6 @@ def test_reinforcement_never_sees_a_held_out_problem(script, tmp_path, monkeypat
     monkeypatch.setattr(found, "evaluate", aside(evaluate))
     train(script, tmp_path, total_timesteps=160)
     (held_out,) = task_of(script, eval_episodes=10_000).held_out
-    assert len(seen) == 160
+    assert len(seen) == 160 + (2 * 16 if script == "ppo_rlhf" else 0)
     assert not set(seen) & set(held_out)
     assert all(carries(p) for p in seen)

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import tyro
 from helpers import (
     ROOT,
     SCRIPTS,
@@ -26,14 +27,15 @@ from helpers import (
     environment,
     fields,
     interrupted,
-    loops,
     module,
+    one,
     pair,
     run,
     scalars,
     small,
     summary_of,
     train,
+    two,
 )
 
 PATIENCE = 120  # seconds that a test waits for what must happen; the machine may be busy
@@ -48,6 +50,7 @@ def small_flags(script: str) -> dict:
     return small(script) | ({"num_steps": 32} if "num_steps" in fields(script) else {})
 
 
+@pytest.mark.parametrize("script", ["reinforce", "trpo", "ppo_continuous"])
 def test_a_run_from_the_outside(script, tmp_path):
     """Everything that the run directory promises, from a run of the file alone in an empty
     folder, with no run directory named."""
@@ -93,6 +96,7 @@ def test_a_run_from_the_outside(script, tmp_path):
     assert checkpoint_of(run_dir)["counters"][0] == summary["global_step"]
 
 
+@pytest.mark.parametrize("script", ["reinforce_baseline", "a2c", "trpo", "ppo_continuous"])
 def test_same_seed_same_bits_other_seed_other_bits(script, tmp_path):
     """One of the two runs in a process of its own."""
     flags = {"env_id": benchmark_env(script), "total_timesteps": 500} | small_flags(script)
@@ -130,7 +134,7 @@ def wait_for_progress(process: subprocess.Popen, run_dir: Path) -> int:
     raise AssertionError("no progress")
 
 
-@loops
+@two
 def test_killed_anywhere_and_resumed_to_the_end(script, tmp_path):
     """While it runs, no other process can use its directory; when it has died, one can."""
     run_dir, env = tmp_path / "run", benchmark_env(script)
@@ -170,7 +174,7 @@ def test_killed_anywhere_and_resumed_to_the_end(script, tmp_path):
     assert len(steps) == summary["train_episodes"], "an episode is there twice, or lost"
 
 
-@pair
+@one
 def test_an_interrupt_keeps_the_checkpoint_and_prints_a_hint_that_can_be_pasted(
     script, tmp_path
 ):
@@ -260,20 +264,26 @@ def test_a_narrow_encoding_does_not_end_a_run(tmp_path):
     ("script", "columns"),
     [*((script, "80") for script in SCRIPTS), ("ppo", "60"), ("ppo_continuous", "120")],
 )
-def test_help_reads_like_documentation(script, columns, tmp_path):
+def test_help_reads_like_documentation(script, columns, capsys, monkeypatch):
     """Every flag with its comment, and no word broken at a line's end."""
-    result = subprocess.run(
-        command(script, "--help"), cwd=tmp_path, env=environment(COLUMNS=columns),
-        capture_output=True, text=True, timeout=PATIENCE,
-    )  # fmt: skip
-    assert result.returncode == 0
-    text = " ".join(result.stdout.replace("│", " ").split())
+    monkeypatch.setenv("COLUMNS", columns)
+    with pytest.raises(SystemExit) as end:
+        tyro.cli(module(script).Args, args=["--help"])
+    assert end.value.code == 0
+    text = " ".join(capsys.readouterr().out.replace("│", " ").split())
     source = (ROOT / f"{script}.py").read_text()
     for name in fields(script):
         assert f"--{name.replace('_', '-')}" in text
         lines = source.splitlines()
         line = next(line for line in lines if line.startswith(f"    {name}: "))
         assert " ".join(line.split("  # ")[1].split()) in text, f"the help of {name} is missing"
+
+
+def test_help_as_a_program(tmp_path):
+    result = run("ppo", "--help", cwd=tmp_path)
+    assert result.returncode == 0
+    assert "--total-timesteps" in result.stdout
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_progress_bar_on_a_terminal(tmp_path):
@@ -308,7 +318,7 @@ def test_plain_lines_without_a_terminal(tmp_path):
     assert all("return " in line and line.endswith(" steps/s") for line in lines)
 
 
-@loops
+@two
 def test_memory_does_not_grow_with_the_length_of_a_run(script, tmp_path):
     """The peak of a run five times as long is the same, up to a few pages."""
     peaks = []
@@ -331,7 +341,7 @@ def limit_file_size():
     resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
 
 
-@pair
+@one
 def test_a_full_disk_leaves_the_last_checkpoint_as_it_was(script, tmp_path):
     """Files cannot grow beyond 20 kB, which a checkpoint needs: the write fails like one on a
     full disk."""

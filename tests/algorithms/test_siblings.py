@@ -103,8 +103,13 @@ def test_the_header_is_one_text(family):
 def test_banners_in_the_same_order(script):
     found = re.findall(r"(?m)^# =+\n# (\w+).*\n# =+$", SOURCES[script])
     assert found == BANNERS
-    paragraphs = re.findall(r"# ---- (\w+) ----", SOURCES[script])
-    assert paragraphs == ["ROLLOUT", "ADVANTAGE", "UPDATE", "LOG"]
+    paragraphs = re.findall(r"# ---- (.+) ----", SOURCES[script])
+    expected = ["ROLLOUT", "ADVANTAGE", "UPDATE", "LOG"]
+    if script == "dpo":  # which has preferences in place of advantages
+        expected[1] = "PREFERENCE"
+    if script == "ppo_rlhf":
+        expected.insert(0, "REWARD MODEL")
+    assert paragraphs == expected
 
 
 def test_scaffold_is_one_text():
@@ -129,10 +134,16 @@ def test_scaffold_is_one_text():
 
 
 def test_the_scaffold_of_the_language_models_is_one_text():
-    """All that follows its banner; and the networks are too."""
+    """All that follows its banner; and the networks are too, but for the scalar head, which
+    only a critic and a reward model need."""
+    head = top_level("ppo_rlhf")["with_scalar_head"] + "\n\n\n"
     for banner, end in (("# Scaffold", None), ("# Networks", "# Mathematics")):
-        texts = {SOURCES[name].split(banner)[1].split(end)[0] for name in LM_SCRIPTS}
+        texts = {
+            SOURCES[name].replace(head, "").split(banner)[1].split(end)[0]
+            for name in LM_SCRIPTS
+        }
         assert len(texts) == 1
+    assert [name for name in LM_SCRIPTS if head in SOURCES[name]] == ["ppo_rlhf"]
 
 
 @families
@@ -159,7 +170,7 @@ def test_what_has_one_name_has_one_text(family):
     shared = {"check_args", "Run", "evaluate", "BadInput"}
     if family is LM_SCRIPTS:
         shared |= {"GPT", "sample", "log_policy", "completion_mask", "compare", "Task"}
-        shared |= {"reinforce_loss", "base_model", "HuggingFace", "exact_success"}
+        shared |= {"reinforce_loss", "base_model", "HuggingFace", "exact_success", "prefer"}
     else:
         shared |= {"mlp", "gae", "returns_to_go"}
     assert shared <= set(seen)
@@ -184,6 +195,7 @@ def test_flags_with_one_name_have_one_help(family):
             "batch_size",  # of groups or not
             "kl_coef",  # in the reward or in the loss
             "gradient_accumulation_steps",  # parts of a batch or of a minibatch
+            "update_epochs",  # which GRPO has another name for in TRL
         }
     seen = {}
     for name in family:
@@ -207,6 +219,8 @@ def test_every_flag_has_an_effect(script):
     [
         *pairwise(["reinforce", "reinforce_baseline", "a2c", "ppo"]),
         *pairwise(["reinforce", "reinforce_lm", "rloo", "grpo"]),
+        ("rloo", "ppo_rlhf"),
+        ("rloo", "dpo"),
     ],
 )
 def test_each_names_its_sibling(older, younger):

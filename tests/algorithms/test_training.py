@@ -10,7 +10,7 @@ from helpers import (
     env_id,
     loops,
     module,
-    pair,
+    one,
     scalars,
     summary_of,
     train,
@@ -243,7 +243,7 @@ def test_logged_returns_are_the_environments(script, flags, tmp_path):
     assert summary["train_return_mean"] == pytest.approx(np.mean(logged[-100:]), abs=1e-4)
 
 
-@pair
+@one
 def test_an_evaluation_without_end_is_cut_and_said(script, tmp_path, capsys):
     """After 10,000 steps of reward 1, episode by episode."""
     name = env_id(script, "Endless-v0")
@@ -255,7 +255,7 @@ def test_an_evaluation_without_end_is_cut_and_said(script, tmp_path, capsys):
     assert "return nan, evaluation 10000.0" in said
 
 
-@pair
+@one
 def test_an_evaluation_that_ends_in_time_is_not_said_to_be_cut(script, tmp_path, capsys):
     name, kwargs = env_id(script, "Endless-v0"), '{"length": 10000}'
     summary, _ = train(
