@@ -383,6 +383,8 @@ def train_reward_model(
         )
         mask = completion_mask(completions, task.eos)
         rewards = task.rewards(texts, completions)
+        if not rewards.isfinite().all():
+            raise FloatingPointError("preferences: a reward is not finite")
         pairs = torch.stack(prefer(completions, rewards, args.rationality))
         for rows in pairs.split(minibatch_size, dim=1):
             batch = (x[rows.flatten()] for x in (prompts, completions, mask))

@@ -61,6 +61,7 @@ class Recorded:
             return texts
 
         def note_preference(completions, rewards, rationality):
+            assert rationality == self.args.rationality
             rows = prefer(completions, rewards, rationality)
             (self.rounds[-1]["preferences"] if learning else self.preferences).append(rows)
             return rows

@@ -293,30 +293,21 @@ def shifted(p: float, logits: float) -> float:
     return 1 / (1 + (1 - p) / p * math.exp(-logits))
 
 
+PPO = {"kl_coef": 0.5, "reward": "true", "total_timesteps": 10_240, "learning_rate": 1e-3}
 DPO = {"kl_coef": 1.0, "rationality": 2.0, "online": True, "nll_coef": 0.0}
-DPO["total_timesteps"] = 20_480
+DPO |= {"total_timesteps": 20_480, "learning_rate": 3e-4}
 
 
-@pytest.mark.parametrize(
-    ("script", "shift", "close", "flags"),
-    [
-        ("ppo_rlhf", 2.0, 0.04, {"kl_coef": 0.5, "reward": "true", "total_timesteps": 6144}),
-        ("dpo", 2.0, 0.08, DPO),
-    ],
-    ids=["ppo_rlhf", "dpo"],
-)  # fmt: skip
-def test_ppo_and_dpo_on_a_gpt_find_the_optimum(
-    script, shift, close, flags, tmp_path, monkeypatch
-):
-    """The shift of the logit is 1 / kl_coef and rationality / kl_coef."""
+@pytest.mark.parametrize(("script", "flags"), [("ppo_rlhf", PPO), ("dpo", DPO)])
+def test_ppo_and_dpo_on_a_gpt_find_the_optimum(script, flags, tmp_path, monkeypatch):
+    """The logit shifts by 2, which is 1 / kl_coef and rationality / kl_coef."""
     policy, reference = converge(
         script, tmp_path, monkeypatch, coherent(script, monkeypatch),
-        few_problems(script, PROBLEMS), batch_size=256, max_completion_length=4,
-        learning_rate=1e-3, **flags,
+        few_problems(script, PROBLEMS), batch_size=512, max_completion_length=4, **flags,
     )  # fmt: skip
     before = [success(reference, problem) for problem in PROBLEMS]
-    best = [shifted(p, shift) for p in before]
+    best = [shifted(p, 2.0) for p in before]
     chances = [success(policy, problem) for problem in PROBLEMS]
     assert np.mean(best) - np.mean(before) > 0.3
     assert np.mean(chances) == pytest.approx(np.mean(best), abs=0.02)
-    assert np.abs(np.subtract(chances, best)).max() < close
+    assert np.abs(np.subtract(chances, best)).max() < 0.12

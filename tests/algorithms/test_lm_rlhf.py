@@ -588,3 +588,16 @@ def test_without_unequal_rewards_there_is_no_accuracy(tmp_path, monkeypatch):
     """0, and no division by nothing."""
     run = Recorded("ppo_rlhf", tmp_path, monkeypatch, rewarded=lambda prompt, answer: 1.0)
     assert [noted["accuracy"] for noted in run.rounds] == [0]
+
+
+def test_preferences_between_rewards_that_are_not_finite_end_the_run(tmp_path, monkeypatch):
+    """Though every completion of the rollouts is rewarded well."""
+    asked = []
+
+    def reward(prompt: str, answer: str) -> float:
+        asked.append(prompt)
+        return math.nan if len(asked) == 3 else 1.0
+
+    with_reward(ppo_rlhf, monkeypatch, reward)
+    with pytest.raises(FloatingPointError, match="preferences: a reward is not finite"):
+        train("ppo_rlhf", tmp_path)
