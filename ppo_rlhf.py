@@ -280,7 +280,7 @@ def score(
         sum over the completion's tokens of the output at the token
 
     Not in the papers, which take the output at the last token alone: the sum lets the model
-    mark a wrong token where it stands, and needs fewer preferences.
+    mark a wrong token where it stands.
     """
     tokens = torch.cat([prompts, completions], 1).clamp(min=0)
     return (reward_model(tokens)[:, prompts.shape[1] :, 0] * mask).sum(1)
@@ -460,10 +460,9 @@ def train(args: Args) -> dict:
                 scores, values, old_log_probs, ref_log_probs, kl = map(
                     torch.cat, zip(*results, strict=True)
                 )
-                s_rewards = token_rewards(
-                    scores, old_log_probs - ref_log_probs, mask, args.kl_coef
-                )
-                advantages = gae(s_rewards, values, args.gamma, args.gae_lambda)
+                log_ratio = old_log_probs - ref_log_probs
+                rewards = token_rewards(scores, log_ratio, mask, args.kl_coef)
+                advantages = gae(rewards, values, args.gamma, args.gae_lambda)
                 returns = advantages + values
                 if args.norm_adv:
                     mean, std = advantages[mask].mean(), advantages[mask].std()

@@ -538,7 +538,7 @@ def test_preferences_are_collected_in_rounds_spread_evenly(rounds, tmp_path, mon
 @pytest.mark.parametrize(("number", "sizes"), [(3, [3]), (8, [8]), (21, [8, 8, 5])])
 def test_a_rounds_preferences_come_in_batches(number, sizes, tmp_path, monkeypatch):
     """As many as were asked for, pairs of one prompt side by side, never more at a time than a
-    batch has completions; at most 64 pairs a step."""
+    batch has completions."""
     run = Recorded(
         "ppo_rlhf", tmp_path, monkeypatch, batch_size=16, total_timesteps=32,
         num_preferences=2 * number, preference_rounds=2,
