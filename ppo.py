@@ -318,6 +318,7 @@ LIMITS = {  # of numeric flags; 0 to 1e15 where not named here, 1 to 1e15 for wh
     "seed": (0, 1e15), "gamma": (0, 1), "gae_lambda": (0, 1), "rms_alpha": (0, 1),
     "line_search_shrinking_factor": (0, 1), "max_grad_norm": (1e-9, math.inf),
     "reward_scale": (1e-9, 1e9), "init_std": (1e-9, 1e9), "target_kl": (1e-9, 1e9),
+    "tau": (0, 1), "alpha": (1e-9, 1e9),
 }  # fmt: skip
 
 
@@ -517,7 +518,8 @@ if __name__ == "__main__" and "__file__" in globals():  # a notebook cell only d
             args = tyro.cli(Args, default=args)
         train(args)
     except (Exception, KeyboardInterrupt) as error:
-        known = isinstance(error, (BadInput, FloatingPointError, KeyboardInterrupt))
+        faults = (BadInput, FloatingPointError, KeyboardInterrupt, torch.OutOfMemoryError)
+        known = isinstance(error, faults)
         known |= getattr(error, "errno", None) in (EDQUOT, EFBIG, ENOSPC)  # a full disk
         line = f"error: {' '.join(str(error).split())}" if str(error) else "stopped"
         print(line if known else traceback.format_exc(), file=sys.stderr)

@@ -719,7 +719,8 @@ if __name__ == "__main__" and "__file__" in globals():  # a notebook cell only d
             args = tyro.cli(Args, default=args)
         train(args)
     except (Exception, KeyboardInterrupt) as error:
-        known = isinstance(error, (BadInput, FloatingPointError, KeyboardInterrupt))
+        faults = (BadInput, FloatingPointError, KeyboardInterrupt, torch.OutOfMemoryError)
+        known = isinstance(error, faults)
         known |= getattr(error, "errno", None) in (EDQUOT, EFBIG, ENOSPC)  # a full disk
         line = f"error: {' '.join(str(error).split())}" if str(error) else "stopped"
         print(line if known else traceback.format_exc(), file=sys.stderr)

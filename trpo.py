@@ -204,8 +204,8 @@ def flat_gradient(output: Tensor, parameters: list[Tensor], **kwargs: bool) -> T
 def surrogate(
     dist: Distribution, actions: Tensor, old_log_probs: Tensor, advantages: Tensor
 ) -> Tensor:
-    """mean ratio * A with ratio = pi(a|s) / pi_old(a|s); all tensors are (batch,).
-    Source: Schulman et al. 2015, section 5."""
+    """mean ratio * A with ratio = pi(a|s) / pi_old(a|s). All tensors are (batch,); actions may
+    be (batch, n). Source: Schulman et al. 2015, section 5."""
     return ((dist.log_prob(actions) - old_log_probs).exp() * advantages).mean()
 
 
@@ -225,8 +225,8 @@ def trust_region_step(
     actor: nn.Module, obs: Tensor, actions: Tensor, advantages: Tensor, target_kl: float,
     cg_max_steps: int, cg_damping: float, max_iter: int, shrinking_factor: float,
 ) -> dict[str, float]:  # fmt: skip
-    """Improve the actor in place on a batch, obs (batch, obs_dim) and the rest (batch,). Return
-    what happened.
+    """Improve the actor in place on a batch: obs (batch, obs_dim), the rest (batch,); actions
+    may be (batch, n). Return what happened.
 
         maximise g^T s  subject to  1/2 s^T F s <= target_kl
         s = sqrt(2 target_kl / (x^T F x)) x  with  x = F^-1 g
@@ -389,6 +389,7 @@ LIMITS = {  # of numeric flags; 0 to 1e15 where not named here, 1 to 1e15 for wh
     "seed": (0, 1e15), "gamma": (0, 1), "gae_lambda": (0, 1), "rms_alpha": (0, 1),
     "line_search_shrinking_factor": (0, 1), "max_grad_norm": (1e-9, math.inf),
     "reward_scale": (1e-9, 1e9), "init_std": (1e-9, 1e9), "target_kl": (1e-9, 1e9),
+    "tau": (0, 1), "alpha": (1e-9, 1e9),
 }  # fmt: skip
 
 
@@ -588,7 +589,8 @@ if __name__ == "__main__" and "__file__" in globals():  # a notebook cell only d
             args = tyro.cli(Args, default=args)
         train(args)
     except (Exception, KeyboardInterrupt) as error:
-        known = isinstance(error, (BadInput, FloatingPointError, KeyboardInterrupt))
+        faults = (BadInput, FloatingPointError, KeyboardInterrupt, torch.OutOfMemoryError)
+        known = isinstance(error, faults)
         known |= getattr(error, "errno", None) in (EDQUOT, EFBIG, ENOSPC)  # a full disk
         line = f"error: {' '.join(str(error).split())}" if str(error) else "stopped"
         print(line if known else traceback.format_exc(), file=sys.stderr)

@@ -1,0 +1,590 @@
+# /// script
+# requires-python = ">=3.10"
+# dependencies = ["torch>=2.6", "gymnasium>=1.4", "numpy>=2.0", "tyro>=1.0", "filelock>=3.12",
+#                 "tensorboard>=2.21", "tqdm>=4.66"]
+# ///
+"""Asynchronous Advantage Actor-Critic (A3C) for Discrete actions.
+
+The algorithm of which a2c.py is the synchronous form. Every worker is a process with its own
+environment and its own copy of the networks. It copies the shared weights, plays num_steps,
+and steps the shared weights with the gradient of its copy. Nobody waits for another, and the
+weights have no lock.
+
+What that costs:
+- stale gradients: while a worker plays, others move the weights that its gradient was made for
+  (losses/staleness counts their updates);
+- lost updates: two workers that write at once can overwrite each other's change of a weight;
+- one environment per forward pass: a2c.py asks the network once for the actions of all.
+
+With one worker, a run is repeatable bit for bit. With more it is not: who comes first decides.
+
+Paper: Mnih et al. 2016, Asynchronous Methods for Deep Reinforcement Learning, arXiv:1602.01783,
+algorithm S3
+
+Run: python a3c.py --env-id CartPole-v1 --seed 1
+
+Compared with a2c.py:
+- num_workers processes with one environment each, instead of one process with num_envs;
+- an update is made from one worker's segment, on weights that may have changed meanwhile,
+  instead of from all segments at once;
+- the weights and RMSprop's running mean are in shared memory;
+- the step size is annealed by the number of steps that all workers have begun.
+"""
+
+import hashlib
+import io
+import json
+import math
+import re
+import shlex
+import sys
+import time
+import traceback
+from collections import deque
+from contextlib import ExitStack, suppress
+from dataclasses import asdict, dataclass, replace
+from datetime import datetime
+from errno import EDQUOT, EFBIG, ENOSPC
+from multiprocessing import connection
+from pathlib import Path
+from typing import Literal
+
+import gymnasium as gym
+import numpy as np
+import torch
+import tyro
+from filelock import FileLock
+from gymnasium import wrappers
+from gymnasium.spaces import Box, Discrete
+from torch import Tensor, multiprocessing, nn
+from torch.distributions import Categorical, Distribution
+from torch.nn import functional as F
+from torch.utils.tensorboard import SummaryWriter
+from tqdm import tqdm
+
+
+@dataclass
+class Args:
+    # Defaults: Stable-Baselines3's, which go back to the paper's by way of OpenAI Baselines;
+    # anneal_lr is the paper's.
+    env_id: str = "CartPole-v1"  # Gymnasium environment with Discrete actions
+    total_timesteps: int | float = 300_000  # environment steps in all, rounded down to updates
+    num_workers: int = 2  # processes, each with one environment; more than cores do not pay
+    num_steps: int = 5  # steps of a worker for each update
+    learning_rate: float = 7e-4  # RMSprop's initial step size
+    anneal_lr: bool = True  # decrease the step size linearly to 0 over the run
+    gamma: float = 0.99  # discount factor
+    gae_lambda: float = 1.0  # bias (0: one-step TD error) against variance (1: n-step return)
+    reward_scale: float = 1.0  # factor on rewards: large values learn slowly; not in the paper
+    norm_adv: bool = False  # normalise advantages in each batch; not in the paper
+    ent_coef: float = 0.0  # weight of the entropy bonus, which keeps the policy exploring
+    vf_coef: float = 0.5  # weight of the value loss
+    max_grad_norm: float = 0.5  # longer gradients are scaled down to this norm; inf: never
+    rms_alpha: float = 0.99  # decay of RMSprop's running mean of squared gradients; the paper's
+    rms_eps: float = 1e-5  # added to the root of that mean; a larger one damps small gradients
+
+    # The run: the same flags in every script.
+    env_kwargs: str = "{}"  # JSON object of arguments for the environment: '{"name": value}'
+    seed: int = 1  # fixes the run bit for bit, on one machine and with one set of versions
+    device: Literal["cpu", "cuda", "mps"] = "cpu"  # small networks are faster there
+    torch_threads: int = 1  # more rarely help small networks, and parallel runs share the cores
+    log_interval: int = 500  # minimum steps between two entries of losses/* and charts/SPS
+    checkpoint_interval: float = 10.0  # minimum seconds between two checkpoints
+    eval_episodes: int = 20  # episodes of the final evaluation, which uses the policy's mode
+    run_dir: Path | None = None  # default: runs/ENV__SCRIPT__SEED__TIME
+    resume: Path | None = None  # run directory to resume, with its own flags
+
+    @property
+    def num_envs(self) -> int:
+        return self.num_workers
+
+
+# ==============================================================================================
+# Networks
+# ==============================================================================================
+def mlp(in_features: int, out_features: int, out_gain: float) -> nn.Sequential:
+    """Two hidden layers of 64 tanh units with orthogonal weights, as in OpenAI Baselines. A
+    small `out_gain` starts the output near zero."""
+    net = nn.Sequential(
+        nn.Linear(in_features, 64), nn.Tanh(),
+        nn.Linear(64, 64), nn.Tanh(),
+        nn.Linear(64, out_features),
+    )  # fmt: skip
+    for layer in net:
+        if isinstance(layer, nn.Linear):
+            nn.init.orthogonal_(layer.weight, out_gain if layer is net[-1] else math.sqrt(2))
+            nn.init.zeros_(layer.bias)
+    return net
+
+
+class Actor(nn.Module):
+    """The policy pi(a|s): observations (..., obs_dim) -> Categorical over num_actions, batch
+    shape (...)."""
+
+    def __init__(self, obs_dim: int, num_actions: int):
+        super().__init__()
+        self.logits = mlp(obs_dim, num_actions, out_gain=0.01)  # near uniform at the start
+
+    def forward(self, obs: Tensor) -> Categorical:
+        return Categorical(logits=self.logits(obs), validate_args=False)  # validation is slow
+
+    def sample(self, obs: Tensor) -> Tensor:
+        """Actions (...) distributed as forward(obs).sample(), which would take 15% of a run:
+        logits plus Gumbel noise, -log of an Exp(1) variable, have their argmax at a draw from
+        the softmax."""
+        logits = self.logits(obs)
+        return (logits - torch.empty_like(logits).exponential_().log()).argmax(-1)
+
+
+class Critic(nn.Module):
+    """The value function V(s): observations (..., obs_dim) -> values (...)."""
+
+    def __init__(self, obs_dim: int):
+        super().__init__()
+        self.value = mlp(obs_dim, 1, out_gain=1.0)
+
+    def forward(self, obs: Tensor) -> Tensor:
+        return self.value(obs).squeeze(-1)
+
+
+# ==============================================================================================
+# Mathematics
+# ==============================================================================================
+def gae(
+    rewards: Tensor, values: Tensor, next_values: Tensor, terminated: Tensor, truncated: Tensor,
+    gamma: float, gae_lambda: float,
+) -> Tensor:  # fmt: skip
+    """Generalized advantage estimates. All tensors are (num_steps, num_envs); terminated and
+    truncated are boolean.
+
+        delta_t = r_t + gamma * (1 - terminated_t) * V(next_obs_t) - V(obs_t)
+        A_t     = delta_t + gamma * gae_lambda * (1 - done_t) * A_{t+1}
+        done_t  = terminated_t or truncated_t
+
+    After termination nothing follows. A truncated episode would have continued, so its last
+    step bootstraps from the observation it really led to. Either way the recursion stops.
+    Source: Schulman et al. 2016, High-Dimensional Continuous Control Using GAE, section 3.
+    """
+    deltas = rewards + gamma * next_values.masked_fill(terminated, 0.0) - values
+    done = terminated | truncated
+    decays = torch.full_like(deltas, gamma * gae_lambda).masked_fill(done, 0.0)
+    advantages, advantage = [], torch.zeros_like(deltas[0])
+    for delta, decay in zip(reversed(deltas.unbind()), reversed(decays.unbind()), strict=True):
+        advantage = delta + decay * advantage
+        advantages.append(advantage)
+    return torch.stack(advantages[::-1])
+
+
+def a2c_loss(
+    dist: Distribution, values: Tensor, actions: Tensor,
+    advantages: Tensor, returns: Tensor, vf_coef: float, ent_coef: float,
+) -> tuple[Tensor, dict[str, Tensor]]:  # fmt: skip
+    """The loss to minimise and its parts. All tensors are (batch,); actions may be (batch, n).
+
+        policy = -mean log pi(a|s) * A
+        loss   = policy + vf_coef * mean (V(s) - returns)^2 - ent_coef * mean entropy
+
+    Source: Mnih et al. 2016, section 4, asynchronous advantage actor-critic.
+    """
+    policy_loss = -(dist.log_prob(actions) * advantages).mean()
+    value_loss = F.mse_loss(values, returns)
+    entropy = dist.entropy().mean()
+    loss = policy_loss + vf_coef * value_loss - ent_coef * entropy
+    parts = {"policy_loss": policy_loss, "value_loss": value_loss, "entropy": entropy}
+    return loss, parts
+
+
+# ==============================================================================================
+# Training
+# ==============================================================================================
+def flatten(actor: nn.Module, critic: nn.Module) -> Tensor:
+    """One vector that holds all weights, with its gradient. Each parameter becomes a view of
+    both, so that all can be copied, zeroed, clipped and stepped as one."""
+    parameters = [*actor.parameters(), *critic.parameters()]
+    weights = nn.utils.parameters_to_vector(parameters).detach()
+    weights.grad = torch.zeros_like(weights)
+    nn.utils.vector_to_parameters(weights, parameters)
+    gradients = weights.grad.split([p.numel() for p in parameters])
+    for p, gradient in zip(parameters, gradients, strict=True):
+        p.grad = gradient.view_as(p)
+    return weights
+
+
+def work(
+    rank: int, args: Args, seeds: list[int], total_steps: int, shared_weights: Tensor,
+    optimizer: torch.optim.Optimizer, begun, updates, pipes: list,
+) -> None:  # fmt: skip
+    """Process `rank`: play and learn until all workers together have begun total_steps.
+
+    `optimizer` steps the shared weights. `begun` and `updates` are shared counters of steps and
+    of updates. What happened goes to train() through pipes[rank].
+    Source: Mnih et al. 2016, algorithm S3, and section 4 for the shared RMSprop.
+    """
+    torch.set_num_threads(args.torch_threads)
+    for other in pipes[:rank] + pipes[rank + 1 :]:  # so that each ends with its one owner
+        other.close()
+    with make_env(args) as env, pipes[rank] as pipe:
+        obs_dim, num_actions = env.observation_space.shape[0], int(env.action_space.n)
+        actor, critic = Actor(obs_dim, num_actions), Critic(obs_dim)
+        weights = flatten(actor, critic)  # this worker's copy
+        torch.manual_seed(seeds[rank])
+
+        # One segment, which every rollout overwrites. next_obs is what a step really led to.
+        obs = np.zeros((args.num_steps, 1, obs_dim), np.float32)
+        next_obs = np.zeros_like(obs)
+        actions = np.zeros((args.num_steps, 1), np.int64)
+        rewards = np.zeros((args.num_steps, 1), np.float32)
+        terminated = np.zeros((args.num_steps, 1), bool)
+        truncated = np.zeros_like(terminated)
+        current_obs = np.zeros((1, obs_dim), np.float32)
+        current_obs[0], _ = env.reset(seed=seeds[rank])
+
+        while True:
+            with begun.get_lock():
+                global_step = begun.value
+                begun.value += args.num_steps
+            if global_step >= total_steps:
+                break
+            with torch.no_grad():
+                # ---- ROLLOUT ----
+                version = updates.value
+                weights.copy_(shared_weights)
+                for t in range(args.num_steps):
+                    obs[t] = current_obs
+                    actions[t] = actor.sample(torch.as_tensor(obs[t])).numpy()
+                    next_obs[t, 0], rewards[t, 0], *ended, _ = env.step(actions[t, 0])
+                    terminated[t, 0], truncated[t, 0] = ended
+                    current_obs[0] = next_obs[t, 0]
+                    if any(ended):
+                        current_obs[0], _ = env.reset()
+
+                # ---- ADVANTAGE ----
+                # s_: the segment, (num_steps, 1, ...); b_: the same, flattened.
+                s_obs, s_next_obs, s_actions, s_rewards, s_terminated, s_truncated = (
+                    torch.as_tensor(array)
+                    for array in (obs, next_obs, actions, rewards, terminated, truncated)
+                )
+                s_rewards = args.reward_scale * s_rewards
+                values, next_values = critic(s_obs), critic(s_next_obs)
+                advantages = gae(
+                    s_rewards, values, next_values, s_terminated, s_truncated,
+                    args.gamma, args.gae_lambda,
+                )  # fmt: skip
+                returns = advantages + values
+
+            # ---- UPDATE ----
+            if args.anneal_lr:
+                remaining = 1 - global_step / total_steps
+                optimizer.param_groups[0]["lr"] = args.learning_rate * remaining
+            b_obs, b_actions, b_advantages, b_returns = (
+                x.flatten(0, 1) for x in (s_obs, s_actions, advantages, returns)
+            )
+            if args.norm_adv:
+                mean, std = b_advantages.mean(), b_advantages.std()
+                b_advantages = (b_advantages - mean) / (std + 1e-8)
+            loss, parts = a2c_loss(
+                actor(b_obs), critic(b_obs), b_actions,
+                b_advantages, b_returns, args.vf_coef, args.ent_coef,
+            )  # fmt: skip
+            weights.grad.zero_()  # optimizer.zero_grad() would cut the views
+            loss.backward()
+            parts["grad_norm"] = nn.utils.clip_grad_norm_(weights, args.max_grad_norm)
+            shared_weights.grad = weights.grad
+            optimizer.step()  # without a lock
+            with updates.get_lock():
+                staleness = updates.value - version
+                updates.value += 1
+
+            # ---- LOG ----
+            losses = {name: value.item() for name, value in parts.items()}
+            unexplained, total = (returns - values).var(correction=0), returns.var(correction=0)
+            losses["explained_variance"] = (1 - unexplained / (total + 1e-8)).item()
+            losses["learning_rate"] = optimizer.param_groups[0]["lr"]
+            losses["staleness"] = float(staleness)
+            pipe.send((obs, next_obs, rewards, terminated | truncated, losses))
+
+
+def train(args: Args) -> dict:
+    """Train, evaluate, and return what summary.json holds. Raises BadInput for flags and
+    environments that cannot work, FloatingPointError for numbers that are not finite, and
+    torch.multiprocessing.ProcessException where a worker dies. The workers import the caller's
+    program anew, so it must call this under `if __name__ == "__main__":`."""
+    args = check_args(args)
+    num_updates = args.total_timesteps // args.num_steps
+    total_steps = num_updates * args.num_steps
+    if num_updates == 0:
+        raise BadInput(f"total_timesteps must be at least num_steps, {args.num_steps}")
+    if args.norm_adv and args.num_steps < 2:
+        raise BadInput("norm_adv needs num_steps of at least 2")
+    if args.device != "cpu":
+        raise BadInput("the workers share the memory of the cpu; device must be cpu")
+    if not SCRIPT.is_file():
+        raise BadInput("processes import their code: save this as a file and import that")
+
+    with Run(args) as run:
+        torch.manual_seed(args.seed)
+        env = run.enter_context(make_env(args))
+        obs_dim, num_actions = env.observation_space.shape[0], int(env.action_space.n)
+        actor, critic = Actor(obs_dim, num_actions), Critic(obs_dim)
+        weights = flatten(actor, critic)
+        alpha, eps = args.rms_alpha, args.rms_eps
+        optimizer = torch.optim.RMSprop([weights], lr=args.learning_rate, alpha=alpha, eps=eps)
+        optimizer.step()  # with a gradient of 0: only makes the running mean, to be shared
+        state = {"actor": actor, "critic": critic, "optimizer": optimizer}
+        run.start(state, total_steps)
+
+        context = multiprocessing.get_context("spawn")
+        begun, updates = context.Value("q", run.global_step), context.Value("q", 0)
+        for tensor in (weights, *optimizer.state[weights].values()):
+            tensor.share_memory_()
+        # No two environments share a stream, and a resumed run does not replay its beginning.
+        seeds = np.random.SeedSequence([args.seed, run.global_step])
+        seeds = seeds.generate_state(args.num_workers).tolist()
+        pipes = [context.Pipe(duplex=False) for _ in seeds]
+        ranks = {run.enter_context(reader): rank for rank, (reader, _) in enumerate(pipes)}
+        writers = [writer for _, writer in pipes]
+        shared = (args, seeds, total_steps, weights, optimizer, begun, updates, writers)
+        workers = multiprocessing.spawn(work, shared, args.num_workers, join=False)
+        for process, writer in zip(workers.processes, writers, strict=True):
+            run.callback(process.kill)  # however this ends
+            writer.close()
+
+        while ranks:
+            for reader in connection.wait(list(ranks)):
+                try:
+                    obs, next_obs, rewards, done, losses = reader.recv()
+                except EOFError:  # the worker has ended; join() raises what it died of
+                    workers.join()
+                    del ranks[reader]
+                    continue
+                stepped = np.arange(args.num_workers) == ranks[reader]
+                for t in range(args.num_steps):
+                    reward, end = stepped * rewards[t], stepped & done[t]
+                    run.record_step(reward, end, obs[t], next_obs[t], stepped=stepped)
+                run.record_iteration(losses)
+
+        return evaluate(actor, run)
+
+
+# ==============================================================================================
+# Scaffold: flags, environments, evaluation, the run directory. The same in every script.
+# ==============================================================================================
+SCRIPT = Path(globals().get("__file__", "notebook"))  # a notebook cell has no __file__
+SHA256 = hashlib.sha256(SCRIPT.read_bytes()).hexdigest() if SCRIPT.is_file() else None
+VERSIONS = {module.__name__: str(module.__version__) for module in (torch, gym, np)}
+VERSIONS["python"] = sys.version.split()[0]
+ABOUT = {"script": SCRIPT.name, "script_sha256": SHA256, "versions": VERSIONS}
+LIMITS = {  # of numeric flags; 0 to 1e15 where not named here, 1 to 1e15 for whole numbers
+    "seed": (0, 1e15), "gamma": (0, 1), "gae_lambda": (0, 1), "rms_alpha": (0, 1),
+    "line_search_shrinking_factor": (0, 1), "max_grad_norm": (1e-9, math.inf),
+    "reward_scale": (1e-9, 1e9), "init_std": (1e-9, 1e9), "target_kl": (1e-9, 1e9),
+    "tau": (0, 1), "alpha": (1e-9, 1e9),
+}  # fmt: skip
+
+
+class BadInput(ValueError):
+    """Flags or an environment that cannot work."""
+
+
+def say(text: str) -> None:
+    """Print a line; a closed or narrow stream must not end a run."""
+    with suppress(OSError, ValueError, RuntimeError):
+        print(text, flush=True)
+
+
+def check_args(args: Args) -> Args:
+    """A checked copy of `args` with run_dir filled in; to resume a run, with its own flags."""
+    flags = {k: v.item() if isinstance(v, np.generic) else v for k, v in asdict(args).items()}
+    for name, value in flags.items():
+        if type(value) in (int, float):
+            kind = int if type(getattr(Args, name)) is int else float
+            low, high = LIMITS.get(name, (int(kind is int), 1e15))
+            if not low <= value <= high or kind(value) != value:
+                limits = f"{kind.__name__}, {low:g} to {high:g}"
+                raise BadInput(f"{name} must be {limits}, not {value}")
+            flags[name] = kind(value)  # 1e6 is a number of steps
+    if not getattr(torch, args.device).is_available():
+        raise BadInput(f"PyTorch finds no device {args.device} here")
+    if not args.resume:
+        name = f"{args.env_id}__{SCRIPT.stem}__{args.seed}__{datetime.now():%Y%m%d-%H%M%S-%f}"
+        run_dir = Path(args.run_dir or "runs/" + re.sub(r"[/:\\]", "_", name))
+        return Args(**flags | {"run_dir": run_dir})
+    path = Path(str(args.resume).removesuffix("checkpoint.pt"))
+    try:
+        checkpoint = torch.load(path / "checkpoint.pt", "cpu", weights_only=True)
+        own = asdict(Args(**checkpoint["args"] | {"run_dir": path}))
+    except Exception as error:  # reading a damaged file can raise anything
+        raise BadInput(f"{SCRIPT.name} cannot resume {path}: {error}") from None
+    if args.run_dir != path:  # flags at their default are taken as not given
+        flags = own | {k: value for k, value in flags.items() if value != getattr(Args, k)}
+    for name in {"run_dir", *list(own)[: list(own).index("device")]} - {"total_timesteps"}:
+        if flags[name] != own[name]:
+            raise BadInput(f"to resume {path}, {name} must stay {own[name]}")
+    return Args(**flags | {"resume": path})
+
+
+def make_env(args: Args, **kwargs: str) -> gym.Env:
+    """One environment as the networks see it: flat observations, actions counted from 0."""
+    try:
+        env = gym.make(args.env_id, **json.loads(args.env_kwargs), **kwargs)
+    except Exception as error:
+        known = isinstance(error, gym.error.Error | ValueError)
+        if known or re.search("argument|No module named", str(error)):
+            raise BadInput(f"{args.env_id} with {args.env_kwargs}: {error}") from None
+        raise  # an error in the environment's own code
+    if not isinstance(env.observation_space, Box) or len(env.observation_space.shape) != 1:
+        with suppress(NotImplementedError):  # of a space that is not Gymnasium's
+            env = wrappers.FlattenObservation(env)
+    if not isinstance(env.observation_space, Box) or 0 in env.observation_space.shape:
+        raise BadInput(f"{args.env_id} has observations that cannot be flattened")
+    if not isinstance(env.action_space, Discrete) or env.action_space.start:
+        raise BadInput(f"{args.env_id} has actions {env.action_space}, not Discrete(n)")
+    return env
+
+
+class Run(ExitStack):
+    """The run directory and its log. Its exit closes them and gives torch's settings back."""
+
+    def __init__(self, args: Args):
+        super().__init__()
+        self.args, self.global_step, self.episodes, self.seconds = args, 0, 0, 0.0
+        self.recent_returns: deque[float] = deque(maxlen=100)
+        self.returns, self.lengths = np.zeros(args.num_envs), np.zeros(args.num_envs, int)
+        self.callback(torch.set_num_threads, torch.get_num_threads())
+        self.callback(torch.set_default_dtype, torch.get_default_dtype())
+        torch.set_num_threads(args.torch_threads)
+        torch.set_default_dtype(torch.float32)
+
+    def start(self, state: dict, total_steps: int) -> None:
+        """Make the run directory, or restore all that `state` names from the one to resume."""
+        args, run_dir, self.state = self.args, self.args.run_dir, state
+        name = f"args-{datetime.now():%Y%m%d-%H%M%S-%f}.json" if args.resume else "args.json"
+        try:
+            run_dir.mkdir(parents=True, exist_ok=bool(args.resume))
+            self.enter_context(FileLock(run_dir / "lock", timeout=0))  # freed when we die
+            if args.resume:
+                was = torch.load(run_dir / "checkpoint.pt", "cpu", weights_only=True)
+                for key, part in state.items():
+                    part.load_state_dict(was[key])
+                self.global_step, self.episodes, self.seconds, recent = was["counters"]
+                self.recent_returns.extend(recent)
+                torch.manual_seed(args.seed + self.global_step)
+                changed = [key for key in ABOUT if ABOUT[key] != was["about"][key]] or "nothing"
+                say(f"resuming at step {self.global_step:,} with new noise; changed: {changed}")
+            (run_dir / name).write_text(json.dumps(asdict(args) | ABOUT, indent=2, default=str))
+        except (KeyError, OSError, RuntimeError, ValueError) as error:  # or other networks
+            raise BadInput(f"cannot use {run_dir} (or --resume it): {error}") from None
+        say(f"{SCRIPT.name}: {args.env_id}, seed {args.seed}, {total_steps:,} steps, {run_dir}")
+        (run_dir / "summary.json").unlink(missing_ok=True)  # a resumed run is unfinished again
+        # A kill can leave the events ahead of the checkpoint: purge_step disowns the surplus.
+        writer = SummaryWriter(run_dir, purge_step=self.global_step + 1)
+        hide = not sys.stderr or None  # None: show the bar on a terminal only
+        bar = tqdm(total=total_steps, initial=self.global_step, unit=" steps", disable=hide)
+        self.writer, self.bar = self.enter_context(writer), self.enter_context(bar)
+        self.next_log, self.began = self.global_step, time.perf_counter() - self.seconds
+        self.save()
+
+    def write(self, name: str, data: bytes) -> None:
+        """Replace a file whole: a kill or a full disk leaves the old one."""
+        path = self.args.run_dir / "new.tmp"
+        path.write_bytes(data)
+        path.replace(path.with_name(name))
+
+    def save(self) -> None:
+        """Write the events and a checkpoint."""
+        self.saved, file = time.perf_counter(), io.BytesIO()
+        self.seconds = self.saved - self.began
+        parts = {name: part.state_dict() for name, part in self.state.items()}
+        counters = [self.global_step, self.episodes, self.seconds, list(self.recent_returns)]
+        flags = asdict(replace(self.args, run_dir=None, resume=None))
+        torch.save(parts | {"about": ABOUT, "args": flags, "counters": counters}, file)
+        self.writer.flush()
+        self.write("checkpoint.pt", file.getvalue())
+
+    def record_step(self, rewards, done, *obs, stepped: np.ndarray | bool = True) -> None:
+        """Count a step of all environments or those `stepped`; log episodes that are done."""
+        self.global_step += len(done) if stepped is True else int(stepped.sum())
+        if not math.isfinite(sum(np.vdot(x, x) for x in (rewards, *obs))):
+            raise FloatingPointError(f"step {self.global_step}: reward or obs is not finite")
+        self.returns += rewards
+        self.lengths += stepped
+        for i in np.flatnonzero(done):
+            self.writer.add_scalar("charts/episodic_return", self.returns[i], self.global_step)
+            self.writer.add_scalar("charts/episodic_length", self.lengths[i], self.global_step)
+            self.recent_returns.append(float(self.returns[i]))
+            self.episodes += 1
+            self.returns[i] = self.lengths[i] = 0
+
+    def record_iteration(self, losses: dict[str, float]) -> None:
+        """Log, show, and save when it is time."""
+        if not all(map(math.isfinite, losses.values())):
+            raise FloatingPointError(f"step {self.global_step}: a loss is not finite, {losses}")
+        sps = self.global_step / (time.perf_counter() - self.began)
+        if self.global_step >= self.next_log:
+            self.next_log = self.global_step + self.args.log_interval
+            self.writer.add_scalar("charts/SPS", sps, self.global_step)
+            for name, value in losses.items():
+                self.writer.add_scalar(f"losses/{name}", value, self.global_step)
+            self.status = f"return {np.mean(self.recent_returns or math.nan):.1f}"
+            self.bar.set_postfix_str(self.status, refresh=False)
+        self.bar.update(self.global_step - self.bar.n)
+        if time.perf_counter() - self.saved > self.args.checkpoint_interval:
+            self.save()
+            if self.bar.disable:
+                say(f"step {self.global_step:,}, {self.status}, {sps:,.0f} steps/s")
+
+
+@torch.no_grad()
+def evaluate(actor: nn.Module, run: Run) -> dict:
+    """Save, play eval_episodes with the policy's mode, write and return the summary."""
+    run.save()
+    run.bar.close()
+    args, returns = run.args, np.zeros(run.args.eval_episodes)
+    env = run.enter_context(make_env(args))
+    seeds = np.random.SeedSequence(args.seed, spawn_key=(1,)).generate_state(len(returns))
+    for episode, seed in enumerate(seeds.tolist()):
+        obs, _ = env.reset(seed=seed)
+        for _ in range(10_000):
+            action = actor(torch.as_tensor(obs, dtype=torch.float32, device=args.device)).mode
+            finite = np.isfinite(obs).all()
+            obs, reward, terminated, truncated, _ = env.step(action.cpu().numpy()[()])
+            returns[episode] += reward
+            if not finite or not math.isfinite(reward):
+                raise FloatingPointError("evaluation: a reward or observation is not finite")
+            if terminated or truncated:
+                break
+        else:
+            say(f"evaluation episode {episode + 1} was cut after 10,000 steps")
+    trained = np.mean(run.recent_returns or math.nan)
+    summary = {
+        "env_id": args.env_id, "script": SCRIPT.name, "seed": args.seed,
+        "global_step": run.global_step, "wall_seconds": run.seconds,
+        "sps": run.global_step / run.seconds, "train_episodes": run.episodes,
+        "train_return_mean": float(trained) if run.episodes else None,
+        "eval_return_mean": returns.mean(), "eval_return_std": returns.std(),
+        "eval_episodes": len(returns),
+    }  # fmt: skip
+    run.writer.add_scalar("eval/episodic_return", returns.mean(), run.global_step)
+    run.write("summary.json", json.dumps(summary, indent=2).encode())
+    say(f"return {trained:.1f}, evaluation {returns.mean():.1f} +- {returns.std():.1f}")
+    return summary
+
+
+if __name__ == "__main__" and "__file__" in globals():  # a notebook cell only defines
+    args = None
+    try:
+        args = check_args(tyro.cli(Args))
+        if args.resume:  # what is given wins, even where it equals the default
+            args = tyro.cli(Args, default=args)
+        train(args)
+    except (Exception, KeyboardInterrupt) as error:
+        faults = (BadInput, FloatingPointError, KeyboardInterrupt, torch.OutOfMemoryError)
+        known = isinstance(error, faults)
+        known |= getattr(error, "errno", None) in (EDQUOT, EFBIG, ENOSPC)  # a full disk
+        line = f"error: {' '.join(str(error).split())}" if str(error) else "stopped"
+        print(line if known else traceback.format_exc(), file=sys.stderr)
+        status = {BadInput: 2, KeyboardInterrupt: 130}.get(type(error), 1)
+        if args and status != 2 and (args.run_dir / "checkpoint.pt").exists():
+            hint = shlex.join(["python", sys.argv[0], "--resume", str(args.run_dir)])
+            print(f"resume with: {hint}", file=sys.stderr)
+        sys.exit(status)

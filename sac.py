@@ -1,0 +1,594 @@
+# /// script
+# requires-python = ">=3.10"
+# dependencies = ["torch>=2.6", "gymnasium>=1.4", "numpy>=2.0", "tyro>=1.0", "filelock>=3.12",
+#                 "tensorboard>=2.21", "tqdm>=4.66"]
+# ///
+"""Soft Actor-Critic (SAC) with twin critics and automatic temperature, for Box actions.
+
+The one off-policy method here. Every step goes into a replay buffer and is learned from many
+times, whichever policy made it. That needs no ratio of probabilities, because two critics learn
+Q(s, a), the return from any action, by one-step bootstrapping. And it is no policy gradient on
+rollouts: log pi is not weighted by an advantage. An action is a differentiable function of
+noise, a = tanh(mean + std * noise), so the gradient of Q with respect to the action reaches the
+policy's weights through it (the reparametrisation trick). The reward includes the policy's
+entropy, weighted by the temperature alpha.
+
+Papers: Haarnoja et al. 2018, Soft Actor-Critic: Off-Policy Maximum Entropy Deep Reinforcement
+Learning with a Stochastic Actor, arXiv:1801.01290; and Soft Actor-Critic Algorithms and
+Applications, arXiv:1812.05905, for twin critics without V and for the temperature
+
+Run: python sac.py --env-id Pendulum-v1 --seed 1
+
+Compared with ppo_continuous.py:
+- a replay buffer instead of segments, and gradient_steps updates after every step: far fewer
+  environment steps, far more computing for each;
+- two critics Q(s, a) instead of V(s). The smaller one counts, because the policy looks for
+  actions that a critic overrates. They learn from slowly following copies of themselves;
+- no GAE: the target looks one step ahead. Only `terminated` cuts it; a time limit does not;
+- the gradient through Q instead of a clipped ratio * A;
+- the Gaussian is squashed into the bounds by tanh instead of clipped, for which log pi is
+  corrected, and its std depends on the observation;
+- the weight of the entropy is learned, so that the entropy stays near -action_dim;
+- larger ReLU networks, nothing normalised.
+"""
+
+import hashlib
+import io
+import json
+import math
+import re
+import shlex
+import sys
+import time
+import traceback
+from collections import deque
+from contextlib import ExitStack, suppress
+from dataclasses import asdict, dataclass, replace
+from datetime import datetime
+from errno import EDQUOT, EFBIG, ENOSPC
+from pathlib import Path
+from typing import Literal
+
+import gymnasium as gym
+import numpy as np
+import torch
+import tyro
+from filelock import FileLock
+from gymnasium import wrappers
+from gymnasium.spaces import Box
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.tensorboard import SummaryWriter
+from tqdm import tqdm
+
+
+@dataclass
+class Args:
+    # Defaults: the second paper's (Table 1), but a larger learning_rate, as rl-baselines3-zoo
+    # has it for Pendulum-v1. For MuJoCo: --learning-rate 3e-4 --learning-starts 10000.
+    env_id: str = "Pendulum-v1"  # Gymnasium environment with Box actions
+    total_timesteps: int | float = 20_000  # environment steps in all
+    num_envs: int = 1  # environments stepped side by side
+    gradient_steps: int = 1  # updates after each step of all environments
+    learning_rate: float = 1e-3  # step size of Adam, for actor, critics and temperature
+    gamma: float = 0.99  # discount factor
+    buffer_size: int = 1_000_000  # transitions kept; the newest replace the oldest
+    learning_starts: int = 1_000  # steps of uniformly random actions before the first update
+    batch_size: int = 256  # transitions of one update, drawn uniformly from the buffer
+    tau: float = 0.005  # share of the critics in each update of the target networks
+    alpha: float | None = None  # fixed temperature; None: learned
+
+    # The run: the same flags in every script.
+    env_kwargs: str = "{}"  # JSON object of arguments for the environment: '{"name": value}'
+    seed: int = 1  # fixes the run bit for bit, on one machine and with one set of versions
+    device: Literal["cpu", "cuda", "mps"] = "cpu"  # small networks are faster there
+    torch_threads: int = 1  # more rarely help small networks, and parallel runs share the cores
+    log_interval: int = 500  # minimum steps between two entries of losses/* and charts/SPS
+    checkpoint_interval: float = 10.0  # minimum seconds between two checkpoints
+    eval_episodes: int = 20  # episodes of the final evaluation, which uses the policy's mode
+    run_dir: Path | None = None  # default: runs/ENV__SCRIPT__SEED__TIME
+    resume: Path | None = None  # run directory to resume, with its own flags
+
+
+# ==============================================================================================
+# Networks
+# ==============================================================================================
+def mlp(in_features: int, out_features: int) -> nn.Sequential:
+    """Two hidden layers of 256 ReLU units, as in the papers, with PyTorch's initial weights."""
+    return nn.Sequential(
+        nn.Linear(in_features, 256), nn.ReLU(),
+        nn.Linear(256, 256), nn.ReLU(),
+        nn.Linear(256, out_features),
+    )  # fmt: skip
+
+
+class SquashedGaussian:
+    """The distribution of tanh(u), u ~ N(mean, std^2), on (-1, 1)^n. `mean` and `log_std` are
+    (..., n), and the batch shape is (...)."""
+
+    def __init__(self, mean: Tensor, log_std: Tensor):
+        self.mean, self.log_std = mean, log_std
+
+    @property
+    def mode(self) -> Tensor:
+        """tanh of the Gaussian's mode, the usual deterministic action, (..., n)."""
+        return self.mean.tanh()
+
+    def log_prob(self, u: Tensor) -> Tensor:
+        """The log density of tanh(u), (...), from u, because atanh loses what tanh rounds off.
+
+            log pi(tanh(u)) = log N(u) - sum over i of log(1 - tanh(u_i)^2)
+            1 - tanh(u)^2   = 4 / (e^u + e^-u)^2, whose log is 2 (log 2 - u - softplus(-2 u))
+
+        The last form is exact where tanh(u) rounds to 1 and the first would be log 0.
+        Source: Haarnoja et al. 2018, arXiv:1801.01290, appendix C.
+        """
+        noise = (u - self.mean) / self.log_std.exp()
+        log_normal = -0.5 * noise**2 - self.log_std - 0.5 * math.log(2 * math.pi)
+        log_slope = 2 * (math.log(2) - u - F.softplus(-2 * u))
+        return (log_normal - log_slope).sum(-1)
+
+    def rsample(self) -> tuple[Tensor, Tensor]:
+        """Actions (..., n), differentiable with respect to mean and std, and their log
+        densities (...)."""
+        u = self.mean + self.log_std.exp() * torch.randn_like(self.mean)
+        return u.tanh(), self.log_prob(u)
+
+
+class Actor(nn.Module):
+    """The policy pi(a|s): observations (..., obs_dim) -> squashed Gaussian over (action_dim,),
+    batch shape (...)."""
+
+    def __init__(self, obs_dim: int, action_dim: int):
+        super().__init__()
+        self.mean_and_log_std = mlp(obs_dim, 2 * action_dim)
+
+    def forward(self, obs: Tensor) -> SquashedGaussian:
+        mean, log_std = self.mean_and_log_std(obs).chunk(2, -1)
+        return SquashedGaussian(mean, log_std.clamp(-20, 2))
+
+
+class Critic(nn.Module):
+    """Two action values Q(s, a): observations (..., obs_dim), actions (..., action_dim) ->
+    values (2, ...). They differ by their initial weights alone."""
+
+    def __init__(self, obs_dim: int, action_dim: int):
+        super().__init__()
+        self.q1, self.q2 = mlp(obs_dim + action_dim, 1), mlp(obs_dim + action_dim, 1)
+
+    def forward(self, obs: Tensor, actions: Tensor) -> Tensor:
+        x = torch.cat([obs, actions], -1)
+        return torch.stack([self.q1(x), self.q2(x)]).squeeze(-1)
+
+
+class Temperature(nn.Module):
+    """alpha, the weight of the entropy. It is learned as its log, so it stays positive."""
+
+    def __init__(self, alpha: float = 1.0):
+        super().__init__()
+        self.log_alpha = nn.Parameter(torch.tensor(math.log(alpha)))
+
+    def forward(self) -> Tensor:
+        return self.log_alpha.exp()
+
+
+# ==============================================================================================
+# Mathematics
+# ==============================================================================================
+def soft_q_targets(
+    rewards: Tensor, next_q: Tensor, next_log_probs: Tensor, terminated: Tensor,
+    alpha: Tensor, gamma: float,
+) -> Tensor:  # fmt: skip
+    """What the critics are fitted to, (batch,). next_q is (2, batch), from the target networks;
+    terminated is boolean. With next actions a' that the policy has just drawn:
+
+        y = r + gamma * (1 - terminated) * V(next_obs)
+        V = min over i of Q_i(next_obs, a') - alpha * log pi(a'|next_obs)
+
+    Sources: Haarnoja et al. 2018, arXiv:1812.05905, section 4.2; for the smaller of two critics
+    Fujimoto et al. 2018, arXiv:1802.09477, section 4.2.
+    """
+    next_values = next_q.min(0).values - alpha * next_log_probs
+    return rewards + gamma * next_values.masked_fill(terminated, 0.0)
+
+
+def critic_loss(q: Tensor, targets: Tensor) -> Tensor:
+    """sum over i of 1/2 mean (Q_i(s, a) - y)^2 for q (2, batch) and targets y (batch,).
+    Source: Haarnoja et al. 2018, arXiv:1812.05905, section 4.2."""
+    return 0.5 * ((q - targets) ** 2).mean(-1).sum()
+
+
+def actor_loss(q: Tensor, log_probs: Tensor, alpha: Tensor) -> Tensor:
+    """mean (alpha * log pi(a|s) - min_i Q_i(s, a)) with actions a that the policy has just
+    drawn; q is (2, batch), log_probs (batch,). Both depend on the policy's weights.
+    Source: Haarnoja et al. 2018, arXiv:1812.05905, section 4.2."""
+    return (alpha * log_probs - q.min(0).values).mean()
+
+
+def temperature_loss(log_alpha: Tensor, log_probs: Tensor, target_entropy: float) -> Tensor:
+    """-log alpha * mean (log pi(a|s) + target_entropy), whose gradient lowers alpha while the
+    entropy is above its target. The paper has alpha for log alpha: the same sign.
+    Source: Haarnoja et al. 2018, arXiv:1812.05905, section 5."""
+    return -log_alpha * (log_probs.mean() + target_entropy)
+
+
+# ==============================================================================================
+# Training
+# ==============================================================================================
+class ReplayBuffer:
+    """The newest `capacity` transitions. Checkpoints hold them, so a resumed run has them."""
+
+    def __init__(self, capacity: int, obs_dim: int, action_dim: int):
+        self.capacity, self.count = capacity, 0  # count: of all that were ever added
+        self.arrays = [
+            np.zeros((capacity, obs_dim), np.float32),  # obs
+            np.zeros((capacity, action_dim), np.float32),  # actions
+            np.zeros(capacity, np.float32),  # rewards
+            np.zeros((capacity, obs_dim), np.float32),  # next_obs
+            np.zeros(capacity, bool),  # terminated
+        ]
+
+    def add(self, *transitions: np.ndarray) -> None:
+        """Take in (n, ...) new transitions; where the buffer is full, the oldest go."""
+        rows = np.arange(self.count, self.count + len(transitions[0])) % self.capacity
+        for array, values in zip(self.arrays, transitions, strict=True):
+            array[rows] = values
+        self.count += len(rows)
+
+    def sample(self, batch_size: int, device: torch.device) -> list[Tensor]:
+        """(batch_size, ...) transitions, drawn uniformly with replacement."""
+        rows = torch.randint(min(self.count, self.capacity), (batch_size,)).numpy()
+        return [torch.as_tensor(array[rows], device=device) for array in self.arrays]
+
+    def state_dict(self) -> dict:
+        filled = [torch.from_numpy(array[: self.count]) for array in self.arrays]
+        return {"count": self.count, "arrays": filled}
+
+    def load_state_dict(self, state: dict) -> None:
+        self.count = state["count"]
+        for array, filled in zip(self.arrays, state["arrays"], strict=True):
+            array[: len(filled)] = filled
+
+
+def train(args: Args) -> dict:
+    """Train, evaluate, and return what summary.json holds. Raises BadInput for flags and
+    environments that cannot work, FloatingPointError for numbers that are not finite."""
+    args = check_args(args)
+    device = torch.device(args.device)
+    num_iterations = args.total_timesteps // args.num_envs
+    if num_iterations == 0:
+        raise BadInput(f"total_timesteps must be at least num_envs, {args.num_envs}")
+    if args.buffer_size < args.num_envs:
+        raise BadInput(f"buffer_size must be at least num_envs, {args.num_envs}")
+
+    with Run(args) as run:
+        torch.manual_seed(args.seed)
+        envs = [run.enter_context(make_env(args)) for _ in range(args.num_envs)]
+        obs_dim, action_dim = envs[0].observation_space.shape[0], envs[0].action_space.shape[0]
+        bounds = envs[0].env.action_space  # before they became +-1
+        if not np.isfinite([bounds.low, bounds.high]).all():
+            raise BadInput(f"{args.env_id} has actions {bounds}; tanh needs finite bounds")
+        actor = Actor(obs_dim, action_dim).to(device)
+        critic, target = (Critic(obs_dim, action_dim).to(device) for _ in range(2))
+        target.load_state_dict(critic.state_dict())
+        temperature = Temperature(args.alpha or 1.0).to(device)
+        target_entropy = -float(action_dim)
+        buffer = ReplayBuffer(args.buffer_size, obs_dim, action_dim)
+        policy_weights = [*actor.parameters(), *temperature.parameters()]
+        target_and_critic = list(zip(target.parameters(), critic.parameters(), strict=True))
+        policy_optimizer = torch.optim.Adam(policy_weights, lr=args.learning_rate, fused=True)
+        critic_optimizer = torch.optim.Adam(
+            critic.parameters(), lr=args.learning_rate, fused=True
+        )
+        state = {"actor": actor, "critic": critic, "target": target, "temperature": temperature}
+        state |= {"policy_optimizer": policy_optimizer, "critic_optimizer": critic_optimizer}
+        state["buffer"] = buffer
+        run.start(state, num_iterations * args.num_envs)
+
+        # One step of all environments. next_obs is what it really led to.
+        next_obs = np.zeros((args.num_envs, obs_dim), np.float32)
+        rewards = np.zeros(args.num_envs, np.float32)
+        terminated = np.zeros(args.num_envs, bool)
+        truncated = np.zeros_like(terminated)
+
+        # No two environments share a stream, and a resumed run does not replay its beginning.
+        seeds = np.random.SeedSequence([args.seed, run.global_step]).generate_state(len(envs))
+        current_obs = np.zeros((args.num_envs, obs_dim), np.float32)
+        for i, env in enumerate(envs):
+            current_obs[i], _ = env.reset(seed=int(seeds[i]))
+
+        for _ in range(run.global_step // args.num_envs, num_iterations):
+            # ---- ROLLOUT ----
+            obs = current_obs.copy()
+            with torch.no_grad():
+                if run.global_step < args.learning_starts:
+                    action = 2 * torch.rand(args.num_envs, action_dim) - 1
+                else:
+                    action, _ = actor(torch.as_tensor(obs, device=device)).rsample()
+            actions = action.cpu().numpy()
+            for i, env in enumerate(envs):
+                next_obs[i], rewards[i], *ended, _ = env.step(actions[i])
+                terminated[i], truncated[i] = ended
+                current_obs[i] = next_obs[i]
+                if any(ended):
+                    current_obs[i], _ = env.reset()
+            buffer.add(obs, actions, rewards, next_obs, terminated)
+            run.record_step(rewards, terminated | truncated, obs, next_obs)
+
+            parts = {}
+            learning = run.global_step > args.learning_starts
+            for _ in range(args.gradient_steps if learning else 0):
+                # ---- TARGET ----
+                # b_: a batch from the buffer, (batch_size, ...).
+                b_obs, b_actions, b_rewards, b_next_obs, b_terminated = buffer.sample(
+                    args.batch_size, device
+                )
+                with torch.no_grad():
+                    alpha = temperature()
+                    next_actions, next_log_probs = actor(b_next_obs).rsample()
+                    targets = soft_q_targets(
+                        b_rewards, target(b_next_obs, next_actions), next_log_probs,
+                        b_terminated, alpha, args.gamma,
+                    )  # fmt: skip
+
+                # ---- UPDATE ----
+                q_loss = critic_loss(critic(b_obs, b_actions), targets)
+                critic_optimizer.zero_grad()
+                q_loss.backward()
+                critic_optimizer.step()
+
+                new_actions, log_probs = actor(b_obs).rsample()
+                policy_loss = actor_loss(critic(b_obs, new_actions), log_probs, alpha)
+                loss = policy_loss
+                if args.alpha is None:
+                    loss = policy_loss + temperature_loss(
+                        temperature.log_alpha, log_probs.detach(), target_entropy
+                    )
+                policy_optimizer.zero_grad()
+                loss.backward(inputs=policy_weights)  # leaves the critics' gradients out
+                policy_optimizer.step()
+
+                with torch.no_grad():
+                    for slow, fast in target_and_critic:
+                        slow.lerp_(fast, args.tau)  # (1 - tau) * slow + tau * fast
+                parts = {"q_loss": q_loss, "policy_loss": policy_loss, "alpha": alpha}
+                parts |= {"q_target": targets.mean(), "entropy": -log_probs.mean()}
+
+            # ---- LOG ----
+            run.record_iteration({name: value.item() for name, value in parts.items()})
+
+        return evaluate(actor, run)
+
+
+# ==============================================================================================
+# Scaffold: flags, environments, evaluation, the run directory. The same in every script.
+# ==============================================================================================
+SCRIPT = Path(globals().get("__file__", "notebook"))  # a notebook cell has no __file__
+SHA256 = hashlib.sha256(SCRIPT.read_bytes()).hexdigest() if SCRIPT.is_file() else None
+VERSIONS = {module.__name__: str(module.__version__) for module in (torch, gym, np)}
+VERSIONS["python"] = sys.version.split()[0]
+ABOUT = {"script": SCRIPT.name, "script_sha256": SHA256, "versions": VERSIONS}
+LIMITS = {  # of numeric flags; 0 to 1e15 where not named here, 1 to 1e15 for whole numbers
+    "seed": (0, 1e15), "gamma": (0, 1), "gae_lambda": (0, 1), "rms_alpha": (0, 1),
+    "line_search_shrinking_factor": (0, 1), "max_grad_norm": (1e-9, math.inf),
+    "reward_scale": (1e-9, 1e9), "init_std": (1e-9, 1e9), "target_kl": (1e-9, 1e9),
+    "tau": (0, 1), "alpha": (1e-9, 1e9),
+}  # fmt: skip
+
+
+class BadInput(ValueError):
+    """Flags or an environment that cannot work."""
+
+
+def say(text: str) -> None:
+    """Print a line; a closed or narrow stream must not end a run."""
+    with suppress(OSError, ValueError, RuntimeError):
+        print(text, flush=True)
+
+
+def check_args(args: Args) -> Args:
+    """A checked copy of `args` with run_dir filled in; to resume a run, with its own flags."""
+    flags = {k: v.item() if isinstance(v, np.generic) else v for k, v in asdict(args).items()}
+    for name, value in flags.items():
+        if type(value) in (int, float):
+            kind = int if type(getattr(Args, name)) is int else float
+            low, high = LIMITS.get(name, (int(kind is int), 1e15))
+            if not low <= value <= high or kind(value) != value:
+                limits = f"{kind.__name__}, {low:g} to {high:g}"
+                raise BadInput(f"{name} must be {limits}, not {value}")
+            flags[name] = kind(value)  # 1e6 is a number of steps
+    if not getattr(torch, args.device).is_available():
+        raise BadInput(f"PyTorch finds no device {args.device} here")
+    if not args.resume:
+        name = f"{args.env_id}__{SCRIPT.stem}__{args.seed}__{datetime.now():%Y%m%d-%H%M%S-%f}"
+        run_dir = Path(args.run_dir or "runs/" + re.sub(r"[/:\\]", "_", name))
+        return Args(**flags | {"run_dir": run_dir})
+    path = Path(str(args.resume).removesuffix("checkpoint.pt"))
+    try:
+        checkpoint = torch.load(path / "checkpoint.pt", "cpu", weights_only=True)
+        own = asdict(Args(**checkpoint["args"] | {"run_dir": path}))
+    except Exception as error:  # reading a damaged file can raise anything
+        raise BadInput(f"{SCRIPT.name} cannot resume {path}: {error}") from None
+    if args.run_dir != path:  # flags at their default are taken as not given
+        flags = own | {k: value for k, value in flags.items() if value != getattr(Args, k)}
+    for name in {"run_dir", *list(own)[: list(own).index("device")]} - {"total_timesteps"}:
+        if flags[name] != own[name]:
+            raise BadInput(f"to resume {path}, {name} must stay {own[name]}")
+    return Args(**flags | {"resume": path})
+
+
+def make_env(args: Args, **kwargs: str) -> gym.Env:
+    """One environment as the networks see it: flat observations, bounded actions in +-1."""
+    try:
+        env = gym.make(args.env_id, **json.loads(args.env_kwargs), **kwargs)
+    except Exception as error:
+        known = isinstance(error, gym.error.Error | ValueError)
+        if known or re.search("argument|No module named", str(error)):
+            raise BadInput(f"{args.env_id} with {args.env_kwargs}: {error}") from None
+        raise  # an error in the environment's own code
+    if not isinstance(env.observation_space, Box) or len(env.observation_space.shape) != 1:
+        with suppress(NotImplementedError):  # of a space that is not Gymnasium's
+            env = wrappers.FlattenObservation(env)
+    if not isinstance(env.observation_space, Box) or 0 in env.observation_space.shape:
+        raise BadInput(f"{args.env_id} has observations that cannot be flattened")
+    actions = env.action_space
+    vector = isinstance(actions, Box) and len(actions.shape) == 1 and 0 not in actions.shape
+    if not vector or actions.dtype.kind != "f":
+        raise BadInput(f"{args.env_id} has actions {actions}, not a vector of floats, Box(n)")
+    # Finite bounds become +-1, so that the Gaussian's unit is half the range; others stay.
+    bounded = np.isfinite(actions.low) & np.isfinite(actions.high)
+    low, high = np.where(bounded, [actions.low, actions.high], [[-1.0], [1.0]])
+    center, half = (high + low) / 2, (high - low) / 2
+
+    def rescale(action: np.ndarray) -> np.ndarray:
+        return np.clip(center + half * action, actions.low, actions.high).astype(actions.dtype)
+
+    return wrappers.TransformAction(env, rescale, Box(-np.inf, np.inf, actions.shape))
+
+
+class Run(ExitStack):
+    """The run directory and its log. Its exit closes them and gives torch's settings back."""
+
+    def __init__(self, args: Args):
+        super().__init__()
+        self.args, self.global_step, self.episodes, self.seconds = args, 0, 0, 0.0
+        self.recent_returns: deque[float] = deque(maxlen=100)
+        self.returns, self.lengths = np.zeros(args.num_envs), np.zeros(args.num_envs, int)
+        self.callback(torch.set_num_threads, torch.get_num_threads())
+        self.callback(torch.set_default_dtype, torch.get_default_dtype())
+        torch.set_num_threads(args.torch_threads)
+        torch.set_default_dtype(torch.float32)
+
+    def start(self, state: dict, total_steps: int) -> None:
+        """Make the run directory, or restore all that `state` names from the one to resume."""
+        args, run_dir, self.state = self.args, self.args.run_dir, state
+        name = f"args-{datetime.now():%Y%m%d-%H%M%S-%f}.json" if args.resume else "args.json"
+        try:
+            run_dir.mkdir(parents=True, exist_ok=bool(args.resume))
+            self.enter_context(FileLock(run_dir / "lock", timeout=0))  # freed when we die
+            if args.resume:
+                was = torch.load(run_dir / "checkpoint.pt", "cpu", weights_only=True)
+                for key, part in state.items():
+                    part.load_state_dict(was[key])
+                self.global_step, self.episodes, self.seconds, recent = was["counters"]
+                self.recent_returns.extend(recent)
+                torch.manual_seed(args.seed + self.global_step)
+                changed = [key for key in ABOUT if ABOUT[key] != was["about"][key]] or "nothing"
+                say(f"resuming at step {self.global_step:,} with new noise; changed: {changed}")
+            (run_dir / name).write_text(json.dumps(asdict(args) | ABOUT, indent=2, default=str))
+        except (KeyError, OSError, RuntimeError, ValueError) as error:  # or other networks
+            raise BadInput(f"cannot use {run_dir} (or --resume it): {error}") from None
+        say(f"{SCRIPT.name}: {args.env_id}, seed {args.seed}, {total_steps:,} steps, {run_dir}")
+        (run_dir / "summary.json").unlink(missing_ok=True)  # a resumed run is unfinished again
+        # A kill can leave the events ahead of the checkpoint: purge_step disowns the surplus.
+        writer = SummaryWriter(run_dir, purge_step=self.global_step + 1)
+        hide = not sys.stderr or None  # None: show the bar on a terminal only
+        bar = tqdm(total=total_steps, initial=self.global_step, unit=" steps", disable=hide)
+        self.writer, self.bar = self.enter_context(writer), self.enter_context(bar)
+        self.next_log, self.began = self.global_step, time.perf_counter() - self.seconds
+        self.save()
+
+    def write(self, name: str, data: bytes) -> None:
+        """Replace a file whole: a kill or a full disk leaves the old one."""
+        path = self.args.run_dir / "new.tmp"
+        path.write_bytes(data)
+        path.replace(path.with_name(name))
+
+    def save(self) -> None:
+        """Write the events and a checkpoint."""
+        self.saved, file = time.perf_counter(), io.BytesIO()
+        self.seconds = self.saved - self.began
+        parts = {name: part.state_dict() for name, part in self.state.items()}
+        counters = [self.global_step, self.episodes, self.seconds, list(self.recent_returns)]
+        flags = asdict(replace(self.args, run_dir=None, resume=None))
+        torch.save(parts | {"about": ABOUT, "args": flags, "counters": counters}, file)
+        self.writer.flush()
+        self.write("checkpoint.pt", file.getvalue())
+
+    def record_step(self, rewards, done, *obs, stepped: np.ndarray | bool = True) -> None:
+        """Count a step of all environments or those `stepped`; log episodes that are done."""
+        self.global_step += len(done) if stepped is True else int(stepped.sum())
+        if not math.isfinite(sum(np.vdot(x, x) for x in (rewards, *obs))):
+            raise FloatingPointError(f"step {self.global_step}: reward or obs is not finite")
+        self.returns += rewards
+        self.lengths += stepped
+        for i in np.flatnonzero(done):
+            self.writer.add_scalar("charts/episodic_return", self.returns[i], self.global_step)
+            self.writer.add_scalar("charts/episodic_length", self.lengths[i], self.global_step)
+            self.recent_returns.append(float(self.returns[i]))
+            self.episodes += 1
+            self.returns[i] = self.lengths[i] = 0
+
+    def record_iteration(self, losses: dict[str, float]) -> None:
+        """Log, show, and save when it is time."""
+        if not all(map(math.isfinite, losses.values())):
+            raise FloatingPointError(f"step {self.global_step}: a loss is not finite, {losses}")
+        sps = self.global_step / (time.perf_counter() - self.began)
+        if self.global_step >= self.next_log:
+            self.next_log = self.global_step + self.args.log_interval
+            self.writer.add_scalar("charts/SPS", sps, self.global_step)
+            for name, value in losses.items():
+                self.writer.add_scalar(f"losses/{name}", value, self.global_step)
+            self.status = f"return {np.mean(self.recent_returns or math.nan):.1f}"
+            self.bar.set_postfix_str(self.status, refresh=False)
+        self.bar.update(self.global_step - self.bar.n)
+        if time.perf_counter() - self.saved > self.args.checkpoint_interval:
+            self.save()
+            if self.bar.disable:
+                say(f"step {self.global_step:,}, {self.status}, {sps:,.0f} steps/s")
+
+
+@torch.no_grad()
+def evaluate(actor: nn.Module, run: Run) -> dict:
+    """Save, play eval_episodes with the policy's mode, write and return the summary."""
+    run.save()
+    run.bar.close()
+    args, returns = run.args, np.zeros(run.args.eval_episodes)
+    env = run.enter_context(make_env(args))
+    seeds = np.random.SeedSequence(args.seed, spawn_key=(1,)).generate_state(len(returns))
+    for episode, seed in enumerate(seeds.tolist()):
+        obs, _ = env.reset(seed=seed)
+        for _ in range(10_000):
+            action = actor(torch.as_tensor(obs, dtype=torch.float32, device=args.device)).mode
+            finite = np.isfinite(obs).all()
+            obs, reward, terminated, truncated, _ = env.step(action.cpu().numpy()[()])
+            returns[episode] += reward
+            if not finite or not math.isfinite(reward):
+                raise FloatingPointError("evaluation: a reward or observation is not finite")
+            if terminated or truncated:
+                break
+        else:
+            say(f"evaluation episode {episode + 1} was cut after 10,000 steps")
+    trained = np.mean(run.recent_returns or math.nan)
+    summary = {
+        "env_id": args.env_id, "script": SCRIPT.name, "seed": args.seed,
+        "global_step": run.global_step, "wall_seconds": run.seconds,
+        "sps": run.global_step / run.seconds, "train_episodes": run.episodes,
+        "train_return_mean": float(trained) if run.episodes else None,
+        "eval_return_mean": returns.mean(), "eval_return_std": returns.std(),
+        "eval_episodes": len(returns),
+    }  # fmt: skip
+    run.writer.add_scalar("eval/episodic_return", returns.mean(), run.global_step)
+    run.write("summary.json", json.dumps(summary, indent=2).encode())
+    say(f"return {trained:.1f}, evaluation {returns.mean():.1f} +- {returns.std():.1f}")
+    return summary
+
+
+if __name__ == "__main__" and "__file__" in globals():  # a notebook cell only defines
+    args = None
+    try:
+        args = check_args(tyro.cli(Args))
+        if args.resume:  # what is given wins, even where it equals the default
+            args = tyro.cli(Args, default=args)
+        train(args)
+    except (Exception, KeyboardInterrupt) as error:
+        faults = (BadInput, FloatingPointError, KeyboardInterrupt, torch.OutOfMemoryError)
+        known = isinstance(error, faults)
+        known |= getattr(error, "errno", None) in (EDQUOT, EFBIG, ENOSPC)  # a full disk
+        line = f"error: {' '.join(str(error).split())}" if str(error) else "stopped"
+        print(line if known else traceback.format_exc(), file=sys.stderr)
+        status = {BadInput: 2, KeyboardInterrupt: 130}.get(type(error), 1)
+        if args and status != 2 and (args.run_dir / "checkpoint.pt").exists():
+            hint = shlex.join(["python", sys.argv[0], "--resume", str(args.run_dir)])
+            print(f"resume with: {hint}", file=sys.stderr)
+        sys.exit(status)

@@ -1,0 +1,653 @@
+# /// script
+# requires-python = ">=3.10"
+# dependencies = ["torch>=2.6", "gymnasium>=1.4", "numpy>=2.0", "tyro>=1.0", "filelock>=3.12",
+#                 "tensorboard>=2.21", "tqdm>=4.66"]
+# ///
+"""Trust Region Policy Optimization (TRPO) for continuous (Box) actions.
+
+The algorithm is trpo.py's. The policy is a diagonal Gaussian. Observations are normalised and
+rewards scaled by running statistics, because their units differ widely between tasks.
+
+Paper: Schulman et al. 2015, Trust Region Policy Optimization, arXiv:1502.05477
+
+Run: python trpo_continuous.py --env-id Pendulum-v1 --seed 1
+
+Compared with trpo.py:
+- a Gaussian whose mean depends on the observation and whose log std does not, instead of a
+  Categorical;
+- finite action bounds are rescaled to +-1; actions are stored as they were drawn and clipped
+  only in the environment, so that their log-probabilities stay right;
+- observations are normalised to mean 0, std 1, and rewards divided by the std of the running
+  return (norm_obs, norm_reward). All environments share one set of statistics, which is saved
+  with the networks and frozen in the evaluation.
+"""
+
+import hashlib
+import io
+import json
+import math
+import re
+import shlex
+import sys
+import time
+import traceback
+from collections import deque
+from collections.abc import Callable
+from contextlib import ExitStack, suppress
+from dataclasses import asdict, dataclass, replace
+from datetime import datetime
+from errno import EDQUOT, EFBIG, ENOSPC
+from pathlib import Path
+from typing import Literal
+
+import gymnasium as gym
+import numpy as np
+import torch
+import tyro
+from filelock import FileLock
+from gymnasium import wrappers
+from gymnasium.spaces import Box
+from torch import Tensor, nn
+from torch.distributions import Distribution, Independent, Normal, kl_divergence
+from torch.nn import functional as F
+from torch.utils.tensorboard import SummaryWriter
+from tqdm import tqdm
+
+
+@dataclass
+class Args:
+    # Defaults: trpo.py's, but longer segments, and the gamma of rl-baselines3-zoo for TRPO on
+    # Pendulum-v1. For MuJoCo: --num-envs 8 --num-steps 256 --gamma 0.99 --num-minibatches 16.
+    env_id: str = "Pendulum-v1"  # Gymnasium environment with Box actions
+    total_timesteps: int | float = 200_000  # environment steps in all, rounded down to batches
+    num_envs: int = 4  # environments stepped side by side
+    num_steps: int = 512  # steps per environment and iteration; a batch is num_envs * num_steps
+    gamma: float = 0.9  # discount factor
+    gae_lambda: float = 0.95  # bias (0: one-step TD error) against variance (1: n-step return)
+    init_std: float = 1.0  # initial std of the actions; 1 is half the range of a bounded one
+    norm_obs: bool = True  # observations to mean 0, std 1, at most +-10; not in the paper
+    norm_reward: bool = True  # rewards / std of the running return, at most +-10; likewise
+    norm_adv: bool = True  # normalise advantages in each batch; the step ignores their scale
+    target_kl: float = 0.01  # delta: the largest mean KL(pi_old || pi) of one step
+    cg_max_steps: int = 15  # conjugate gradient steps at most
+    cg_damping: float = 0.1  # added to the Fisher matrix's diagonal, for positive definiteness
+    line_search_max_iter: int = 10  # step lengths tried before the step is given up
+    line_search_shrinking_factor: float = 0.8  # each length is this times the previous one
+    n_critic_updates: int = 10  # epochs of the critic on each batch
+    num_minibatches: int = 8  # minibatches per epoch of the critic
+    learning_rate: float = 1e-3  # step size of the critic's Adam
+
+    # The run: the same flags in every script.
+    env_kwargs: str = "{}"  # JSON object of arguments for the environment: '{"name": value}'
+    seed: int = 1  # fixes the run bit for bit, on one machine and with one set of versions
+    device: Literal["cpu", "cuda", "mps"] = "cpu"  # small networks are faster there
+    torch_threads: int = 1  # more rarely help small networks, and parallel runs share the cores
+    log_interval: int = 500  # minimum steps between two entries of losses/* and charts/SPS
+    checkpoint_interval: float = 10.0  # minimum seconds between two checkpoints
+    eval_episodes: int = 20  # episodes of the final evaluation, which uses the policy's mode
+    run_dir: Path | None = None  # default: runs/ENV__SCRIPT__SEED__TIME
+    resume: Path | None = None  # run directory to resume, with its own flags
+
+
+# ==============================================================================================
+# Networks
+# ==============================================================================================
+def mlp(in_features: int, out_features: int, out_gain: float) -> nn.Sequential:
+    """Two hidden layers of 64 tanh units with orthogonal weights, as in OpenAI Baselines. A
+    small `out_gain` starts the output near zero."""
+    net = nn.Sequential(
+        nn.Linear(in_features, 64), nn.Tanh(),
+        nn.Linear(64, 64), nn.Tanh(),
+        nn.Linear(64, out_features),
+    )  # fmt: skip
+    for layer in net:
+        if isinstance(layer, nn.Linear):
+            nn.init.orthogonal_(layer.weight, out_gain if layer is net[-1] else math.sqrt(2))
+            nn.init.zeros_(layer.bias)
+    return net
+
+
+class RunningNorm(nn.Module):
+    """(x - mean) / std, clipped to +-10, by the statistics of all that update() has seen. They
+    are buffers, so they go where the state_dict goes."""
+
+    def __init__(self, *shape: int):
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(shape))
+        self.register_buffer("var", torch.ones(shape))
+        self.register_buffer("std", torch.ones(shape))
+        self.register_buffer("count", torch.zeros(()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return ((x - self.mean) / self.std).clamp(-10, 10)
+
+    def update(self, batch: Tensor) -> None:
+        """Take in (..., *shape) values. Source: Chan et al. 1979, Updating Formulae and a
+        Pairwise Algorithm for Computing Sample Variances."""
+        batch = batch.reshape(-1, *self.mean.shape)
+        total = self.count + len(batch)
+        delta = batch.mean(0) - self.mean
+        between = delta**2 * self.count * len(batch) / total
+        within = self.var * self.count + batch.var(0, correction=0) * len(batch)
+        self.var.copy_((within + between) / total)
+        self.std.copy_((self.var + 1e-8).sqrt())
+        self.mean += delta * len(batch) / total
+        self.count.copy_(total)
+
+
+class Actor(nn.Module):
+    """The policy pi(a|s): observations (..., obs_dim) -> diagonal Gaussian over (action_dim,),
+    batch shape (...)."""
+
+    def __init__(self, obs_dim: int, action_dim: int, init_std=1.0, norm_obs=True):
+        super().__init__()
+        self.norm = RunningNorm(obs_dim) if norm_obs else nn.Identity()
+        self.mean = mlp(obs_dim, action_dim, out_gain=0.01)  # near 0 at the start
+        self.log_std = nn.Parameter(torch.full((action_dim,), math.log(init_std)))
+
+    def forward(self, obs: Tensor) -> Independent:
+        normal = Normal(self.mean(self.norm(obs)), self.log_std.exp(), validate_args=False)
+        return Independent(normal, 1, validate_args=False)  # validation is slow
+
+    def sample(self, obs: Tensor) -> Tensor:
+        """Actions (..., action_dim) distributed as forward(obs).sample(), but faster."""
+        mean = self.mean(self.norm(obs))
+        return mean + self.log_std.exp() * torch.randn_like(mean)
+
+
+class Critic(nn.Module):
+    """The value function V(s): observations (..., obs_dim) -> values (...)."""
+
+    def __init__(self, obs_dim: int, norm: nn.Module):
+        super().__init__()
+        self.norm = norm
+        self.value = mlp(obs_dim, 1, out_gain=1.0)
+
+    def forward(self, obs: Tensor) -> Tensor:
+        return self.value(self.norm(obs)).squeeze(-1)
+
+
+# ==============================================================================================
+# Mathematics
+# ==============================================================================================
+def gae(
+    rewards: Tensor, values: Tensor, next_values: Tensor, terminated: Tensor, truncated: Tensor,
+    gamma: float, gae_lambda: float,
+) -> Tensor:  # fmt: skip
+    """Generalized advantage estimates. All tensors are (num_steps, num_envs); terminated and
+    truncated are boolean.
+
+        delta_t = r_t + gamma * (1 - terminated_t) * V(next_obs_t) - V(obs_t)
+        A_t     = delta_t + gamma * gae_lambda * (1 - done_t) * A_{t+1}
+        done_t  = terminated_t or truncated_t
+
+    After termination nothing follows. A truncated episode would have continued, so its last
+    step bootstraps from the observation it really led to. Either way the recursion stops.
+    Source: Schulman et al. 2016, High-Dimensional Continuous Control Using GAE, section 3.
+    """
+    deltas = rewards + gamma * next_values.masked_fill(terminated, 0.0) - values
+    done = terminated | truncated
+    decays = torch.full_like(deltas, gamma * gae_lambda).masked_fill(done, 0.0)
+    advantages, advantage = [], torch.zeros_like(deltas[0])
+    for delta, decay in zip(reversed(deltas.unbind()), reversed(decays.unbind()), strict=True):
+        advantage = delta + decay * advantage
+        advantages.append(advantage)
+    return torch.stack(advantages[::-1])
+
+
+def conjugate_gradient(
+    matvec: Callable[[Tensor], Tensor], b: Tensor, max_steps: int, tolerance: float = 1e-10
+) -> Tensor:
+    """Solve A x = b approximately; x and b are (n,), and A, symmetric and positive definite, is
+    known only by matvec(v) = A v.
+
+    Stops after max_steps, when the residual's squared norm is at most `tolerance` times that of
+    b, or where rounding errors leave a direction p without positive curvature p^T A p. In exact
+    arithmetic n steps give the exact solution.
+    Source: Schulman et al. 2015, appendix C; Hestenes & Stiefel 1952.
+    """
+    x = torch.zeros_like(b)
+    residual, direction = b.clone(), b.clone()
+    residual_sq = residual @ residual
+    for _ in range(max_steps):
+        product = matvec(direction)
+        curvature = direction @ product
+        if residual_sq <= tolerance * (b @ b) or curvature <= 0:
+            break
+        alpha = residual_sq / curvature
+        x += alpha * direction
+        residual -= alpha * product
+        new_residual_sq = residual @ residual
+        direction = residual + (new_residual_sq / residual_sq) * direction
+        residual_sq = new_residual_sq
+    return x
+
+
+def flat_gradient(output: Tensor, parameters: list[Tensor], **kwargs: bool) -> Tensor:
+    """The gradient of a scalar with respect to all parameters, as one vector (n,)."""
+    gradients = torch.autograd.grad(output, parameters, **kwargs)
+    return torch.cat([gradient.reshape(-1) for gradient in gradients])
+
+
+def surrogate(
+    dist: Distribution, actions: Tensor, old_log_probs: Tensor, advantages: Tensor
+) -> Tensor:
+    """mean ratio * A with ratio = pi(a|s) / pi_old(a|s). All tensors are (batch,); actions may
+    be (batch, n). Source: Schulman et al. 2015, section 5."""
+    return ((dist.log_prob(actions) - old_log_probs).exp() * advantages).mean()
+
+
+def fisher_vector_product(
+    kl_gradient: Tensor, parameters: list[Tensor], vector: Tensor, damping: float
+) -> Tensor:
+    """(F + damping I) v, (n,): the gradient of kl_gradient^T v, if kl_gradient has its graph.
+
+    At the old policy the KL and its gradient are zero, but its Hessian is the Fisher matrix F:
+    the KL grows with the square of the step. Differentiating twice gives F v without forming F.
+    Source: Schulman et al. 2015, appendix C.
+    """
+    return flat_gradient(kl_gradient @ vector, parameters, retain_graph=True) + damping * vector
+
+
+def trust_region_step(
+    actor: nn.Module, obs: Tensor, actions: Tensor, advantages: Tensor, target_kl: float,
+    cg_max_steps: int, cg_damping: float, max_iter: int, shrinking_factor: float,
+) -> dict[str, float]:  # fmt: skip
+    """Improve the actor in place on a batch: obs (batch, obs_dim), the rest (batch,); actions
+    may be (batch, n). Return what happened.
+
+        maximise g^T s  subject to  1/2 s^T F s <= target_kl
+        s = sqrt(2 target_kl / (x^T F x)) x  with  x = F^-1 g
+
+    g is the gradient of the surrogate at the old policy, and F stands for F + cg_damping * I.
+    The steps s, shrinking_factor * s, and so on are tried until one improves the surrogate and
+    keeps the true KL within target_kl. If none of max_iter does, the actor stays as it was.
+    Source: Schulman et al. 2015, section 6 and appendix C.
+    """
+    parameters = list(actor.parameters())
+    old_parameters = nn.utils.parameters_to_vector(parameters).detach()
+    with torch.no_grad():
+        old_dist = actor(obs)
+        old_log_probs = old_dist.log_prob(actions)
+    dist = actor(obs)
+    old_surrogate = surrogate(dist, actions, old_log_probs, advantages)
+    gradient = flat_gradient(old_surrogate, parameters, retain_graph=True)
+    kl = kl_divergence(old_dist, dist).mean()
+    kl_gradient = flat_gradient(kl, parameters, create_graph=True)
+
+    def matvec(vector: Tensor) -> Tensor:
+        return fisher_vector_product(kl_gradient, parameters, vector, cg_damping)
+
+    direction = conjugate_gradient(matvec, gradient, cg_max_steps)
+    curvature = direction @ matvec(direction)
+    scale = (2 * target_kl / curvature).sqrt() if curvature > 0 else 1.0
+    with torch.no_grad():
+        for i in range(max_iter):
+            fraction = shrinking_factor**i
+            step = fraction * (scale * direction)
+            nn.utils.vector_to_parameters(old_parameters + step, parameters)
+            dist = actor(obs)
+            new_surrogate = surrogate(dist, actions, old_log_probs, advantages)
+            kl = kl_divergence(old_dist, dist).mean()
+            if new_surrogate > old_surrogate and kl <= target_kl:
+                accepted = {"kl": kl.item(), "accepted": 1.0, "step_fraction": fraction}
+                return {"policy_loss": -new_surrogate.item()} | accepted
+    nn.utils.vector_to_parameters(old_parameters, parameters)
+    rejected = {"kl": 0.0, "accepted": 0.0, "step_fraction": 0.0}
+    return {"policy_loss": -old_surrogate.item()} | rejected
+
+
+# ==============================================================================================
+# Training
+# ==============================================================================================
+def train(args: Args) -> dict:
+    """Train, evaluate, and return what summary.json holds. Raises BadInput for flags and
+    environments that cannot work, FloatingPointError for numbers that are not finite."""
+    args = check_args(args)
+    device = torch.device(args.device)
+    batch_size = args.num_envs * args.num_steps
+    minibatch_size = batch_size // args.num_minibatches
+    num_iterations = args.total_timesteps // batch_size
+    if num_iterations == 0:
+        raise BadInput(f"total_timesteps must be at least one batch, {batch_size} steps")
+    if minibatch_size < 2 or batch_size % args.num_minibatches:
+        raise BadInput(f"num_minibatches must split {batch_size} steps evenly, at least 2 each")
+
+    with Run(args) as run:
+        torch.manual_seed(args.seed)
+        envs = [run.enter_context(make_env(args)) for _ in range(args.num_envs)]
+        obs_dim, action_dim = envs[0].observation_space.shape[0], envs[0].action_space.shape[0]
+        actor = Actor(obs_dim, action_dim, args.init_std, args.norm_obs).to(device)
+        critic = Critic(obs_dim, actor.norm).to(device)
+        reward_norm = RunningNorm().to(device)  # only its std is used
+        # One vector holds the critic's weights, another their gradients, and each parameter is
+        # a view of both: to zero and step them as vectors takes a tenth off its epochs.
+        parameters = list(critic.parameters())
+        weights = nn.utils.parameters_to_vector(parameters).detach()
+        weights.grad = torch.zeros_like(weights)
+        nn.utils.vector_to_parameters(weights, parameters)
+        gradients = weights.grad.split([p.numel() for p in parameters])
+        for p, gradient in zip(parameters, gradients, strict=True):
+            p.grad = gradient.view_as(p)
+        optimizer = torch.optim.Adam([weights], lr=args.learning_rate, eps=1e-5, fused=True)
+        state = {"actor": actor, "critic": critic, "optimizer": optimizer}
+        state["reward_norm"] = reward_norm
+        run.start(state, num_iterations * batch_size)
+
+        # One segment, which every rollout overwrites. next_obs is what a step really led to.
+        obs = np.zeros((args.num_steps, args.num_envs, obs_dim), np.float32)
+        next_obs = np.zeros_like(obs)
+        actions = np.zeros((args.num_steps, args.num_envs, action_dim), np.float32)
+        rewards = np.zeros((args.num_steps, args.num_envs), np.float32)
+        running_returns = np.zeros_like(rewards)  # discounted sums since each episode began
+        running_return = np.zeros(args.num_envs, np.float32)  # the latest; 0 after an end
+        terminated = np.zeros((args.num_steps, args.num_envs), bool)
+        truncated = np.zeros_like(terminated)
+
+        # No two environments share a stream, and a resumed run does not replay its beginning.
+        seeds = np.random.SeedSequence([args.seed, run.global_step]).generate_state(len(envs))
+        current_obs = np.zeros((args.num_envs, obs_dim), np.float32)
+        for i, env in enumerate(envs):
+            current_obs[i], _ = env.reset(seed=int(seeds[i]))
+
+        for _ in range(run.global_step // batch_size, num_iterations):
+            with torch.no_grad():
+                # ---- ROLLOUT ----
+                for t in range(args.num_steps):
+                    obs[t] = current_obs
+                    action = actor.sample(torch.as_tensor(obs[t], device=device))
+                    actions[t] = action.cpu().numpy()
+                    for i, env in enumerate(envs):
+                        next_obs[t, i], rewards[t, i], *ended, _ = env.step(actions[t, i])
+                        terminated[t, i], truncated[t, i] = ended
+                        current_obs[i] = next_obs[t, i]
+                        if any(ended):
+                            current_obs[i], _ = env.reset()
+                    done = terminated[t] | truncated[t]
+                    running_return = rewards[t] + args.gamma * running_return
+                    running_returns[t] = running_return
+                    running_return[done] = 0
+                    run.record_step(rewards[t], done, obs[t], next_obs[t])
+
+                # ---- ADVANTAGE ----
+                # s_: the segment, (num_steps, num_envs, ...); b_: the same, flattened.
+                s_obs, s_next_obs, s_actions, s_rewards, s_terminated, s_truncated = (
+                    torch.as_tensor(array, device=device)
+                    for array in (obs, next_obs, actions, rewards, terminated, truncated)
+                )
+                if args.norm_reward:
+                    reward_norm.update(torch.as_tensor(running_returns, device=device))
+                    s_rewards = (s_rewards / reward_norm.std).clamp(-10, 10)
+                values, next_values = critic(s_obs), critic(s_next_obs)
+                advantages = gae(
+                    s_rewards, values, next_values, s_terminated, s_truncated,
+                    args.gamma, args.gae_lambda,
+                )  # fmt: skip
+                returns = advantages + values
+
+            # ---- UPDATE ----
+            b_obs, b_actions, b_advantages, b_returns = (
+                x.flatten(0, 1) for x in (s_obs, s_actions, advantages, returns)
+            )
+            if args.norm_adv:
+                mean, std = b_advantages.mean(), b_advantages.std()
+                b_advantages = (b_advantages - mean) / (std + 1e-8)
+            losses = trust_region_step(
+                actor, b_obs, b_actions, b_advantages, args.target_kl, args.cg_max_steps,
+                args.cg_damping, args.line_search_max_iter, args.line_search_shrinking_factor,
+            )  # fmt: skip
+            value_losses = []
+            for _ in range(args.n_critic_updates):
+                for indices in torch.randperm(batch_size, device=device).split(minibatch_size):
+                    value_loss = F.mse_loss(critic(b_obs[indices]), b_returns[indices])
+                    weights.grad.zero_()  # optimizer.zero_grad() would cut the views
+                    value_loss.backward()
+                    optimizer.step()
+                    value_losses.append(value_loss.detach())
+
+            if args.norm_obs:  # only now: acting and learning saw the same normalisation
+                actor.norm.update(s_obs)
+
+            # ---- LOG ----
+            with torch.no_grad():
+                losses["entropy"] = actor(b_obs).entropy().mean().item()  # of the new policy
+            losses["value_loss"] = torch.stack(value_losses).mean().item()
+            unexplained, total = (returns - values).var(correction=0), returns.var(correction=0)
+            losses["explained_variance"] = (1 - unexplained / (total + 1e-8)).item()
+            run.record_iteration(losses)
+
+        return evaluate(actor, run)
+
+
+# ==============================================================================================
+# Scaffold: flags, environments, evaluation, the run directory. The same in every script.
+# ==============================================================================================
+SCRIPT = Path(globals().get("__file__", "notebook"))  # a notebook cell has no __file__
+SHA256 = hashlib.sha256(SCRIPT.read_bytes()).hexdigest() if SCRIPT.is_file() else None
+VERSIONS = {module.__name__: str(module.__version__) for module in (torch, gym, np)}
+VERSIONS["python"] = sys.version.split()[0]
+ABOUT = {"script": SCRIPT.name, "script_sha256": SHA256, "versions": VERSIONS}
+LIMITS = {  # of numeric flags; 0 to 1e15 where not named here, 1 to 1e15 for whole numbers
+    "seed": (0, 1e15), "gamma": (0, 1), "gae_lambda": (0, 1), "rms_alpha": (0, 1),
+    "line_search_shrinking_factor": (0, 1), "max_grad_norm": (1e-9, math.inf),
+    "reward_scale": (1e-9, 1e9), "init_std": (1e-9, 1e9), "target_kl": (1e-9, 1e9),
+    "tau": (0, 1), "alpha": (1e-9, 1e9),
+}  # fmt: skip
+
+
+class BadInput(ValueError):
+    """Flags or an environment that cannot work."""
+
+
+def say(text: str) -> None:
+    """Print a line; a closed or narrow stream must not end a run."""
+    with suppress(OSError, ValueError, RuntimeError):
+        print(text, flush=True)
+
+
+def check_args(args: Args) -> Args:
+    """A checked copy of `args` with run_dir filled in; to resume a run, with its own flags."""
+    flags = {k: v.item() if isinstance(v, np.generic) else v for k, v in asdict(args).items()}
+    for name, value in flags.items():
+        if type(value) in (int, float):
+            kind = int if type(getattr(Args, name)) is int else float
+            low, high = LIMITS.get(name, (int(kind is int), 1e15))
+            if not low <= value <= high or kind(value) != value:
+                limits = f"{kind.__name__}, {low:g} to {high:g}"
+                raise BadInput(f"{name} must be {limits}, not {value}")
+            flags[name] = kind(value)  # 1e6 is a number of steps
+    if not getattr(torch, args.device).is_available():
+        raise BadInput(f"PyTorch finds no device {args.device} here")
+    if not args.resume:
+        name = f"{args.env_id}__{SCRIPT.stem}__{args.seed}__{datetime.now():%Y%m%d-%H%M%S-%f}"
+        run_dir = Path(args.run_dir or "runs/" + re.sub(r"[/:\\]", "_", name))
+        return Args(**flags | {"run_dir": run_dir})
+    path = Path(str(args.resume).removesuffix("checkpoint.pt"))
+    try:
+        checkpoint = torch.load(path / "checkpoint.pt", "cpu", weights_only=True)
+        own = asdict(Args(**checkpoint["args"] | {"run_dir": path}))
+    except Exception as error:  # reading a damaged file can raise anything
+        raise BadInput(f"{SCRIPT.name} cannot resume {path}: {error}") from None
+    if args.run_dir != path:  # flags at their default are taken as not given
+        flags = own | {k: value for k, value in flags.items() if value != getattr(Args, k)}
+    for name in {"run_dir", *list(own)[: list(own).index("device")]} - {"total_timesteps"}:
+        if flags[name] != own[name]:
+            raise BadInput(f"to resume {path}, {name} must stay {own[name]}")
+    return Args(**flags | {"resume": path})
+
+
+def make_env(args: Args, **kwargs: str) -> gym.Env:
+    """One environment as the networks see it: flat observations, bounded actions in +-1."""
+    try:
+        env = gym.make(args.env_id, **json.loads(args.env_kwargs), **kwargs)
+    except Exception as error:
+        known = isinstance(error, gym.error.Error | ValueError)
+        if known or re.search("argument|No module named", str(error)):
+            raise BadInput(f"{args.env_id} with {args.env_kwargs}: {error}") from None
+        raise  # an error in the environment's own code
+    if not isinstance(env.observation_space, Box) or len(env.observation_space.shape) != 1:
+        with suppress(NotImplementedError):  # of a space that is not Gymnasium's
+            env = wrappers.FlattenObservation(env)
+    if not isinstance(env.observation_space, Box) or 0 in env.observation_space.shape:
+        raise BadInput(f"{args.env_id} has observations that cannot be flattened")
+    actions = env.action_space
+    vector = isinstance(actions, Box) and len(actions.shape) == 1 and 0 not in actions.shape
+    if not vector or actions.dtype.kind != "f":
+        raise BadInput(f"{args.env_id} has actions {actions}, not a vector of floats, Box(n)")
+    # Finite bounds become +-1, so that the Gaussian's unit is half the range; others stay.
+    bounded = np.isfinite(actions.low) & np.isfinite(actions.high)
+    low, high = np.where(bounded, [actions.low, actions.high], [[-1.0], [1.0]])
+    center, half = (high + low) / 2, (high - low) / 2
+
+    def rescale(action: np.ndarray) -> np.ndarray:
+        return np.clip(center + half * action, actions.low, actions.high).astype(actions.dtype)
+
+    return wrappers.TransformAction(env, rescale, Box(-np.inf, np.inf, actions.shape))
+
+
+class Run(ExitStack):
+    """The run directory and its log. Its exit closes them and gives torch's settings back."""
+
+    def __init__(self, args: Args):
+        super().__init__()
+        self.args, self.global_step, self.episodes, self.seconds = args, 0, 0, 0.0
+        self.recent_returns: deque[float] = deque(maxlen=100)
+        self.returns, self.lengths = np.zeros(args.num_envs), np.zeros(args.num_envs, int)
+        self.callback(torch.set_num_threads, torch.get_num_threads())
+        self.callback(torch.set_default_dtype, torch.get_default_dtype())
+        torch.set_num_threads(args.torch_threads)
+        torch.set_default_dtype(torch.float32)
+
+    def start(self, state: dict, total_steps: int) -> None:
+        """Make the run directory, or restore all that `state` names from the one to resume."""
+        args, run_dir, self.state = self.args, self.args.run_dir, state
+        name = f"args-{datetime.now():%Y%m%d-%H%M%S-%f}.json" if args.resume else "args.json"
+        try:
+            run_dir.mkdir(parents=True, exist_ok=bool(args.resume))
+            self.enter_context(FileLock(run_dir / "lock", timeout=0))  # freed when we die
+            if args.resume:
+                was = torch.load(run_dir / "checkpoint.pt", "cpu", weights_only=True)
+                for key, part in state.items():
+                    part.load_state_dict(was[key])
+                self.global_step, self.episodes, self.seconds, recent = was["counters"]
+                self.recent_returns.extend(recent)
+                torch.manual_seed(args.seed + self.global_step)
+                changed = [key for key in ABOUT if ABOUT[key] != was["about"][key]] or "nothing"
+                say(f"resuming at step {self.global_step:,} with new noise; changed: {changed}")
+            (run_dir / name).write_text(json.dumps(asdict(args) | ABOUT, indent=2, default=str))
+        except (KeyError, OSError, RuntimeError, ValueError) as error:  # or other networks
+            raise BadInput(f"cannot use {run_dir} (or --resume it): {error}") from None
+        say(f"{SCRIPT.name}: {args.env_id}, seed {args.seed}, {total_steps:,} steps, {run_dir}")
+        (run_dir / "summary.json").unlink(missing_ok=True)  # a resumed run is unfinished again
+        # A kill can leave the events ahead of the checkpoint: purge_step disowns the surplus.
+        writer = SummaryWriter(run_dir, purge_step=self.global_step + 1)
+        hide = not sys.stderr or None  # None: show the bar on a terminal only
+        bar = tqdm(total=total_steps, initial=self.global_step, unit=" steps", disable=hide)
+        self.writer, self.bar = self.enter_context(writer), self.enter_context(bar)
+        self.next_log, self.began = self.global_step, time.perf_counter() - self.seconds
+        self.save()
+
+    def write(self, name: str, data: bytes) -> None:
+        """Replace a file whole: a kill or a full disk leaves the old one."""
+        path = self.args.run_dir / "new.tmp"
+        path.write_bytes(data)
+        path.replace(path.with_name(name))
+
+    def save(self) -> None:
+        """Write the events and a checkpoint."""
+        self.saved, file = time.perf_counter(), io.BytesIO()
+        self.seconds = self.saved - self.began
+        parts = {name: part.state_dict() for name, part in self.state.items()}
+        counters = [self.global_step, self.episodes, self.seconds, list(self.recent_returns)]
+        flags = asdict(replace(self.args, run_dir=None, resume=None))
+        torch.save(parts | {"about": ABOUT, "args": flags, "counters": counters}, file)
+        self.writer.flush()
+        self.write("checkpoint.pt", file.getvalue())
+
+    def record_step(self, rewards, done, *obs, stepped: np.ndarray | bool = True) -> None:
+        """Count a step of all environments or those `stepped`; log episodes that are done."""
+        self.global_step += len(done) if stepped is True else int(stepped.sum())
+        if not math.isfinite(sum(np.vdot(x, x) for x in (rewards, *obs))):
+            raise FloatingPointError(f"step {self.global_step}: reward or obs is not finite")
+        self.returns += rewards
+        self.lengths += stepped
+        for i in np.flatnonzero(done):
+            self.writer.add_scalar("charts/episodic_return", self.returns[i], self.global_step)
+            self.writer.add_scalar("charts/episodic_length", self.lengths[i], self.global_step)
+            self.recent_returns.append(float(self.returns[i]))
+            self.episodes += 1
+            self.returns[i] = self.lengths[i] = 0
+
+    def record_iteration(self, losses: dict[str, float]) -> None:
+        """Log, show, and save when it is time."""
+        if not all(map(math.isfinite, losses.values())):
+            raise FloatingPointError(f"step {self.global_step}: a loss is not finite, {losses}")
+        sps = self.global_step / (time.perf_counter() - self.began)
+        if self.global_step >= self.next_log:
+            self.next_log = self.global_step + self.args.log_interval
+            self.writer.add_scalar("charts/SPS", sps, self.global_step)
+            for name, value in losses.items():
+                self.writer.add_scalar(f"losses/{name}", value, self.global_step)
+            self.status = f"return {np.mean(self.recent_returns or math.nan):.1f}"
+            self.bar.set_postfix_str(self.status, refresh=False)
+        self.bar.update(self.global_step - self.bar.n)
+        if time.perf_counter() - self.saved > self.args.checkpoint_interval:
+            self.save()
+            if self.bar.disable:
+                say(f"step {self.global_step:,}, {self.status}, {sps:,.0f} steps/s")
+
+
+@torch.no_grad()
+def evaluate(actor: nn.Module, run: Run) -> dict:
+    """Save, play eval_episodes with the policy's mode, write and return the summary."""
+    run.save()
+    run.bar.close()
+    args, returns = run.args, np.zeros(run.args.eval_episodes)
+    env = run.enter_context(make_env(args))
+    seeds = np.random.SeedSequence(args.seed, spawn_key=(1,)).generate_state(len(returns))
+    for episode, seed in enumerate(seeds.tolist()):
+        obs, _ = env.reset(seed=seed)
+        for _ in range(10_000):
+            action = actor(torch.as_tensor(obs, dtype=torch.float32, device=args.device)).mode
+            finite = np.isfinite(obs).all()
+            obs, reward, terminated, truncated, _ = env.step(action.cpu().numpy()[()])
+            returns[episode] += reward
+            if not finite or not math.isfinite(reward):
+                raise FloatingPointError("evaluation: a reward or observation is not finite")
+            if terminated or truncated:
+                break
+        else:
+            say(f"evaluation episode {episode + 1} was cut after 10,000 steps")
+    trained = np.mean(run.recent_returns or math.nan)
+    summary = {
+        "env_id": args.env_id, "script": SCRIPT.name, "seed": args.seed,
+        "global_step": run.global_step, "wall_seconds": run.seconds,
+        "sps": run.global_step / run.seconds, "train_episodes": run.episodes,
+        "train_return_mean": float(trained) if run.episodes else None,
+        "eval_return_mean": returns.mean(), "eval_return_std": returns.std(),
+        "eval_episodes": len(returns),
+    }  # fmt: skip
+    run.writer.add_scalar("eval/episodic_return", returns.mean(), run.global_step)
+    run.write("summary.json", json.dumps(summary, indent=2).encode())
+    say(f"return {trained:.1f}, evaluation {returns.mean():.1f} +- {returns.std():.1f}")
+    return summary
+
+
+if __name__ == "__main__" and "__file__" in globals():  # a notebook cell only defines
+    args = None
+    try:
+        args = check_args(tyro.cli(Args))
+        if args.resume:  # what is given wins, even where it equals the default
+            args = tyro.cli(Args, default=args)
+        train(args)
+    except (Exception, KeyboardInterrupt) as error:
+        faults = (BadInput, FloatingPointError, KeyboardInterrupt, torch.OutOfMemoryError)
+        known = isinstance(error, faults)
+        known |= getattr(error, "errno", None) in (EDQUOT, EFBIG, ENOSPC)  # a full disk
+        line = f"error: {' '.join(str(error).split())}" if str(error) else "stopped"
+        print(line if known else traceback.format_exc(), file=sys.stderr)
+        status = {BadInput: 2, KeyboardInterrupt: 130}.get(type(error), 1)
+        if args and status != 2 and (args.run_dir / "checkpoint.pt").exists():
+            hint = shlex.join(["python", sys.argv[0], "--resume", str(args.run_dir)])
+            print(f"resume with: {hint}", file=sys.stderr)
+        sys.exit(status)
