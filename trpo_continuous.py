@@ -57,7 +57,7 @@ from tqdm import tqdm
 @dataclass
 class Args:
     # Defaults: trpo.py's, but longer segments, and the gamma of rl-baselines3-zoo for TRPO on
-    # Pendulum-v1. For MuJoCo: --num-steps 256 --num-minibatches 8 --gamma 0.99 --cg-max-steps 10.
+    # Pendulum-v1. For MuJoCo: --num-steps 256 --gamma 0.99 --cg-max-steps 10.
     env_id: str = "Pendulum-v1"  # Gymnasium environment with Box actions
     total_timesteps: int | float = 200_000  # environment steps in all, rounded down to batches
     num_envs: int = 4  # environments stepped side by side
