@@ -5,11 +5,16 @@ GRPOTrainer._compute_loss and RLOOTrainer._compute_loss were called on an object
 settings below and returns `new` as the model's log-probabilities; beta is our kl_coef,
 epsilon_low and epsilon_high our clip coefficients, use_bias_correction_kl our kl_ratio, and
 loss_type "dr_grpo" our constant length.
+
+Those of DPO were made in the same way with DPOTrainer._compute_loss, loss_type "sigmoid", and
+"sft" with the weight that is our nll_coef. Theirs is the mean over the tokens of all chosen
+completions, ours the mean over pairs of each one's mean: the same where all are as long.
 """
 
 import pytest
 import torch
 
+import dpo
 import grpo
 import reinforce_lm
 import rloo
@@ -73,3 +78,31 @@ def test_the_gradient_of_rloos_loss_is_that_of_trl_on_policy(script):
     new = new_log_probs()
     (gradient,) = torch.autograd.grad(script.reinforce_loss(new, MASK, ADVANTAGES), new)
     assert (gradient * PROBE).sum().item() == pytest.approx(-0.3637014756292396, abs=1e-11)
+
+
+# Lengths of the chosen completions, kl_coef, nll_coef: as above, and the parts that TRL logs
+DPO_GOLDEN = [
+    ([3, 1, 5, 2], 0.04, 0.0, 0.683426775759, -0.018150365452, 0.016737824553, 1.0),
+    ([3, 1, 5, 2], 0.5, 0.0, 0.579480722374, -0.206610708974, 0.209222806915, 1.0),
+    ([3, 1, 5, 2], 2.0, 0.0, 0.333620320494, -0.580430193469, 0.836891227662, 1.0),
+    ([3, 3, 3, 3], 0.04, 0.3, 0.973571348689, -0.048495682468, 0.004385812619, 0.75),
+    ([3, 3, 3, 3], 0.5, 0.3, 0.935318192072, -0.245258536643, 0.054822657742, 0.75),
+    ([3, 3, 3, 3], 2.0, 0.3, 0.846522931910, -0.485812347674, 0.219290630966, 0.75),
+]
+
+
+@pytest.mark.parametrize(
+    ("lengths", "kl_coef", "nll_coef", "value", "slope", "reward_chosen", "accuracy"),
+    DPO_GOLDEN, ids=str,
+)  # fmt: skip
+def test_dpo_loss_is_that_of_trl(
+    lengths, kl_coef, nll_coef, value, slope, reward_chosen, accuracy
+):
+    new = new_log_probs()
+    mask = torch.arange(5) < torch.tensor([*lengths, 4, 5, 1, 2])[:, None]
+    loss, parts = dpo.dpo_loss(new, REF, mask, kl_coef, nll_coef)
+    (gradient,) = torch.autograd.grad(loss.mean(), new)
+    assert loss.mean().item() == pytest.approx(value, abs=1e-11)
+    assert (gradient * PROBE).sum().item() == pytest.approx(slope, abs=1e-11)
+    assert parts["reward_chosen"].mean().item() == pytest.approx(reward_chosen, abs=1e-11)
+    assert parts["reward_accuracy"].mean().item() == pytest.approx(accuracy)
