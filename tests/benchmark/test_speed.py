@@ -30,6 +30,9 @@ sb3-x = { script = "benchmark/peers/sb3.py", flags = { num_envs = 2 } }
 BEST = SUITE.replace("x =", "x-best =")
 SIZES = SUITE.replace("x =", "x-sizes =") + 'bare-x-sizes = { script = "ppo.py" }\n'
 ALONE = SUITE.partition("x =")[0] + 'bare-x-alone = { script = "ppo.py" }\n'
+ELSEWHERE = SUITE.replace("2 } }\nsb3", '2 }, only = ["Acrobot-v1"] }\nsb3').replace(
+    "[algorithms]", "[environments.Acrobot-v1]\ntotal_timesteps = 1\n[algorithms]"
+)
 
 
 @pytest.fixture
@@ -158,6 +161,7 @@ def test_contestants_take_turns_and_share_seeds(suite):
         (BEST.replace("sb3-x-best =", "sb3-y-best ="), "the suite lacks sb3-x-best"),
         (BEST.replace("\nx-best", "\nsb3-y-best"), "suite lacks y-best"),
         (SIZES.replace("bare-x-", "bare-y-"), "the suite lacks bare-x-sizes"),
+        (ELSEWHERE, "sb3-x has no partner on CartPole-v1: the suite lacks x"),
         (BEST.replace("CartPole", "Pendulum"), "no threshold for Pendulum-v1"),
     ],
 )  # fmt: skip
