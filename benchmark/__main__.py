@@ -75,9 +75,8 @@ def parse_args(words: list[str]) -> argparse.Namespace:
     speed.add_argument("--dir", type=Path, help=f"folder for the measurements; default {RUNS}/<suite>")
     speed.add_argument("--repeats", type=positive, default=5, help="of every measurement; default 5")
     speed.add_argument("--seed", type=whole, default=0, help="repeat k has this seed + k; default 0")
-    speed.add_argument(
-        "--only", nargs="+", metavar="PART", help="of pairs, threshold, shares, environments and num_envs; default all"
-    )
+    speed.add_argument("--only", nargs="+", choices=("pairs", "threshold", "environments", "num_envs"), metavar="PART",
+                       help="of pairs, threshold, environments and num_envs; default all")  # fmt: skip
 
     args = parser.parse_args(words)
     if extra and args.command != "run":
@@ -213,7 +212,7 @@ def speed(args: argparse.Namespace) -> int:
     from .speed import speed as measure
 
     directory = args.dir or RUNS / Path(args.suite).stem
-    return measure(load_suite(args.suite), directory, args.seed, args.repeats, args.only)
+    return conclude(measure(load_suite(args.suite), directory, args.seed, args.repeats, args.only), directory)
 
 
 def main(words: list[str]) -> int:

@@ -151,23 +151,29 @@ def set_aside(job: Job) -> None:
 
 
 @contextmanager
-def claim(job: Job) -> Iterator[str]:
-    """Hold the job's lock, which the kernel frees with the process. Yields why there is nothing to run, or "".
-
-    "locked": another invocation holds it; "finished": the run is there.
-    """
-    job.directory.mkdir(parents=True, exist_ok=True)
-    with (job.directory / "lock").open("w") as lock:
+def locked(directory: Path) -> Iterator[bool]:
+    """Hold the folder's lock, which the kernel frees with the process. Yields whether it could be had."""
+    directory.mkdir(parents=True, exist_ok=True)
+    with (directory / "lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            yield "locked"
-            return
-        if has_summary(job) and not differences(job):
-            renew_record(job)
-            yield "finished"
+            yield False
         else:
-            yield ""
+            yield True
+
+
+@contextmanager
+def claim(job: Job) -> Iterator[str]:
+    """Hold the job's lock. Yields why there is nothing to run, or "".
+
+    "locked": another invocation holds it; "finished": the run is there.
+    """
+    with locked(job.directory) as mine:
+        finished = mine and has_summary(job) and not differences(job)
+        if finished:
+            renew_record(job)
+        yield "finished" if finished else "" if mine else "locked"
 
 
 # ======================================================================================================================

@@ -1,271 +1,199 @@
-"""How fast the scripts and their peers train, and where the time goes: one process at a time, one torch thread each.
+"""How fast the scripts and their peers train: one process at a time, one torch thread each.
 
-The folder holds
-    speed.csv         one row a measurement, and one for each of its quantities; what stands there is not measured again
-    report.md         the tables, with num_envs.png and .svg
-    runs/<name>/      log.txt and the run directory of each measurement
+The folder holds runs/<name>/, each a job's folder as in pool.py, where nothing is done twice; and speed.csv, one row a
+run, and report.md, which are made anew from them.
 """
 
-import csv
-import fcntl
 import hashlib
-import io
-import math
+import json
 import os
-import shlex
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from functools import cache
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from importlib import import_module
+from itertools import cycle, islice
+from math import inf
 from pathlib import Path
 
-from .grid import ROOT, BadInput, Job, did_you_mean, make_jobs
-from .pool import attempt, command, cpu_model, installed_version, last_lines, read_json, set_aside
-from .report import reached, threshold, write_csv
-from .runs import read_run
-from .speed_report import BARE, BEST, PEER, SHARE, to_number, write_report
+import numpy as np
+import tyro
 
-PARTS = ("pairs", "threshold", "shares", "environments", "num_envs")
-COLUMNS = ["part", "env_id", "contestant", "repeat", "seed", "num_envs", "quantity", "value", "unit",
-           "script_sha256", "flags", "system", "load"]  # fmt: skip
-GROUP = ("part", "env_id", "contestant", "num_envs")  # measurements that differ in the repeat only
-UNITS = {"steps_per_second": "steps/s", "steps_to_threshold": "steps", "seconds_to_threshold": "s"}
-MEASURE = Path(__file__).resolve().parent / "measure.py"
-BARE_STEPS = 50_000  # of a bare environment: seconds for the slowest
-BARE_ENVIRONMENTS = {  # -> the script that trains in it, whose make_envs is measured
-    "CartPole-v1": "ppo.py", "Acrobot-v1": "ppo.py", "LunarLander-v3": "ppo.py", "Pendulum-v1": "ppo_continuous.py",
-    "HalfCheetah-v5": "ppo_continuous.py", "Hopper-v5": "ppo_continuous.py", "Walker2d-v5": "ppo_continuous.py",
-}  # fmt: skip
-BARE_NUM_ENVS = (1, 8)
-NUM_ENVS = tuple(2**k for k in range(9))
-NUM_ENVS_STEPS = 8192  # of a run over --num-envs, and at least four iterations
+from . import pool
+from .grid import BadInput, Job, make_jobs
+from .report import number, reached, threshold, write_csv
+from .runs import Run, read_run
 
-
-class Failed(Exception):
-    """A measurement did not succeed: why, and the end of its log."""
-
-    def __init__(self, job: Job, reason: str):
-        log = "".join(f"\n    {line}" for line in last_lines(job))
-        super().__init__(f"{job.name}: {reason}; log: {job.directory / 'log.txt'}{log}")
-        self.refused = reason == "exit status 2"
+PEER, BARE = "sb3-", "bare-"  # what the names of X's peer, and of its environments alone, begin with
+SIDES = {"": "ours", PEER: "peer", BARE: "bare"}
+PARTS = {  # part -> what the names of its contestants end with; its sides; the title of its table
+    "pairs": ("", ("", PEER), "Equal hyperparameters, side by side"),
+    "threshold": ("-best", ("", PEER), "Until it is solved, each side with flags of its own"),
+    "environments": ("-alone", (BARE,), "Environments alone, steps per second"),
+    "num_envs": ("-sizes", ("", PEER, BARE), "Steps per second by num_envs, with which batches grow"),
+}
+SIZES = {"environments": (1, 8), "num_envs": tuple(2**k for k in range(9))}  # of num_envs
+QUANTITIES = ("steps/s", "seconds to threshold", "steps to threshold")
+COLUMNS = ["part", "env_id", "contestant", "num_envs", "seed", *QUANTITIES, "script_sha256", "flags", "system", "load"]
+NOTE = """# Speed
+Made by `python -m benchmark speed`: one process at a time, on the CPU, with one torch thread. n is the number of
+repeats, each with one seed for all sides, which take turns to be first. Median [lowest-highest]; 'never' is above all
+numbers. Ratios are taken within each repeat; the true median ratio is within their range with probability 1 - 2^(1-n).
+Steps are those of all environments together. Training is timed without imports and evaluation, the way to the threshold
+(by the last 100 training episodes) from the start of the event file. Bare environments get random actions: roughly the
+ceiling of training, not a bound, as these end episodes early. A load far above 1 means that the machine was shared."""
 
 
-@dataclass(frozen=True)
-class Measurement:
-    """One process to run and time."""
-
-    part: str
-    repeat: int  # from 1
-    job: Job
-
-    def words(self) -> list[str]:
-        """The command line."""
-        words = command(self.job)
-        what = "shares" if self.part == "shares" else "bare" if self.job.algorithm == BARE else None
-        return [words[0], str(MEASURE), what, *words[1:]] if what else words
-
-    def row(self) -> dict[str, str]:
-        """What its rows say before it is run: all COLUMNS but those of the result."""
-        job = self.job
-        files = [path for path in (MEASURE, job.script) if str(path) in self.words()]
-        flags = shlex.join(replace(job, env_id="", seed=0).words()[4:])
-        return {
-            "part": self.part, "env_id": job.env_id, "contestant": job.algorithm, "repeat": str(self.repeat),
-            "seed": str(job.seed), "num_envs": str(job.flags.get("num_envs", "")), "flags": flags,
-            "script_sha256": hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest(),
-            "system": system(),
-        }  # fmt: skip
+def make_plan(suite: dict, directory: Path, seeds: Iterable[int]) -> list[tuple[str, Job]]:
+    """Parts and their jobs in the order in which they run: seeds are the outermost loop of each part, and every second
+    of them turns the order round, so that a machine that slows down or speeds up does so for all alike."""
+    plan: list[tuple[str, Job]] = []
+    for seed in seeds:
+        jobs, new = make_jobs(suite, directory / "runs", seeds=[seed], extra=("--eval-episodes", "1")), []
+        names = {(job.algorithm, job.env_id) for job in jobs}
+        for job in jobs:
+            part = next(part for part in reversed(PARTS) if job.algorithm.endswith(PARTS[part][0]))
+            script = job.algorithm.removeprefix(PEER).removeprefix(BARE)
+            for name in (side + script for side in PARTS[part][1]):
+                if (name, job.env_id) not in names:
+                    raise BadInput(f"{job.algorithm} has no partner on {job.env_id}: the suite lacks {name}")
+            if part == "threshold" and threshold(job.env_id) is None:
+                raise BadInput(f"Gymnasium names no threshold for {job.env_id}, so {job.algorithm} cannot reach it")
+            for n in SIZES.get(part, [job.flags.get("num_envs", 0)]):  # 0: the script's own
+                steps = max(job.flags["total_timesteps"], 4 * job.flags.get("num_steps", 0) * n)  # 4 batches at least
+                flags = {"num_envs": n, "total_timesteps": steps} if part in SIZES else {}
+                place = job.directory.with_name(f"{part}-{n}__{job.directory.name}")
+                new.append((part, replace(job, flags=job.flags | flags, directory=place)))
+        new.sort(key=lambda one: one[1].flags.get("num_envs", 0))  # the sides of a comparison stand together
+        plan += new if seed % 2 else new[::-1]
+    return sorted(plan, key=lambda one: list(PARTS).index(one[0]))
 
 
-@cache
-def system() -> str:
-    """The processor and the versions that a timing depends on."""
-    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    packages = ("python", "torch", "gymnasium", "numpy", "mujoco", "stable_baselines3", "sb3_contrib")
-    versions = [f"{name} {installed_version(name)}" for name in packages if installed_version(name)]
-    return f"{cpu_model()}, {cpus} CPUs; {', '.join(versions)}"
+def measure(part: str, job: Job) -> dict:
+    """Run the job, unless that is done, and return its record."""
+    with pool.claim(job) as over:
+        if over:
+            return {"status": over}
+        if job.run_dir.exists():  # half a run cannot be timed
+            pool.set_aside(job)
+        words = pool.command(job)
+        words[1:1] = ["-m", "benchmark.speed"] if job.algorithm.startswith(BARE) else []
+        record = pool.new_record(job) | {"part": part, "cpu": pool.cpu_model(), "load": round(os.getloadavg()[0], 2)}
+        pool.save_record(job, record)
+        record["status"], record["reason"] = pool.attempt(job, words, None, {}, None)
+        pool.save_record(job, record)
+        return record
 
 
-# ======================================================================================================================
-# What to measure
-# ======================================================================================================================
-def make_plan(suite: dict, directory: Path, seed: int, repeats: int) -> list[Measurement]:
-    """Every measurement in the order in which they are made.
-
-    Repeats are the outermost loop of each part, and contestants change places with each of them: a machine that slows
-    down or speeds up does so for all alike.
-    """
-    plan: list[Measurement] = []
-
-    def add(part: str, repeat: int, jobs: list[Job]) -> None:
-        for job in jobs if repeat % 2 else jobs[::-1]:
-            name = f"{part}__{job.env_id}__{job.algorithm}__{job.flags.get('num_envs', 'default')}__{repeat}"
-            folder = directory / "runs" / name.replace("/", "_").replace(":", "_")
-            plan.append(Measurement(part, repeat, replace(job, directory=folder)))
-
-    for repeat in range(1, repeats + 1):
-        made = make_jobs(suite, directory, seeds=[seed + repeat], extra=("--eval-episodes", "1"))
-        jobs = {(job.algorithm, job.env_id): job for job in made}
-        for (name, env_id), job in jobs.items():
-            if name.endswith(SHARE):
-                add("shares", repeat, [job])
-                continue
-            partner = name.removeprefix(PEER) if name.startswith(PEER) else PEER + name
-            if (partner, env_id) not in jobs:
-                raise BadInput(f"{name} has no partner on {env_id}: the suite lacks {partner}")
-            if name.endswith(BEST) and threshold(env_id) is None:
-                raise BadInput(f"Gymnasium names no threshold for {env_id}, so {name} has nothing to reach")
-            if not name.startswith(PEER):
-                add("threshold" if name.endswith(BEST) else "pairs", repeat, [job, jobs[partner, env_id]])
-        for env_id, script in BARE_ENVIRONMENTS.items():
-            for num_envs in BARE_NUM_ENVS:
-                add("environments", repeat, [bare_job(env_id, script, num_envs, seed + repeat)])
-        env_id = next((env_id for name, env_id in jobs if name == "ppo"), None)
-        for num_envs in NUM_ENVS if env_id else ():
-            runs = [jobs[name, env_id] for name in ("ppo", PEER + "ppo")]
-            steps = max(NUM_ENVS_STEPS, 4 * runs[0].flags.get("num_steps", 128) * num_envs)
-            runs = [replace(job, flags=job.flags | {"num_envs": num_envs, "total_timesteps": steps}) for job in runs]
-            add("num_envs", repeat, [*runs, bare_job(env_id, "ppo.py", num_envs, seed + repeat)])
-    return sorted(plan, key=lambda one: PARTS.index(one.part))  # a stable sort
-
-
-def bare_job(env_id: str, script: str, num_envs: int, seed: int) -> Job:
-    """The environments alone, as the script makes them."""
-    flags = {"num_envs": num_envs, "total_timesteps": BARE_STEPS, "torch_threads": 1}
-    return Job(BARE, ROOT / script, env_id, seed, flags, (), None, Path())
-
-
-# ======================================================================================================================
-# What has been measured
-# ======================================================================================================================
-def load_rows(path: Path) -> list[dict[str, str]]:
-    """The rows of speed.csv; none where there is no such file yet. Refuses a folder that is not this command's."""
-    if not path.exists():
-        if path.parent.exists() and (not path.parent.is_dir() or any(path.parent.iterdir())):
-            raise BadInput(f"{path.parent} is not empty and has no {path.name}; name another --dir")
-        return []
-    try:
-        reader = csv.DictReader(io.StringIO(path.read_text(encoding="utf-8")))
-        rows = list(reader)
-        if reader.fieldnames != COLUMNS or any(None in row or None in row.values() for row in rows):
-            raise ValueError
-        for row in rows:
-            to_number(row["value"]), int(row["repeat"]), int(row["num_envs"] or 0), float(row["load"])
-    except (ValueError, csv.Error):
-        raise BadInput(f"{path} is no table of this command, or damaged; name another --dir") from None
-    return rows
-
-
-def refuse_mixture(rows: list[dict[str, str]], plan: list[Measurement], path: Path) -> None:
-    """Refuse rows that this command would make otherwise: one table must not mix scripts, flags or machines."""
-    expected = {}
-    for one in plan:
-        if one.repeat == 1:
-            row = one.row()
-            expected[tuple(row[name] for name in GROUP)] = row | {"first": int(row["seed"]) - 1}
-    for row in rows:
-        what = f"{path} holds {row['contestant']} on {row['env_id']} ({row['part']})"
-        now = expected.get(tuple(row[name] for name in GROUP))
-        if now is None:
-            raise BadInput(f"{what}, which these flags would not measure; name another --dir")
-        now = now | {"seed": str(now["first"] + int(row["repeat"]))}
-        words = {"script_sha256": "another script", "flags": "other flags", "seed": "another seed",
-                 "system": "another machine or other versions"}  # fmt: skip
-        differs = [word for name, word in words.items() if row[name] != now[name]]
-        if differs:
-            raise BadInput(f"{what} measured with {', '.join(differs)}; name another --dir")
-
-
-@contextmanager
-def locked(directory: Path) -> Iterator[None]:
-    """Hold the folder; the kernel lets go of it with the process. Two invocations would slow each other down."""
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        handle = os.open(directory, os.O_RDONLY)
-    except OSError as error:
-        raise BadInput(f"cannot use {directory}: {error.strerror}") from None
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield
-    except BlockingIOError:
-        raise BadInput(f"another invocation is measuring in {directory}") from None
-    finally:
-        os.close(handle)
-
-
-def measure(one: Measurement) -> list[dict[str, str]]:
-    """Run the process; return its rows. Raises Failed."""
-    job, known = one.job, one.row() | {"load": f"{os.getloadavg()[0]:.2f}"}
-    job.directory.mkdir(parents=True, exist_ok=True)
-    if job.run_dir.exists():  # of an invocation that was stopped: half a run cannot be timed
-        set_aside(job)
-    status, reason = attempt(job, one.words(), None, {}, None)
-    summary = read_json(job.run_dir / "summary.json") or {}
-    shares = read_json(job.run_dir / "shares.json") if one.part == "shares" else {}
-    if status != "done" or "sps" not in summary or shares is None:
-        raise Failed(job, reason or "it left no result")
-    values = {"steps_per_second": summary["sps"]} | shares
-    if one.part == "threshold":
-        run = read_run(job.run_dir, None)
-        if isinstance(run, str) or run.problems:
-            raise Failed(job, run if isinstance(run, str) else run.problems[0])
-        values |= dict(zip(("steps_to_threshold", "seconds_to_threshold"), reached(run), strict=True))
-    return [
-        known
-        | {
-            "quantity": name,
-            "value": f"{value:.6g}" if math.isfinite(value) else "never",
-            "unit": UNITS.get(name, "share of training"),
-        }
-        for name, value in values.items()
-    ]
-
-
-def speed(suite: dict, directory: Path, seed: int, repeats: int, only: list[str] | None) -> int:
-    """Measure what is not yet in `directory`, and report on all of it; return the exit status."""
-    for part in only or ():
-        if part not in PARTS:
-            raise BadInput(f"--only {part}: there is no such part; {did_you_mean(part, list(PARTS))}")
-    path, absent = directory / "speed.csv", set()
-    plan = make_plan(suite, directory.resolve(), seed, repeats)
-    wanted = [one for one in plan if one.part in (only or PARTS)]
-    if not wanted:
-        raise BadInput(f"the suite has nothing for {', '.join(only)}")
-    load_rows(path)  # refuse the folder before anything is made in it
-    with locked(directory):
-        rows = load_rows(path)
-        refuse_mixture(rows, plan, path)
-        if not rows:
-            save_rows(path, rows)  # an empty table marks the folder as this command's
-        done = {(*(row[name] for name in GROUP), row["repeat"]) for row in rows}
+def speed(suite: dict, directory: Path, seed: int, repeats: int, only: list[str] | None) -> list[tuple[Job, dict]]:
+    """Measure what is not yet in `directory`, and report on all of it; return the jobs with their records."""
+    seeds, ends = set(range(seed + 1, seed + repeats + 1)), [p.name.split("__")[-1] for p in directory.glob("runs/*")]
+    plan = make_plan(suite, directory.resolve(), sorted(seeds | {int(end) for end in ends if end.isdecimal()}))
+    todo = [(part, job) for part, job in plan if part in (only or PARTS) and job.seed in seeds]
+    if not todo:
+        raise BadInput(f"the suite has nothing for {' and '.join(only)}")
+    for _, job in plan:  # all of them: one report must not mix scripts, flags or machines
+        cpu = (pool.read_json(job.directory / "job.json") or {}).get("cpu", pool.cpu_model())
+        if differs := pool.differences(job) or [f"on {cpu}"] * (cpu != pool.cpu_model()):
+            raise BadInput(f"{job.name} in {directory} was made otherwise: {'; '.join(differs)}; name another --dir")
+    rows, path = read_rows(directory), directory / "speed.csv"
+    lines = path.read_text(errors="replace").splitlines() if path.exists() else map(str, directory.glob("*"))
+    strange = {tuple(line.split(",")[:5]) for line in lines} - {tuple(map(str, row[:5])) for row in (COLUMNS, *rows)}
+    if strange or directory.is_file():
+        raise BadInput(f"{directory} holds something else, or rows of which there are no runs; name another --dir")
+    records = []
+    with pool.locked(directory / "runs") as mine:
+        if not mine:
+            raise BadInput(f"another invocation is measuring in {directory}")
+        write_report(directory, rows)  # speed.csv marks the folder as this command's
         try:
-            for i, one in enumerate(wanted, start=1):
-                row = one.row()
-                if (*(row[name] for name in GROUP), row["repeat"]) in done or one.job.env_id in absent:
-                    continue
-                try:
-                    new = measure(one)
-                except Failed as failure:
-                    if one.part == "environments" and failure.refused:  # it is not installed, the others may be
-                        absent.add(one.job.env_id)
-                        print(f"{i}/{len(wanted)} {one.job.name}: {last_lines(one.job)[-1]}", flush=True)
-                        continue
-                    print(f"failed: {failure}", file=sys.stderr)
-                    return 1
-                rows += new
-                save_rows(path, rows)
-                shown = "; ".join(f"{row['quantity']} {row['value']}" for row in new)
-                print(f"{i}/{len(wanted)} {one.job.name}: {shown}", flush=True)
-        finally:  # after a failure and an interruption too, the report is of all that has been measured
-            if rows:
-                write_report(directory, rows, absent)
-        if not rows:
-            raise BadInput("nothing could be measured")
-    print(f"{len(rows)} rows: {directory / 'report.md'}")
-    return 0
+            for i, (part, job) in enumerate(todo, start=1):
+                records.append((job, measure(part, job)))
+                print(f"{i}/{len(todo)} {job.name}: {records[-1][1]['status']}", flush=True)
+        finally:  # after an interruption too, the report is of all that has been measured
+            write_report(directory, read_rows(directory))
+    return records
 
 
-def save_rows(path: Path, rows: list[dict[str, str]]) -> None:
-    """Write speed.csv anew: a kill never leaves half a row."""
-    write_csv(path, COLUMNS, [[row[name] for name in COLUMNS] for row in rows])
+def read_rows(directory: Path) -> list[list]:
+    """What speed.csv holds: a row for each run that is done."""
+    rows = []
+    for path in directory.glob("runs/*/run/summary.json"):
+        files = [pool.read_json(place) for place in (path, path.with_name("args.json"), path.parents[1] / "job.json")]
+        if not all(files):
+            continue
+        summary, args, job = files
+        run = read_run(path.parent, None) if job["part"] == "threshold" else None
+        values = summary["sps"], *(reached(run)[::-1] if isinstance(run, Run) and run.has_curve else ("", ""))
+        system = ", ".join([job["cpu"], *(f"{name} {version}" for name, version in args["versions"].items())])
+        row = [job["part"], job["env_id"], job["algorithm"], job["flags"].get("num_envs", 0), job["seed"]]
+        rows.append([*row, *values, args["script_sha256"], json.dumps(job["flags"]), system, job["load"]])
+    return sorted(rows, key=lambda row: row[:5])
+
+
+def spread(values: np.ndarray, show: Callable[[float], str] = number) -> str:
+    """'median [lowest-highest]', the only value, or '-' where there is none."""
+    if not len(values) or np.isnan(values).any():
+        return "-"
+    low, middle, high = ("never" if x == inf else show(x) for x in (values.min(), np.median(values), values.max()))
+    return middle if len(values) == 1 else f"{middle} [{low}-{high}]"
+
+
+def compare(rows: list[list], part: str) -> list[list[str]]:
+    """The lines of a part's table. A repeat counts where all sides of the line have it."""
+    lines: dict[tuple, dict] = {}
+    for _, env_id, name, n, seed, *values in (row[:8] for row in rows if row[0] == part):
+        script = name.removeprefix(PEER).removeprefix(BARE)
+        for quantity, value in list(zip(QUANTITIES, values, strict=True))[part == "threshold" :]:
+            if value != "":
+                key = (env_id, script, f"num_envs {n}" if part in SIZES else quantity)
+                lines.setdefault(key, {}).setdefault(name.removesuffix(script), {})[seed] = value
+    table = []
+    for key, found in lines.items():
+        cells = [found.get(side, {}) for side in PARTS[part][1]]
+        seeds = sorted(set.intersection(*map(set, cells)))
+        sides = np.array([[cell[seed] for seed in seeds] for cell in cells])
+        with np.errstate(invalid="ignore"):  # never / never
+            ratios = [spread(sides[0] / other, "{:.2f}".format) for other in sides[1:]]
+        table.append([*key, str(len(seeds)), *map(spread, sides), *ratios])
+    return table
+
+
+def write_report(directory: Path, rows: list[list]) -> None:
+    """Write speed.csv and report.md."""
+    write_csv(directory / "speed.csv", COLUMNS, [["never" if x == inf else x for x in row] for row in rows])
+    lines = [NOTE, "", *sorted({row[-2] for row in rows}), f"Load: {spread(np.array([row[-1] for row in rows]))}."]
+    for part, (_, sides, title) in PARTS.items():
+        if table := compare(rows, part):
+            names = [SIDES[side] for side in sides]
+            head = ["environment", "script", "", "n", *names, *(f"{names[0]} / {name}" for name in names[1:])]
+            lines += [f"\n## {title}\n", *(f"| {' | '.join(line)} |" for line in (head, ["---"] * len(head), *table))]
+    pool.write_atomically(directory / "report.md", "\n".join([*lines, ""]).encode())
+
+
+def bare(path: str, *words: str) -> None:
+    """python -m benchmark.speed SCRIPT FLAGS: step a script's environments with random actions, in a run directory."""
+    sys.path.insert(0, str(Path(path).parent))
+    script = import_module(Path(path).stem)
+    args = script.check_args(tyro.cli(script.Args, args=words))
+    envs = [script.make_env(args) for _ in range(args.num_envs)]
+    for i, env in enumerate(envs):
+        env.reset(seed=args.seed + i)
+        env.action_space.seed(args.seed + i)
+    actions = cycle([[env.action_space.sample() for env in envs] for _ in range(1000)])  # drawn now: that takes time
+    count, start = max(args.total_timesteps // args.num_envs, 1), time.perf_counter()
+    for action in islice(actions, count):
+        for i, env in enumerate(envs):
+            _, _, terminated, truncated, _ = env.step(action[i])
+            if terminated or truncated:
+                env.reset()
+    steps, seconds = count * args.num_envs, time.perf_counter() - start
+    versions = {name: pool.installed_version(name) for name in ("python", "torch", "gymnasium", "numpy")}
+    about = {"script_sha256": hashlib.sha256(Path(path).read_bytes()).hexdigest(), "versions": versions}
+    args.run_dir.mkdir(parents=True)
+    for name, content in (("args", about), ("summary", {"global_step": steps, "sps": steps / seconds})):
+        pool.write_atomically(args.run_dir / f"{name}.json", json.dumps(content).encode())
+
+
+if __name__ == "__main__":
+    bare(*sys.argv[1:])

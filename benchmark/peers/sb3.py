@@ -1,7 +1,7 @@
-"""Stable-Baselines3's A2C and PPO and SB3-contrib's TRPO behind the flags and the run directory of our scripts.
+"""Stable-Baselines3's A2C, PPO and SAC and SB3-contrib's TRPO behind the flags and the run directory of our scripts.
 
-A suite can put it beside them at equal hyperparameters, on Discrete and on Box actions. A flag that is not given takes
-the library's own default; one that the algorithm does not have is refused. Not like our scripts:
+A suite can put it beside them at equal hyperparameters, on Discrete (not SAC) and on Box actions. A flag that is not
+given takes the library's own default; one that the algorithm does not have is refused. Not like our scripts:
 - there is no checkpoint, so a run that was cut short begins anew;
 - the library's --target-kl ends a PPO update at 1.5 times its value;
 - its environments are stepped by its own code, with seeds that follow from --seed.
@@ -39,21 +39,21 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecMonitor, VecNormali
 
 @dataclass
 class Args:
-    algo: Literal["a2c", "trpo", "ppo"] = "ppo"  # the library's algorithm
+    algo: Literal["a2c", "trpo", "ppo", "sac"] = "ppo"  # the library's algorithm
     env_id: str = "CartPole-v1"  # Gymnasium environment; its observations are flattened
     total_timesteps: int = 100_000  # environment steps, rounded down to whole iterations as in our scripts
     num_envs: int = 4  # environments stepped side by side
-    num_steps: int | None = None  # steps per environment and iteration
-    learning_rate: float | None = None  # the optimiser's step size; for TRPO the critic's
+    num_steps: int | None = None  # steps per environment and iteration; not SAC
+    learning_rate: float | None = None  # the optimiser's step size; for TRPO the critic's, for SAC all three's
     anneal_lr: bool = False  # lower the step size linearly to 0 over the run
     gamma: float | None = None  # discount factor
-    gae_lambda: float | None = None  # GAE's trade of bias against variance
+    gae_lambda: float | None = None  # GAE's trade of bias against variance; not SAC
     num_minibatches: int | None = None  # minibatches per epoch; PPO and TRPO
     update_epochs: int | None = None  # passes over each batch; PPO
     norm_adv: bool = True  # advantages to mean 0, std 1; PPO and TRPO
     clip_coef: float | None = None  # PPO
     anneal_clip: bool = False  # lower clip_coef linearly to 0 over the run; PPO
-    ent_coef: float | None = None  # A2C and PPO
+    ent_coef: float | None = None  # A2C, PPO and SAC; SAC's default learns it
     vf_coef: float | None = None  # A2C and PPO
     max_grad_norm: float | None = None  # A2C and PPO
     rms_alpha: float | None = None  # A2C
@@ -64,7 +64,13 @@ class Args:
     line_search_max_iter: int | None = None  # TRPO
     line_search_shrinking_factor: float | None = None  # TRPO
     n_critic_updates: int | None = None  # TRPO
-    init_std: float | None = None  # standard deviation of the actions at the start; Box actions
+    tau: float | None = None  # SAC
+    batch_size: int | None = None  # SAC
+    buffer_size: int | None = None  # SAC
+    learning_starts: int | None = None  # SAC
+    train_freq: int | None = None  # steps per environment between updates; SAC
+    gradient_steps: int | None = None  # SAC
+    init_std: float | None = None  # standard deviation of the actions at the start; Box actions, not SAC
     norm_obs: bool = False  # observations to mean 0, std 1
     norm_reward: bool = False  # rewards divided by the std of the running return
 
@@ -76,26 +82,36 @@ class Args:
     run_dir: Path | None = None  # where the run goes; default runs/<env_id>__sb3-<algo>__<seed>__<time>
 
 
-ALGORITHMS = {"a2c": stable_baselines3.A2C, "trpo": sb3_contrib.TRPO, "ppo": stable_baselines3.PPO}
-# Our flag -> the library's argument: for all three algorithms, and for each.
-SHARED = {"num_steps": "n_steps", "gamma": "gamma", "gae_lambda": "gae_lambda"}
+ALGORITHMS = {
+    "a2c": stable_baselines3.A2C, "trpo": sb3_contrib.TRPO, "ppo": stable_baselines3.PPO, "sac": stable_baselines3.SAC,
+}  # fmt: skip
+# Our flag -> the library's argument.
+SEGMENTS = {"num_steps": "n_steps", "gae_lambda": "gae_lambda"}
 LOSSES = {"ent_coef": "ent_coef", "vf_coef": "vf_coef", "max_grad_norm": "max_grad_norm"}
 OWN = {
-    "a2c": LOSSES,
-    "ppo": LOSSES | {"update_epochs": "n_epochs", "clip_coef": "clip_range", "target_kl": "target_kl"},
-    "trpo": {
+    "a2c": SEGMENTS | LOSSES,
+    "ppo": SEGMENTS | LOSSES | {"update_epochs": "n_epochs", "clip_coef": "clip_range", "target_kl": "target_kl"},
+    "sac": {
+        name: name
+        for name in ("ent_coef", "tau", "batch_size", "buffer_size", "learning_starts", "train_freq", "gradient_steps")
+    },
+    "trpo": SEGMENTS | {
         name: name
         for name in ("target_kl", "cg_max_steps", "cg_damping", "line_search_max_iter", "line_search_shrinking_factor",
                      "n_critic_updates")
     },
 }  # fmt: skip
-DERIVED = {"a2c": {"rms_alpha", "rms_eps"}, "ppo": {"num_minibatches"}, "trpo": {"num_minibatches"}}
+DERIVED = {
+    "a2c": {"init_std", "rms_alpha", "rms_eps"}, "ppo": {"init_std", "num_minibatches"},
+    "trpo": {"init_std", "num_minibatches"}, "sac": set(),
+}  # fmt: skip
 TAGS = {  # the library's name in its log -> ours, and the sign that turns the one into the other
     "policy_gradient_loss": ("policy_loss", 1), "policy_loss": ("policy_loss", 1),
     "policy_objective": ("policy_loss", -1), "value_loss": ("value_loss", 1), "entropy_loss": ("entropy", -1),
     "approx_kl": ("approx_kl", 1), "clip_fraction": ("clip_frac", 1), "kl_divergence_loss": ("kl", 1),
     "is_line_search_success": ("accepted", 1), "explained_variance": ("explained_variance", 1),
-    "learning_rate": ("learning_rate", 1),
+    "learning_rate": ("learning_rate", 1), "actor_loss": ("policy_loss", 1), "critic_loss": ("value_loss", 1),
+    "ent_coef": ("alpha", 1),
 }  # fmt: skip
 
 
@@ -107,12 +123,12 @@ def fail(message: object) -> NoReturn:
 
 def library_arguments(args: Args) -> dict:
     """What the library's constructor is to be given for these flags; what is None is left to its defaults."""
-    names = SHARED | OWN[args.algo]
+    names = {"gamma": "gamma"} | OWN[args.algo]
     for name in {key for own in OWN.values() for key in own} | set().union(*DERIVED.values()):
         if getattr(args, name) is not None and name not in names.keys() | DERIVED[args.algo]:
             fail(f"--{name.replace('_', '-')} has no effect on {args.algo}; leave it out")
     given = {key: getattr(args, name) for name, key in names.items() if getattr(args, name) is not None}
-    if args.algo != "a2c":
+    if args.algo in ("ppo", "trpo"):
         given["normalize_advantage"] = args.norm_adv
     if args.learning_rate is not None:
         rate = args.learning_rate
@@ -231,10 +247,10 @@ def train(args: Args) -> dict:
         model = ALGORITHMS[args.algo]("MlpPolicy", envs, seed=seed, device=args.device, **given)
     except (AssertionError, ValueError, RuntimeError) as error:
         fail(f"{args.algo} refuses: {error}")
-    batch_size = args.num_envs * model.n_steps
+    batch_size = args.num_envs * (model.train_freq.frequency if args.algo == "sac" else model.n_steps)
     total_steps = args.total_timesteps // batch_size * batch_size
     if total_steps == 0:
-        fail(f"--total-timesteps {args.total_timesteps} is less than one batch of {batch_size} (num_envs * num_steps)")
+        fail(f"--total-timesteps {args.total_timesteps} is less than one batch of {batch_size} steps")
 
     if args.run_dir is None:
         name = f"{args.env_id}__sb3-{args.algo}__{args.seed}__{time.strftime('%Y%m%d-%H%M%S')}"

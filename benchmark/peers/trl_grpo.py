@@ -19,6 +19,7 @@ import time
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
+from statistics import median
 
 import tyro
 
@@ -136,8 +137,7 @@ def main() -> None:
                 "TRL": lambda: theirs(args, folder, model),
             }
             seconds = contestants[args.contestant]()
-        middle = sorted(seconds)[len(seconds) // 2], sorted(s[1] for s in seconds)[len(seconds) // 2]
-        print(json.dumps([middle[0][0], middle[1]]))
+        print(json.dumps([median(part) for part in zip(*seconds, strict=True)]))
         return
     if args.dir.exists():
         print(f"error: {args.dir} exists; name another --dir", file=sys.stderr)

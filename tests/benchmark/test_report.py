@@ -6,7 +6,6 @@ import re
 import resource
 import shutil
 import subprocess
-import sys
 from html import escape, unescape
 from html.parser import HTMLParser
 from itertools import product
@@ -27,7 +26,6 @@ import grpo
 from benchmark import plots, report, runs
 from benchmark.check import check, stored_results
 from benchmark.grid import BadInput
-from benchmark.peers import sb3
 from benchmark.report import write_report
 from benchmark.runs import EPISODES, find_runs, masked_crc, read_log
 
@@ -1359,94 +1357,3 @@ def test_a_real_language_model_from_run_to_report_and_again(tmp_path):
     (row,) = rows(tmp_path / "runs" / "report" / "results.csv")
     assert float(row["kl"]) == run.summary["kl"]
     assert (tmp_path / "runs" / "report" / "frontier-addition.png").exists()
-
-
-def test_peers_pass_rmsprops_values_on():
-    args = sb3.Args(algo="a2c", rms_alpha=0.9, num_envs=2)
-    envs = sb3.DummyVecEnv([lambda: sb3.make_env(args)] * 2)
-    optimizer = sb3.ALGORITHMS["a2c"](
-        "MlpPolicy", envs, **sb3.library_arguments(args)
-    ).policy.optimizer
-    assert type(optimizer) is torch.optim.RMSprop
-    assert (optimizer.defaults["alpha"], optimizer.defaults["eps"]) == (0.9, 1e-5)
-
-
-def test_peers_start_with_the_exploration_asked_for():
-    args = sb3.Args(algo="ppo", env_id="Pendulum-v1", init_std=0.5, num_envs=2)
-    envs = sb3.DummyVecEnv([lambda: sb3.make_env(args)] * 2)
-    model = sb3.ALGORITHMS["ppo"]("MlpPolicy", envs, **sb3.library_arguments(args))
-    assert model.policy.log_std.exp().tolist() == pytest.approx([0.5])
-
-
-@pytest.mark.parametrize("algorithm", ["a2c", "trpo", "ppo"])
-def test_peers_keep_the_contract(tmp_path, algorithm):
-    env_id = {"a2c": "CartPole-v1", "trpo": "Pendulum-v1", "ppo": "CartPole-v1"}[algorithm]
-    words = [
-        sys.executable,
-        "benchmark/peers/sb3.py",
-        "--algo",
-        algorithm,
-        "--env-id",
-        env_id,
-        "--num-steps",
-        "64",
-    ]
-    words += [
-        "--total-timesteps",
-        "1100",
-        "--eval-episodes",
-        "2",
-        "--seed",
-        "3",
-        "--run-dir",
-        tmp_path / "run",
-    ]
-    subprocess.run(words, cwd=ROOT, check=True, capture_output=True, timeout=PATIENCE)
-    ((run,), problems) = find_runs(tmp_path)
-    assert problems == []
-    assert (run.status, run.env_id, run.seed, run.summary["global_step"]) == (
-        "done",
-        env_id,
-        3,
-        1024,
-    )
-    assert len(run.returns) == run.summary["train_episodes"]
-    assert run.summary["train_return_mean"] == pytest.approx(
-        run.returns[-100:].mean(), rel=1e-4
-    )
-    events = EventAccumulator(str(tmp_path / "run"), size_guidance={"scalars": 0})
-    events.Reload()
-    tags = {
-        "charts/episodic_return",
-        "charts/episodic_length",
-        "charts/SPS",
-        "eval/episodic_return",
-    }
-    assert tags | {"losses/policy_loss", "losses/value_loss"} <= set(events.Tags()["scalars"])
-    logged = [event.step for event in events.Scalars("losses/value_loss")]
-    assert logged == [
-        256,
-        768,
-        1024,
-    ]  # after the first batch of 4 * 64 steps, then every 500 or more, then at the end
-
-
-@pytest.mark.parametrize(
-    ("words", "says"),
-    [
-        (["--algo", "a2c", "--clip-coef", "0.2"], "--clip-coef has no effect on a2c"),
-        (["--env-id", "CartPol-v1"], "CartPol-v1 cannot be made"),
-        (["--init-std", "0"], "--init-std must be a positive number"),
-        (["--total-timesteps", "8"], "less than one batch"),
-    ],
-)
-def test_peers_refuse_bad_input(words, says):
-    result = subprocess.run(
-        [sys.executable, "benchmark/peers/sb3.py", *words],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE,
-    )
-    assert result.returncode == 2
-    assert re.fullmatch(f"error: .*{re.escape(says)}.*\n", result.stderr)

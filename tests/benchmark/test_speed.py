@@ -1,23 +1,22 @@
-"""python -m benchmark speed: the plan, the table that is resumed from, the report, and one
-measurement of each kind."""
+"""python -m benchmark speed: the plan, what is resumed and refused, the tables, and real
+processes."""
 
-import importlib
+import csv
+import hashlib
 import json
-import math
 import os
 import shutil
 import signal
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 from fake_runs import write_run
 from harness import PATIENCE, ROOT, is_alive, wait_until
 
 from benchmark import __main__ as program
-from benchmark import measure, speed, speed_report
+from benchmark import pool, speed
 from benchmark.grid import BadInput, load_suite
 
 SUITE = """
@@ -28,14 +27,12 @@ total_timesteps = 512
 x = { script = "ppo.py", flags = { num_envs = 2 } }
 sb3-x = { script = "benchmark/peers/sb3.py", flags = { num_envs = 2 } }
 """
-BEST = (
-    SUITE
-    + 'x-best = { script = "ppo.py" }\nsb3-x-best = { script = "benchmark/peers/sb3.py" }\n'
+BEST = SUITE.replace("x =", "x-best =")
+SIZES = SUITE.replace("x =", "x-sizes =") + 'bare-x-sizes = { script = "ppo.py" }\n'
+ALONE = SUITE.partition("x =")[0] + 'bare-x-alone = { script = "ppo.py" }\n'
+ELSEWHERE = SUITE.replace("2 } }\nsb3", '2 }, only = ["Acrobot-v1"] }\nsb3').replace(
+    "[algorithms]", "[environments.Acrobot-v1]\ntotal_timesteps = 1\n[algorithms]"
 )
-SHARES = (
-    SUITE.partition("x =")[0] + 'ppo-share = { script = "ppo.py", flags = { num_envs = 2 } }\n'
-)
-SIZES = SUITE.replace("x =", "ppo =")
 
 
 @pytest.fixture
@@ -51,413 +48,333 @@ def suite(tmp_path):
 
 @pytest.fixture
 def run(suite, tmp_path, monkeypatch):
-    """Run `speed` on a suite with processes that only leave a summary; return the exit
+    """Run the command on a suite with processes that only leave a run; return the exit
     status."""
     started = []
-    monkeypatch.setattr(
-        speed, "attempt", lambda job, *_: started.append(job.name) or leave_summary(job)
-    )
 
-    def one(
-        text: str = SUITE, only: tuple = ("pairs",), repeats: int = 2, seed: int = 0
-    ) -> int:
+    def attempt(job, *_):
+        started.append(job.name)
+        return one.attempt(job)
+
+    def one(text: str = SUITE, *words: object, only: str = "pairs", repeats: int = 2) -> int:
         started.clear()
-        return speed.speed(
-            load_suite(str(suite(text))), tmp_path / "out", seed, repeats, list(only)
-        )
+        words = ["--only", only, "--repeats", repeats, *words]
+        words = ["speed", "--suite", suite(text), "--dir", one.out, *words]
+        return program.main([str(word) for word in words])
 
-    one.started, one.out = started, tmp_path / "out"
+    one.started, one.out, one.attempt = started, tmp_path / "out", leave_run
+    monkeypatch.setattr(pool, "attempt", attempt)
     return one
 
 
-def leave_summary(job) -> tuple[str, str]:
-    """What a run that took no time leaves: 200 steps per second, the peer 100."""
-    sps = 100.0 if job.algorithm.startswith("sb3") else 200.0
-    if job.algorithm.endswith("-best"):
-        write_run(
-            job.run_dir,
-            "ppo",
-            job.env_id,
-            job.seed,
-            final_return=500.0 if sps == 200 else 100.0,
-        )
-    else:
-        job.run_dir.mkdir()
-        (job.run_dir / "summary.json").write_text(json.dumps({"sps": sps}))
+def leave_run(job) -> tuple[str, str]:
+    """What a run leaves that made 200 steps per second, the peer 100, and reached a return of
+    500, the peer 100."""
+    peer = job.algorithm.startswith("sb3-")
+    final = 100.0 if peer else 500.0
+    write_run(job.run_dir, "ppo", job.env_id, job.seed, final_return=final)
+    for name, new in (("summary", {"sps": 100.0 if peer else 200.0}), ("args", true_args(job))):
+        path = job.run_dir / f"{name}.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | new))
+    (job.run_dir / "checkpoint.pt").touch()
     return "done", ""
 
 
-def row(
-    part,
-    contestant,
-    repeat,
-    value,
-    quantity="steps_per_second",
-    env_id="CartPole-v1",
-    num_envs=4,
-) -> dict:
+def true_args(job) -> dict:
+    """What a real script's args.json says of itself."""
+    sha256 = hashlib.sha256(job.script.read_bytes()).hexdigest()
+    return {"script_sha256": sha256, "versions": {"python": sys.version.split()[0]}}
+
+
+def report(run) -> str:
+    return (run.out / "report.md").read_text()
+
+
+def row(contestant, seed, value, part="pairs", num_envs=4, seconds="", steps="") -> list:
     """A row of speed.csv."""
-    about = {
-        "seed": str(repeat),
-        "unit": "",
-        "script_sha256": "",
-        "flags": "",
-        "system": "a machine",
-        "load": "1",
-    }
-    return about | {
-        "part": part,
-        "env_id": env_id,
-        "contestant": contestant,
-        "repeat": str(repeat),
-        "num_envs": str(num_envs),
-        "quantity": quantity,
-        "value": str(value),
-    }
+    about = ["sha256", "{}", "a machine", 0.5]
+    return [part, "CartPole-v1", contestant, num_envs, seed, value, seconds, steps, *about]
 
 
 # ==============================================================================================
 # The plan
 # ==============================================================================================
-def test_the_shipped_suite_pairs_every_contestant_at_equal_flags():
-    plan = speed.make_plan(load_suite("speed"), Path("x"), 0, 2)
-    assert [part for part in speed.PARTS if any(one.part == part for one in plan)] == list(
-        speed.PARTS
-    )
-    pairs = {one.job.algorithm: one.job for one in plan if one.part == "pairs"}
-    assert len(pairs) == 8
-    for name in ("a2c", "trpo", "ppo", "ppo_continuous"):
-        assert pairs[name].flags == {
-            k: v for k, v in pairs[f"sb3-{name}"].flags.items() if k != "algo"
-        }
-    shares = [one.job.script.stem for one in plan if one.part == "shares" and one.repeat == 1]
-    scripts = [path for path in ROOT.glob("*.py") if "def make_env(" in path.read_text()]
-    assert sorted(shares) == sorted(path.stem for path in scripts), "those with environments"
-    sizes = [
-        one.job.flags
-        for one in plan
-        if one.part == "num_envs" and one.job.algorithm == "sb3-ppo"
-    ]
-    assert (sizes[0]["total_timesteps"], sizes[8]["total_timesteps"]) == (8192, 4 * 128 * 256)
-    names = [one.job.directory.name for one in plan]
-    assert len(set(names)) == len(names)
-
-
-def test_the_default_seeds_are_those_that_results_are_reported_on():
+def test_the_shipped_suite_compares_at_equal_flags():
     args = program.parse_args(["speed"])
-    plan = speed.make_plan(load_suite("speed"), Path("x"), args.seed, args.repeats)
-    assert (
-        sorted({one.job.seed for one in plan})
-        == load_suite("speed")["seeds"]
-        == [1, 2, 3, 4, 5]
-    )
+    seeds = range(args.seed + 1, args.seed + args.repeats + 1)
+    assert load_suite("speed")["seeds"] == list(seeds) == [1, 2, 3, 4, 5]
+    plan = speed.make_plan(load_suite("speed"), Path("x"), seeds)
+    assert sorted({part for part, _ in plan}) == [
+        "environments",
+        "num_envs",
+        "pairs",
+        "threshold",
+    ]
+    assert len({job.directory for _, job in plan}) == len(plan)
+    equal = {}
+    for part, job in plan:
+        if part in ("pairs", "num_envs") and not job.algorithm.startswith("bare-"):
+            flags = {name: value for name, value in job.flags.items() if name != "algo"}
+            key = (part, job.algorithm.removeprefix("sb3-"), job.flags["num_envs"], job.seed)
+            equal.setdefault(key, []).append((job.script.name == "sb3.py", flags))
+    for sides in equal.values():
+        assert sorted(peer for peer, _ in sides) == [False, True]
+        assert sides[0][1] == sides[1][1]
+    for name in ("a2c", "trpo", "ppo", "ppo_continuous"):
+        assert any(name == other for _, other, *_ in equal)
+    for env_id in ("CartPole-v1", "Pendulum-v1", "HalfCheetah-v5"):
+        sizes = [
+            job.flags["num_envs"]
+            for part, job in plan
+            if (part, job.env_id, job.seed) == ("environments", env_id, 1)
+        ]
+        assert sizes == [1, 8]
+
+
+def test_the_sweep_makes_at_least_four_batches():
+    plan = speed.make_plan(load_suite("speed"), Path("x"), [1])
+    steps = {
+        job.flags["num_envs"]: job.flags["total_timesteps"]
+        for part, job in plan
+        if part == "num_envs" and job.algorithm == "sb3-ppo-sizes"
+    }
+    assert list(steps) == [1, 2, 4, 8, 16, 32, 64, 128, 256]
+    assert (steps[1], steps[16], steps[32], steps[256]) == (8192, 8192, 16384, 4 * 128 * 256)
 
 
 def test_contestants_take_turns_and_share_seeds(suite):
-    plan = speed.make_plan(load_suite(str(suite())), Path("x"), 7, 3)
-    turns = [(one.job.algorithm, one.job.seed) for one in plan if one.part == "pairs"]
-    assert turns == [("x", 8), ("sb3-x", 8), ("sb3-x", 9), ("x", 9), ("x", 10), ("sb3-x", 10)]
+    plan = speed.make_plan(
+        load_suite(str(suite(SUITE + SIZES.partition("ms]")[2]))), Path(), [7, 8, 9]
+    )
+    turns = [(job.algorithm, job.seed) for part, job in plan if part == "pairs"]
+    assert turns == [("x", 7), ("sb3-x", 7), ("sb3-x", 8), ("x", 8), ("x", 9), ("sb3-x", 9)]
+    turns = [(job.flags["num_envs"], job.algorithm) for part, job in plan if part == "num_envs"]
+    first = [(n, name) for n in (1, 2) for name in ("x-sizes", "sb3-x-sizes", "bare-x-sizes")]
+    assert turns[:6] == first
+    assert turns[48:54] == first[::-1]
 
 
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        (
-            SUITE.replace("sb3-x =", "sb3-y ="),
-            "x has no partner on CartPole-v1: the suite lacks sb3-x",
-        ),
-        (BEST.replace("\nx-best", "\ny-best"), "y-best has no partner"),
+        (SUITE.replace("sb3-x =", "sb3-y ="), "^x has no partner on CartPole-v1: .* sb3-x$"),
+        (BEST.replace("sb3-x-best =", "sb3-y-best ="), "the suite lacks sb3-x-best"),
+        (BEST.replace("\nx-best", "\nsb3-y-best"), "suite lacks y-best"),
+        (SIZES.replace("bare-x-", "bare-y-"), "the suite lacks bare-x-sizes"),
+        (ELSEWHERE, "sb3-x has no partner on CartPole-v1: the suite lacks x"),
         (BEST.replace("CartPole", "Pendulum"), "no threshold for Pendulum-v1"),
     ],
-)
+)  # fmt: skip
 def test_suites_that_compare_nothing_are_refused(suite, text, says):
     with pytest.raises(BadInput, match=says):
-        speed.make_plan(load_suite(str(suite(text))), Path("x"), 0, 1)
+        speed.make_plan(load_suite(str(suite(text))), Path("x"), [1])
 
 
 # ==============================================================================================
-# speed.csv: resuming and refusing
+# Resuming and refusing
 # ==============================================================================================
 def test_what_is_measured_is_not_measured_again(run):
     assert run() == 0
-    assert len(run.started) == 4
+    assert run.started == [
+        "pairs-2__CartPole-v1__x__1",
+        "pairs-2__CartPole-v1__sb3-x__1",
+        "pairs-2__CartPole-v1__sb3-x__2",
+        "pairs-2__CartPole-v1__x__2",
+    ]
     before = (run.out / "speed.csv").read_text()
     assert run() == 0
     assert run.started == []
     assert (run.out / "speed.csv").read_text() == before
     assert run(repeats=3) == 0
     assert len(run.started) == 2
-    assert (
-        "| CartPole-v1 | x | 3 | 200.0 [200.0-200.0] | 100.0 [100.0-100.0] | 2.00 [2.00-2.00] |"
-        in (run.out / "report.md").read_text()
-    )
+    line = "| 3 | 200.0 [200.0-200.0] | 100.0 [100.0-100.0] | 2.00 [2.00-2.00] |"
+    assert f"| CartPole-v1 | x | steps/s {line}" in report(run)
+    assert run(SUITE, "--seed", 7, repeats=1) == 0  # other seeds are further repeats
+    assert "| CartPole-v1 | x | steps/s | 4 |" in report(run)
+    assert run(ALONE + SUITE.partition("ms]")[2], only="environments") == 0
+    assert "| CartPole-v1 | x | steps/s | 4 |" in report(run)
 
 
-def test_half_a_run_is_set_aside_and_a_failure_keeps_what_was_measured(
-    run, monkeypatch, capsys
-):
-    def fail_at_the_second_repeat(job, *_):
+def test_half_a_run_is_set_aside_and_a_failure_keeps_what_was_measured(run, capsys):
+    def fail_at_the_second_repeat(job):
         if job.seed == 1:
-            return leave_summary(job)
+            return leave_run(job)
         job.run_dir.mkdir()
         (job.directory / "log.txt").write_text("Traceback\nit broke\n")
         return "failed", "exit status 1"
 
-    with monkeypatch.context() as patch:
-        patch.setattr(speed, "attempt", fail_at_the_second_repeat)
-        assert run() == 1
-    error = capsys.readouterr().err
-    assert "pairs__CartPole-v1__sb3-x__2__2: exit status 1" in error
-    assert "    it broke" in error
-    assert (
-        "| CartPole-v1 | x | 1 | 200.0 | 100.0 | 2.00 |" in (run.out / "report.md").read_text()
-    )
+    run.attempt = fail_at_the_second_repeat
+    assert run() == 1
+    output = capsys.readouterr().out
+    assert "2 runs done, 0 had been done before, 2 failed" in output
+    assert "failed: pairs-2__CartPole-v1__sb3-x__2: exit status 1" in output
+    assert "    it broke" in output
+    assert "| CartPole-v1 | x | steps/s | 1 | 200.0 | 100.0 | 2.00 |" in report(run)
+    run.attempt = leave_run
     assert run() == 0
     assert len(run.started) == 2
-    assert (run.out / "runs" / "pairs__CartPole-v1__sb3-x__2__2" / "superseded-1").is_dir()
+    assert (run.out / "runs" / "pairs-2__CartPole-v1__sb3-x__2" / "superseded-1").is_dir()
 
 
-def test_an_interruption_leaves_the_report_of_what_was_measured(run, monkeypatch):
-    def interrupt_at(repeat):
-        def attempt(job, *_):
-            if job.seed == repeat:
-                raise KeyboardInterrupt
-            return leave_summary(job)
+def test_an_interruption_leaves_the_report_of_what_was_measured(run):
+    def interrupt(job):
+        if job.seed == 2:
+            raise KeyboardInterrupt
+        return leave_run(job)
 
-        return attempt
-
-    monkeypatch.setattr(speed, "attempt", interrupt_at(1))
-    with pytest.raises(KeyboardInterrupt):
-        run()
-    assert not (run.out / "report.md").exists()  # there is nothing to report on
-    monkeypatch.setattr(speed, "attempt", interrupt_at(2))
-    with pytest.raises(KeyboardInterrupt):
-        run()
-    assert (
-        "| CartPole-v1 | x | 1 | 200.0 | 100.0 | 2.00 |" in (run.out / "report.md").read_text()
-    )
+    run.attempt = interrupt
+    assert run() == 130
+    assert "| CartPole-v1 | x | steps/s | 1 | 200.0 | 100.0 | 2.00 |" in report(run)
 
 
-def test_other_scripts_flags_seeds_and_machines_are_refused(run, tmp_path, monkeypatch):
+def test_other_scripts_flags_versions_and_machines_are_refused(
+    run, tmp_path, monkeypatch, capsys
+):
     script = tmp_path / "mine.py"
     script.write_text("")
     text = SUITE.replace("ppo.py", str(script))
-    assert run(text) == 0
+    both = text + ALONE.partition("ms]")[2]
+    assert run(both, "--seed", 3) == 0
     before = (run.out / "speed.csv").read_text()
-    with pytest.raises(BadInput, match="measured with another seed; name another --dir"):
-        run(text, seed=5)
-    with pytest.raises(BadInput, match="measured with other flags; name"):
-        run(text.replace("512", "1024"))
-    with pytest.raises(BadInput, match="which these flags would not measure"):
-        run(text.replace("x =", "y ="))
+
+    def refused(says: str, *words: object) -> None:
+        assert (
+            run(*words, only="environments") == 2
+        )  # other parts and seeds enter the same report
+        error = capsys.readouterr().err
+        assert "was made otherwise" in error
+        assert says in error
+        assert "name another --dir" in error
+
+    refused("flags: total_timesteps 1024 instead of 512", both.replace("512", "1024"))
     with monkeypatch.context() as patch:
-        patch.setattr(speed, "system", lambda: "another")
-        with pytest.raises(BadInput, match="measured with another machine or other versions"):
-            run(text)
+        patch.setattr(pool, "cpu_model", lambda: "another processor")
+        refused(f"on {pool.read_json(next(run.out.rglob('job.json')))['cpu']};", both)
+    with monkeypatch.context() as patch:
+        patch.setattr(pool, "installed_version", lambda name: "0")
+        refused("versions: python 0 instead of", both)
     script.write_text("# changed")
-    with pytest.raises(BadInput, match="measured with another script"):
-        run(text, only=["environments"])  # other parts enter the same report
+    refused(": script;", both)
     assert run.started == []
     assert (run.out / "speed.csv").read_text() == before
 
 
-def test_a_folder_of_something_else_is_left_alone(run):
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("report.md", "mine"),
+        ("speed.csv", "a,b\n1,2\n"),
+        ("speed.csv", "part,env_id,contestant,repeat,seed,num_envs,quantity,value\n"),
+    ],
+)
+def test_a_folder_of_something_else_is_left_alone(run, name, content, capsys):
     run.out.mkdir()
-    (run.out / "report.md").write_text("mine")
-    with pytest.raises(BadInput, match="is not empty and has no"):
-        run()
-    (run.out / "speed.csv").write_text("a,b\n1,2\n")
-    with pytest.raises(BadInput, match="no table of this command"):
-        run()
-    assert (run.out / "report.md").read_text() == "mine"
+    (run.out / name).write_text(content)
+    assert run() == 2
+    assert "holds something else, or rows of which there are no runs" in capsys.readouterr().err
+    assert [path.name for path in run.out.iterdir()] == [name]
+    assert (run.out / name).read_text() == content
 
 
-def test_a_folder_is_measured_in_once_at_a_time(run):
-    with (
-        speed.locked(run.out),
-        pytest.raises(BadInput, match="another invocation is measuring"),
-    ):
-        run()
+def test_rows_whose_runs_are_gone_are_not_lost(run, capsys):
+    assert run() == 0
+    shutil.rmtree(run.out / "runs" / "pairs-2__CartPole-v1__x__1")
+    before = (run.out / "speed.csv").read_text()
+    assert run() == 2
+    assert "rows of which there are no runs" in capsys.readouterr().err
+    assert (run.out / "speed.csv").read_text() == before
 
 
-def test_an_environment_that_is_not_installed_does_not_stop_the_rest(run, monkeypatch):
-    tried = []
-
-    def refuse_lander(job, *_):
-        tried.append(job.name)
-        if job.env_id != "LunarLander-v3":
-            return leave_summary(job)
-        (job.directory / "log.txt").write_text(
-            "error: LunarLander-v3 cannot be made: Box2D is not installed\n"
-        )
-        return "failed", "exit status 2"
-
-    monkeypatch.setattr(speed, "attempt", refuse_lander)
-    assert run(only=["environments"]) == 0
-    text = (run.out / "report.md").read_text()
-    assert "| LunarLander-v3 | 0 | could not be made | could not be made |" in text
-    assert "| HalfCheetah-v5 | 2 | 200.0 [200.0-200.0] |" in text
-    tried.clear()
-    assert run(only=["environments"]) == 0
-    assert tried == [
-        "environments__LunarLander-v3__environment__1__1"
-    ]  # it may have been installed meanwhile
+def test_a_file_is_no_folder(run, capsys):
+    run.out.write_text("mine")
+    assert run() == 2
+    assert capsys.readouterr().err.count("\n") == 1
+    assert run.out.read_text() == "mine"
 
 
-def test_threshold_and_num_envs_from_runs_to_report(run, monkeypatch):
-    monkeypatch.setattr(speed, "NUM_ENVS", (1, 2))
-    assert run(BEST, ["threshold"]) == 0
-    text = (run.out / "report.md").read_text()
-    # returns rise to 500 at episode 100 of 200, in 10 s and 10,000 steps: the mean of 100
-    # passes 475 at episode 168
-    assert (
-        "| CartPole-v1 (475) | x-best | 2 of 2 | 8.4 [8.4-8.4] | 8,400 [8,400-8,400] | - | - |"
-        in text
-    )
-    assert (
-        "| CartPole-v1 (475) | sb3-x-best | 0 of 2 | never [never-never] "
-        "| never [never-never] |  |  |" in text
-    )
-    shutil.rmtree(run.out)
-    assert run(SIZES, ["num_envs"]) == 0
-    assert {path.name for path in run.out.iterdir()} >= {
-        "num_envs.png",
-        "num_envs.svg",
-        "report.md",
-    }
-    assert (
-        "| 2 | 2 | 200.0 [200.0-200.0] | 100.0 [100.0-100.0] | 200.0 [200.0-200.0] |"
-        in (run.out / "report.md").read_text()
-    )
+def test_a_folder_is_measured_in_once_at_a_time(run, capsys):
+    assert run() == 0
+    with pool.locked(run.out / "runs"):
+        assert run(repeats=3) == 2
+    assert "another invocation is measuring in" in capsys.readouterr().err
+    assert run.started == []
 
 
 # ==============================================================================================
 # Tables
 # ==============================================================================================
+def test_seconds_and_steps_to_the_threshold_from_runs_to_report(run):
+    assert run(BEST, only="threshold") == 0
+    # returns rise to 500 at episode 100 of 200, in 10 s and 10,000 steps: the mean of 100
+    # passes 475 at episode 168
+    never = "never [never-never]"
+    for what, ours in (("seconds", "8.4 [8.4-8.4]"), ("steps", "8,400 [8,400-8,400]")):
+        line = f"{what} to threshold | 2 | {ours} | {never} | 0.00 [0.00-0.00] |"
+        assert f"| CartPole-v1 | x-best | {line}" in report(run)
+    rows = list(csv.DictReader((run.out / "speed.csv").open()))
+    cells = [(one["seconds to threshold"], one["steps to threshold"]) for one in rows]
+    assert cells[:2] == [("never", "never")] * 2
+    assert [tuple(map(float, cell)) for cell in cells[2:]] == [pytest.approx((8.4, 8400))] * 2
+    events = next(run.out.glob("runs/*__x-best__1/run/events*"))
+    events.write_bytes(
+        events.read_bytes()[:-500]
+    )  # without its curve a run is unknown, not slow
+    assert run(BEST, only="threshold") == 0
+    assert "| seconds to threshold | 1 | 8.4 | never | 0.00 |" in report(run)
+
+
+def test_the_sweep_from_runs_to_report(run):
+    assert run(SIZES, only="num_envs") == 0
+    both = "200.0 [200.0-200.0]"
+    ratios = "2.00 [2.00-2.00] | 1.00 [1.00-1.00]"
+    for n in (1, 2, 256):
+        line = f"num_envs {n} | 2 | {both} | 100.0 [100.0-100.0] | {both} | {ratios} |"
+        assert f"| CartPole-v1 | x-sizes | {line}" in report(run)
+    head = "| environment | script |  | n | ours | peer | bare | ours / peer | ours / bare |"
+    assert f"{head}\n{'| --- ' * 9}|\n" in report(run)
+
+
 def test_ratios_are_taken_within_repeats_that_both_have():
-    ours, peers = {1: 10.0, 2: 40.0, 3: 30.0, 4: 99.0}, {1: 10.0, 2: 10.0, 3: 10.0}
-    rows = [row("pairs", "x", i, value) for i, value in ours.items()]
-    rows += [row("pairs", "sb3-x", i, value) for i, value in peers.items()]
-    (cells,) = speed_report.pairs_table(rows).rows
-    assert cells == [
-        "CartPole-v1",
-        "x",
-        "3",
-        "30.0 [10.0-40.0]",
-        "10.0 [10.0-10.0]",
+    ours, peers = {1: 10.0, 2: 40.0, 3: 30.0, 5: 99.0}, {1: 10.0, 2: 10.0, 3: 10.0, 4: 1.0}
+    rows = [row("x", seed, value) for seed, value in ours.items()]
+    rows += [row("sb3-x", seed, value) for seed, value in peers.items()]
+    assert speed.compare(rows, "pairs") == [[
+        "CartPole-v1", "x", "steps/s", "3", "30.0 [10.0-40.0]", "10.0 [10.0-10.0]",
         "3.00 [1.00-4.00]",
+    ]]  # fmt: skip
+    assert speed.compare(rows, "threshold") == []
+
+
+def test_a_side_without_a_measurement_leaves_its_line_empty():
+    assert speed.compare([row("x", 1, 5.0)], "pairs") == [
+        ["CartPole-v1", "x", "steps/s", "0", "-", "-", "-"]
     ]
 
 
-def test_median_with_never():
-    assert speed_report.median([1.0, 2.0, 5.0, 4.0]) == 3.0
-    assert speed_report.median([1.0, 2.0, 5.0, math.inf]) == 2.0
-    assert speed_report.median([1.0, math.inf, math.inf]) == math.inf
-    assert speed_report.spread([1.0, 2.0, math.inf]) == "2.0 [1.0-never]"
-    assert speed_report.spread([2.0]) == "2.0"
-
-
-def test_threshold_ratios_are_of_the_medians():
-    rows = []
-    for name, times in {"x-best": (2.0, 4.0, 6.0), "sb3-x-best": (8.0, 4.0, "never")}.items():
-        for i, seconds in enumerate(times, start=1):
-            rows.append(
-                row("threshold", name, i, seconds, "seconds_to_threshold", num_envs=i % 2)
-            )
-            rows.append(row("threshold", name, i, 1000, "steps_to_threshold", num_envs=i % 2))
-    ours, peer = speed_report.threshold_table(rows).rows
-    assert ours[1:4] + ours[5:] == ["x-best", "3 of 3", "4.0 [2.0-6.0]", "0.50", "1.00"]
-    assert peer[1:4] + peer[5:] == ["sb3-x-best", "2 of 3", "8.0 [4.0-never]", "", ""]
-
-
-def test_lines_say_how_many_repeats_each_cell_has():
-    assert speed_report.repeats([[], []]) == "0"
-    assert speed_report.repeats([[1.0, 2.0], [], [3.0, 4.0]]) == "2"
-    assert speed_report.repeats([[1.0, 2.0], [], [3.0]]) == "2 / 0 / 1"
+@pytest.mark.parametrize(
+    ("values", "shown"),
+    [
+        ([1.0, 2.0, 5.0, 4.0], "3.0 [1.0-5.0]"),
+        ([1.0, 2.0, 5.0, "never"], "3.5 [1.0-never]"),
+        ([1.0, 2.0, "never", "never"], "never [1.0-never]"),
+        ([1.0, "never", "never"], "never [1.0-never]"),
+        ([2.0], "2.0"),
+        (["never"], "never"),
+    ],
+)
+def test_medians_with_never(values, shown):
+    numbers = [float("inf") if value == "never" else value for value in values]
     rows = [
-        row("environments", "environment", i, 5, num_envs=n)
-        for i, n in ((1, 1), (1, 8), (2, 1))
+        row("x", seed, 1.0, "threshold", 2, value, 1.0) for seed, value in enumerate(numbers)
     ]
-    assert speed_report.environments_table(rows, set()).rows == [
-        ["CartPole-v1", "2 / 1", "5.0 [5.0-5.0]", "5.0"]
-    ]
-
-
-def test_captions_name_the_flags_that_stay_fixed():
-    rows = [
-        {"contestant": "sb3-ppo", "flags": "--num-steps 9"},
-        {"contestant": "ppo", "flags": "--num-steps 128"},
-    ]
-    assert speed_report.flag(rows, "ppo", "num_steps") == "num_steps (128)"
-    assert speed_report.flag(rows, "ppo", "num_minibatches") == "num_minibatches"
-
-
-def test_shares_in_percent():
-    rows = [row("shares", "ppo-share", 1, 1234, num_envs="")]
     rows += [
-        row("shares", "ppo-share", 1, 0.2, name, num_envs="") for name in speed_report.SHARES
+        row("sb3-x", seed, 1.0, "threshold", 2, value, 1.0)
+        for seed, value in enumerate(numbers)
     ]
-    assert speed_report.shares_table(rows).rows == [
-        ["CartPole-v1", "ppo", "1", *["20%"] * 5, "1,234"]
-    ]
-
-
-# ==============================================================================================
-# Clocks
-# ==============================================================================================
-def test_each_second_of_training_is_counted_once(tmp_path, monkeypatch):
-    clock = SimpleNamespace(now=0.0)
-    monkeypatch.setattr(measure, "time", SimpleNamespace(perf_counter=lambda: clock.now))
-
-    def spend(seconds):
-        clock.now += seconds
-
-    class Run:
-        def start(self):
-            script.make_env(None).reset()  # a trial, before the clock starts
-            self.began = clock.now
-            self.save()
-
-        def save(self):
-            spend(10)
-
-        def record_step(self):
-            spend(1)
-
-        def record_iteration(self):
-            spend(2)
-            self.save()
-
-    def train(args):
-        env, actor, run = script.make_env(args), script.Actor(), Run()
-        run.start()  # the first checkpoint, 10
-        env.reset()  # 100
-        actor.sample()  # 20
-        env.step()  # 200
-        spend(5)  # rest
-        run.record_step()  # 1
-        spend(40)  # the update
-        run.record_iteration()  # 12
-        return script.evaluate(run)
-
-    def evaluate(run):  # not in wall_seconds
-        seconds = clock.now - run.began
-        run.save()
-        script.make_env(None).step()
-        return {"wall_seconds": seconds}
-
-    def make_env(args):
-        return SimpleNamespace(step=lambda: spend(200), reset=lambda: spend(100))
-
-    actor = type("Actor", (), {"sample": lambda self: spend(20)})
-    script = SimpleNamespace(
-        make_env=make_env, evaluate=evaluate, train=train, Actor=actor, Run=Run
-    )
-    measure.shares(script, SimpleNamespace(run_dir=tmp_path))
-    shares = json.loads((tmp_path / "shares.json").read_text())
-    total = 10 + 100 + 20 + 200 + 5 + 1 + 40 + 12
-    seconds = {name: round(share * total, 6) for name, share in shares.items()}
-    assert seconds == {"environment": 300, "policy": 20, "update": 40, "logging": 23, "rest": 5}
+    ours, ratio = speed.compare(rows, "threshold")[0][4::2]
+    assert ours == shown
+    finite = "never" not in values
+    assert ratio.startswith("1.00" if finite else "-"), "never over never is unknown"
 
 
 # ==============================================================================================
@@ -465,13 +382,17 @@ def test_each_second_of_training_is_counted_once(tmp_path, monkeypatch):
 # ==============================================================================================
 def test_report_takes_the_newest_folder_that_is_not_of_speed(tmp_path, monkeypatch):
     monkeypatch.setattr(program, "RUNS", tmp_path)
+    monkeypatch.setattr(
+        "benchmark.report.write_report", lambda *words: taken.append(words[0]) or ([], [])
+    )
+    taken = []
     for i, name in enumerate(("older", "newer", "speed")):
-        write_run(tmp_path / name / "run", "ppo", "CartPole-v1", 1)
+        (tmp_path / name).mkdir()
         if name == "speed":
             (tmp_path / name / "speed.csv").touch()
         os.utime(tmp_path / name, (i, i))
     assert program.report(program.parse_args(["report"])) == 0
-    assert [path.parent.name for path in tmp_path.glob("*/report")] == ["newer"]
+    assert taken == [tmp_path / "newer"]
     shutil.rmtree(tmp_path / "older")
     shutil.rmtree(tmp_path / "newer")
     with pytest.raises(BadInput, match="there are no runs in"):
@@ -488,36 +409,60 @@ def test_report_refuses_a_folder_of_speed(tmp_path, capsys):
 # ==============================================================================================
 # Real processes
 # ==============================================================================================
-def test_the_command_measures_where_the_time_goes(suite, tmp_path):
-    words = ["--suite", str(suite(SHARES)), "--dir", str(tmp_path / "out"), "--repeats", "1"]
-    assert program.main(["speed", *words, "--only", "shares"]) == 0
-    rows = speed.load_rows(tmp_path / "out" / "speed.csv")
-    values = {one["quantity"]: float(one["value"]) for one in rows}
-    assert set(values) == {"steps_per_second", *speed_report.SHARES}
-    assert all(value > 0 for value in values.values())
-    assert sum(values[name] for name in speed_report.SHARES) == pytest.approx(1, abs=1e-4)
-    assert not any(
-        str(tmp_path) in text or str(ROOT) in text for one in rows for text in one.values()
-    )
-    assert "| CartPole-v1 | ppo | 1 |" in (tmp_path / "out" / "report.md").read_text()
+COUNTING = """
+from dataclasses import dataclass
+from pathlib import Path
+import gymnasium as gym
+
+@dataclass
+class Args:
+    env_id: str = ""
+    seed: int = 1
+    num_envs: int = 4
+    total_timesteps: int = 1
+    torch_threads: int = 1
+    eval_episodes: int = 1
+    run_dir: Path | None = None
+
+class Env(gym.Env):
+    action_space, steps = gym.spaces.Discrete(2), 0
+    def reset(self, seed=None):
+        log("r")
+    def step(self, action):
+        self.steps += 1
+        log(action)
+        return 0, 0.0, self.steps % 10 == 0, False, {}
+
+def log(what):
+    with open(COUNT, "a") as file:
+        print(what, file=file)
+
+check_args = lambda args: args
+make_env = lambda args: Env()
+"""
 
 
-def test_bare_environments_are_stepped_as_often_as_asked(tmp_path):
-    words = [
-        "bare",
-        "ppo_continuous.py",
-        "--env-id",
-        "Pendulum-v1",
-        "--num-envs",
-        "2",
-        "--total-timesteps",
-        "500",
+def test_bare_environments_are_stepped_as_often_as_asked(suite, tmp_path):
+    """The environments count their steps and resets in a file; episodes end after 10 steps."""
+    count = tmp_path / "count.txt"
+    (tmp_path / "mine.py").write_text(COUNTING.replace("COUNT,", f"{str(count)!r},"))
+    text = ALONE.replace("ppo.py", str(tmp_path / "mine.py")).replace("512", "100")
+    words = ["--suite", str(suite(text)), "--dir", str(tmp_path / "out"), "--repeats", "1"]
+    assert program.main(["speed", *words]) == 0
+    log = count.read_text().split()
+    assert (log.count("r"), log.count("0") + log.count("1")) == (1 + 10 + 8 + 8, 100 + 96)
+    assert min(log.count("0"), log.count("1")) > 50, "random actions"
+    rows = list(csv.DictReader((tmp_path / "out" / "speed.csv").open()))
+    assert [(one["num_envs"], one["contestant"]) for one in rows] == [
+        ("1", "bare-x-alone"),
+        ("8", "bare-x-alone"),
     ]
-    words = [sys.executable, "benchmark/measure.py", *words, "--run-dir", tmp_path / "run"]
-    subprocess.run(words, cwd=ROOT, check=True, timeout=PATIENCE)
-    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
-    assert summary["global_step"] == 500
-    assert summary["sps"] == pytest.approx(500 / summary["wall_seconds"])
+    assert all(float(one["steps/s"]) > 0 for one in rows)
+    assert not any(
+        str(ROOT) in text or str(tmp_path) in text for one in rows for text in one.values()
+    )
+    assert program.main(["speed", *words]) == 0
+    assert count.read_text().split() == log, "what is measured is not measured again"
 
 
 def test_interrupted_it_leaves_nothing_running_and_goes_on_later(suite, tmp_path):
@@ -529,12 +474,9 @@ def test_interrupted_it_leaves_nothing_running_and_goes_on_later(suite, tmp_path
     words = ["--suite", str(suite(text)), "--dir", str(tmp_path / "out"), "--repeats", "1"]
     words = ["speed", *words, "--only", "pairs"]
     process = subprocess.Popen(
-        [sys.executable, "-m", "benchmark", *words],
-        cwd=ROOT,
-        stderr=subprocess.PIPE,
-        text=True,
+        [sys.executable, "-m", "benchmark", *words], cwd=ROOT, stderr=subprocess.PIPE, text=True
     )
-    folder = tmp_path / "out" / "runs" / "pairs__CartPole-v1__x__default__1"
+    folder = tmp_path / "out" / "runs" / "pairs-0__CartPole-v1__x__1"
     try:
         wait_until((folder / "run" / "checkpoint.pt").exists)
         process.send_signal(signal.SIGTERM)
@@ -552,7 +494,7 @@ def test_interrupted_it_leaves_nothing_running_and_goes_on_later(suite, tmp_path
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        (["--only", "pair"], "did you mean pairs?"),
+        (["--only", "pair"], "invalid choice: 'pair'"),
         (["--repeats", "0"], "not a positive whole number"),
     ],
 )
@@ -563,33 +505,3 @@ def test_bad_input_is_one_line_and_status_2(tmp_path, words, says, capsys):
     assert error.count("\n") == 1
     assert says in error
     assert not (tmp_path / "out").exists()
-
-
-# ==============================================================================================
-# The peer's clip range
-# ==============================================================================================
-@pytest.fixture(scope="module")
-def sb3():
-    """The peers' script, imported where it is needed: its library takes seconds."""
-    return importlib.import_module("benchmark.peers.sb3")
-
-
-def test_peers_anneal_the_clip_range(sb3):
-    clip_range = sb3.library_arguments(sb3.Args(algo="ppo", clip_coef=0.2, anneal_clip=True))[
-        "clip_range"
-    ]
-    assert [clip_range(left) for left in (1.0, 0.5, 0.0)] == [0.2, 0.1, 0.0]
-
-
-@pytest.mark.parametrize(
-    ("flags", "says"),
-    [
-        ({"algo": "a2c"}, "--anneal-clip has no effect on a2c; leave it out"),
-        ({"algo": "trpo"}, "--anneal-clip has no effect on trpo; leave it out"),
-        ({"algo": "ppo"}, "--anneal-clip needs --clip-coef"),
-    ],
-)
-def test_peers_refuse_to_anneal_no_clip_range(sb3, flags, says, capsys):
-    with pytest.raises(SystemExit) as exit_info:
-        sb3.library_arguments(sb3.Args(**flags, anneal_clip=True))
-    assert (exit_info.value.code, capsys.readouterr().err) == (2, f"error: {says}\n")
