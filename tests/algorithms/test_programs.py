@@ -50,16 +50,17 @@ def small_flags(script: str) -> dict:
     return small(script) | ({"num_steps": 32} if "num_steps" in fields(script) else {})
 
 
-@pytest.mark.parametrize("script", ["reinforce", "trpo", "ppo_continuous"])
+@pytest.mark.parametrize("script", ["reinforce", "trpo", "ppo_continuous", "a3c", "sac"])
 def test_a_run_from_the_outside(script, tmp_path):
     """Everything that the run directory promises, from a run of the file alone in an empty
     folder, with no run directory named."""
     env, folder = benchmark_env(script), tmp_path / "alone"
     folder.mkdir()
     alone = Path(shutil.copy(ROOT / f"{script}.py", folder))
-    result = run(
-        alone, cwd=folder, env_id=env, total_timesteps=1000, seed=3, **small_flags(script)
-    )
+    flags = small_flags(script) | {"env_id": env, "total_timesteps": 1000, "seed": 3}
+    if script == "a3c":
+        flags["num_workers"] = 2
+    result = run(alone, cwd=folder, **flags)
     assert result.returncode == 0, result.stderr
     assert result.stderr == ""
     assert ", evaluation " in result.stdout
@@ -96,9 +97,12 @@ def test_a_run_from_the_outside(script, tmp_path):
     assert checkpoint_of(run_dir)["counters"][0] == summary["global_step"]
 
 
-@pytest.mark.parametrize("script", ["reinforce_baseline", "a2c", "trpo", "ppo_continuous"])
+@pytest.mark.parametrize(
+    "script",
+    ["reinforce_baseline", "a2c", "a3c", "trpo", "ppo_continuous", "trpo_continuous", "sac"],
+)
 def test_same_seed_same_bits_other_seed_other_bits(script, tmp_path):
-    """One of the two runs in a process of its own."""
+    """One of the two runs in a process of its own; A3C with its one worker in another."""
     flags = {"env_id": benchmark_env(script), "total_timesteps": 500} | small_flags(script)
     result = run(script, cwd=tmp_path, run_dir=tmp_path / "a", **flags)
     assert result.returncode == 0, result.stderr
