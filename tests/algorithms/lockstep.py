@@ -129,7 +129,5 @@ def wait(readers: list[Reader]) -> list[Reader]:
     return [reader]
 
 
-def install(script) -> None:
-    """Give a3c.py these in place of torch.multiprocessing and multiprocessing.connection."""
-    script.multiprocessing = SimpleNamespace(spawn=spawn, get_context=get_context)
-    script.connection = SimpleNamespace(wait=wait)
+multiprocessing = SimpleNamespace(spawn=spawn, get_context=get_context)
+connection = SimpleNamespace(wait=wait)

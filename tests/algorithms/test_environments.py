@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from envs import Dial, Faulty
-from helpers import BOX, checkpoint_of, env_id, loops, module, pair, run, train
+from helpers import BOX, checkpoint_of, env_id, loops, module, own_names, pair, run, train
 
 
 def finite(part) -> bool:
@@ -214,6 +214,7 @@ def test_a_bug_in_the_users_constructor_as_a_program(tmp_path):
         ("ppo", "step", "ValueError: the simulator is lost"),
         ("ppo_continuous", "file", "FileNotFoundError"),
         ("reinforce", "step", "ValueError: the simulator is lost"),
+        ("a3c", "step", "ValueError: the simulator is lost"),
     ],
 )
 def test_an_exception_of_the_environment_keeps_its_traceback_and_adds_the_hint(
@@ -221,7 +222,8 @@ def test_an_exception_of_the_environment_keeps_its_traceback_and_adds_the_hint(
 ):
     kwargs = json.dumps({"kind": kind, "at": 300})
     flags = {"env_id": env_id(script, "envs:Faulty-v0"), "run_dir": tmp_path / "run"}
-    result = run(script, "--env-kwargs", kwargs, cwd=tmp_path, num_envs=2, **flags)
+    flags |= own_names(script, {"num_envs": 2})
+    result = run(script, "--env-kwargs", kwargs, cwd=tmp_path, **flags)
     assert result.returncode == 1
     assert re.search(r'envs\.py", line \d+, in step', result.stderr)
     assert name in result.stderr
@@ -229,15 +231,17 @@ def test_an_exception_of_the_environment_keeps_its_traceback_and_adds_the_hint(
     last = result.stderr.strip().splitlines()[-1]
     assert last.startswith("resume with: python ")
     assert last.endswith(f"{script}.py --resume {tmp_path / 'run'}")
-    assert checkpoint_of(tmp_path / "run")["counters"][0] < 300
+    made = 600 if script == "a3c" else 300  # each worker counts for itself
+    assert checkpoint_of(tmp_path / "run")["counters"][0] < made
 
 
-@pair
+@pytest.mark.parametrize("script", ["ppo", "ppo_continuous", "a3c"])
 def test_a_value_that_is_not_finite_as_a_program(script, tmp_path):
-    """One line with the step and the hint, status 1."""
+    """One line with the step and the hint, status 1. A3C has one worker."""
     kwargs = json.dumps({"kind": "obs", "at": 100, "value": math.inf})
     flags = {"env_id": env_id(script, "envs:Faulty-v0"), "run_dir": tmp_path / "run"}
-    result = run(script, "--env-kwargs", kwargs, cwd=tmp_path, num_envs=2, **flags)
+    flags |= {"num_workers": 1} if script == "a3c" else {"num_envs": 2}
+    result = run(script, "--env-kwargs", kwargs, cwd=tmp_path, **flags)
     assert result.returncode == 1
     error, hint = result.stderr.strip().splitlines()
     assert error == "error: step 100: reward or obs is not finite"

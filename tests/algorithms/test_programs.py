@@ -59,7 +59,7 @@ def test_a_run_from_the_outside(script, tmp_path):
     alone = Path(shutil.copy(ROOT / f"{script}.py", folder))
     flags = small_flags(script) | {"env_id": env, "total_timesteps": 1000, "seed": 3}
     if script == "a3c":
-        flags["num_workers"] = 2
+        flags |= {"num_workers": 2, "log_interval": 1}
     result = run(alone, cwd=folder, **flags)
     assert result.returncode == 0, result.stderr
     assert result.stderr == ""
@@ -94,7 +94,18 @@ def test_a_run_from_the_outside(script, tmp_path):
     assert evaluated == pytest.approx(summary["eval_return_mean"], rel=1e-5)
     assert "charts/SPS" in events
     assert sum(tag.startswith("losses/") for tag in events) >= 3
-    assert checkpoint_of(run_dir)["counters"][0] == summary["global_step"]
+    checkpoint = checkpoint_of(run_dir)
+    assert checkpoint["counters"][0] == summary["global_step"]
+    if script == "a3c":  # what the workers share is what the checkpoint has
+        assert summary["global_step"] == 992
+        staleness = [event.value for event in events["losses/staleness"]]
+        assert len(staleness) == 31
+        assert 0 < max(staleness) < 31
+        rates = [event.value for event in events["losses/learning_rate"]]
+        assert sorted(rates) == pytest.approx([7e-4 * k / 31 for k in range(1, 32)])
+        assert checkpoint["critic"]["value.4.bias"].item() != 0
+        mean = checkpoint["optimizer"]["state"][0]["square_avg"]
+        assert mean.count_nonzero() > len(mean) / 2
 
 
 @pytest.mark.parametrize(
