@@ -290,7 +290,8 @@ def work(
             loss.backward()
             parts["grad_norm"] = nn.utils.clip_grad_norm_(weights, args.max_grad_norm)
             shared_weights.grad = weights.grad
-            optimizer.step()  # without a lock
+            if parts["grad_norm"].isfinite():  # else train() will end the run
+                optimizer.step()  # without a lock
             with updates.get_lock():
                 staleness = updates.value - version
                 updates.value += 1
@@ -363,6 +364,8 @@ def train(args: Args) -> dict:
                     run.record_step(reward, end, obs[t], next_obs[t], stepped=stepped)
                 run.record_iteration(losses)
 
+        if run.global_step < total_steps:  # a worker was interrupted: torch lets that pass
+            raise KeyboardInterrupt
         return evaluate(actor, run)
 
 

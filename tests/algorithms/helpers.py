@@ -12,6 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 from types import ModuleType
 
+import lockstep
 import numpy as np
 import pytest
 import torch
@@ -19,21 +20,27 @@ from envs import Tape  # which registers the test environments
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-SCRIPTS = ["reinforce", "reinforce_baseline", "a2c", "trpo", "ppo", "ppo_continuous"]
 LM_SCRIPTS = ["reinforce_lm", "rloo", "grpo", "ppo_rlhf", "dpo"]
-WITH_GAE = ["a2c", "trpo", "ppo", "ppo_continuous"]
+DISCRETE = ["reinforce", "reinforce_baseline", "a2c", "a3c", "trpo", "ppo"]
+GAUSSIAN = ["ppo_continuous", "trpo_continuous"]
+BOX = [*GAUSSIAN, "sac"]
+SCRIPTS = [*DISCRETE, *BOX]
+WITH_GAE = [name for name in SCRIPTS if name not in ("reinforce", "reinforce_baseline", "sac")]
 
-# The scaffold is one text in all scripts (test_siblings.py), except the action lines of
-# ppo_continuous.py: two scripts try it, and a third where REINFORCE's loop is what matters; one
-# where it costs seconds, and another where REINFORCE's loop matters.
+# The scaffold is one text in all scripts (test_siblings.py), except the lines on actions: two
+# scripts try it, and others where the loop is what matters, which is REINFORCE's, PPO's (and
+# A2C's and TRPO's), A3C's or SAC's; one where it costs seconds.
 one = pytest.mark.parametrize("script", ["ppo"])
 two = pytest.mark.parametrize("script", ["reinforce", "ppo"])
 pair = pytest.mark.parametrize("script", ["ppo", "ppo_continuous"])
-loops = pytest.mark.parametrize("script", ["reinforce", "ppo", "ppo_continuous"])
+loops = pytest.mark.parametrize("script", ["reinforce", "ppo", "ppo_continuous", "a3c", "sac"])
 
 
 def module(name: str) -> ModuleType:
-    return importlib.import_module(name)
+    found = importlib.import_module(name)
+    if name == "a3c":
+        found.multiprocessing, found.connection = lockstep.multiprocessing, lockstep.connection
+    return found
 
 
 def fields(script: str) -> set[str]:
@@ -42,17 +49,27 @@ def fields(script: str) -> set[str]:
 
 def env_id(script: str, discrete: str) -> str:
     """The name of a test environment in the version whose actions `script` takes."""
-    return discrete.replace("-v", "Box-v") if script == "ppo_continuous" else discrete
+    return discrete.replace("-v", "Box-v") if script in BOX else discrete
 
 
 def benchmark_env(script: str) -> str:
-    return "Pendulum-v1" if script == "ppo_continuous" else "CartPole-v1"
+    return "Pendulum-v1" if script in BOX else "CartPole-v1"
 
 
 def small(script: str) -> dict:
-    """Flags that make an iteration of `script` short: 16 steps in each of 2 environments."""
+    """Flags that make an iteration of `script` short: 16 steps in each of 2 environments; in
+    A3C of its one worker. SAC has no iterations longer than a step, but learns early."""
     flags = {"num_envs": 2, "num_steps": 16, "num_minibatches": 2, "eval_episodes": 2}
+    flags |= {"num_workers": 1, "learning_starts": 16, "batch_size": 16}
     return {name: value for name, value in flags.items() if name in fields(script)}
+
+
+def own_names(script: str, flags: dict) -> dict:
+    """A3C has workers where the others have environments."""
+    if script == "a3c" and "num_envs" in flags:
+        flags = {"num_workers": flags["num_envs"]} | flags
+        del flags["num_envs"]
+    return flags
 
 
 def checkpoint_of(run_dir: Path) -> dict:
@@ -65,7 +82,7 @@ def summary_of(run_dir: Path) -> dict:
 
 def train(script: str, run_dir: Path, **flags) -> tuple[dict, dict]:
     """Run `script` in this process; return its summary and its last checkpoint."""
-    args = module(script).Args(run_dir=run_dir, **(small(script) | flags))
+    args = module(script).Args(run_dir=run_dir, **(small(script) | own_names(script, flags)))
     summary = module(script).train(args)
     return summary, checkpoint_of(run_dir)
 
@@ -100,16 +117,13 @@ def scalars(run_dir: Path) -> dict[str, list]:
     return {tag: events.Scalars(tag) for tag in events.Tags()["scalars"]}
 
 
-def copied(state: dict) -> dict:
+def copied(state):
     """A deep copy of a state_dict, or of a nest of them."""
-    return {
-        key: copied(value)
-        if isinstance(value, dict)
-        else value.clone()
-        if isinstance(value, torch.Tensor)
-        else value
-        for key, value in state.items()
-    }
+    if isinstance(state, dict):
+        return {key: copied(value) for key, value in state.items()}
+    if isinstance(state, list):
+        return [copied(value) for value in state]
+    return state.clone() if isinstance(state, torch.Tensor) else state
 
 
 def networks(run) -> dict[str, dict]:

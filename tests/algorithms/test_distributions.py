@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from helpers import SCRIPTS, module
+from helpers import DISCRETE, module
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
@@ -11,7 +11,7 @@ from scipy import stats
 import ppo_continuous
 
 
-@pytest.mark.parametrize("name", SCRIPTS[:-1])
+@pytest.mark.parametrize("name", DISCRETE)
 def test_discrete_sample_follows_forward(name):
     """200,000 draws by the Gumbel trick, against the softmax, by the chi-square test."""
     torch.manual_seed(0)

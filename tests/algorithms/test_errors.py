@@ -18,6 +18,7 @@ from helpers import (
     fields,
     loops,
     module,
+    own_names,
     pair,
     run,
     small,
@@ -36,7 +37,7 @@ gym.register("NeedsMore-v0", needs_more)
 def refused(script: str, run_dir: Path, **flags) -> str:
     """Run `script` with flags it must refuse; return its one line."""
     found = module(script)
-    flags = small(script) | {"env_id": benchmark_env(script)} | flags
+    flags = small(script) | {"env_id": benchmark_env(script)} | own_names(script, flags)
     with pytest.raises(found.BadInput) as refusal:
         found.train(found.Args(run_dir=run_dir, **flags))
     assert isinstance(refusal.value, ValueError)
@@ -145,6 +146,15 @@ OUT_OF_RANGE = [
     {"rms_eps": -1e-5},
     {"ent_coef": -0.1},
     {"vf_coef": math.nan},
+    {"num_workers": 0},
+    {"gradient_steps": 0},
+    {"buffer_size": 0},
+    {"learning_starts": 0},
+    {"batch_size": 0},
+    {"tau": 1.01},
+    {"tau": -0.1},
+    {"alpha": 0.0},
+    {"alpha": math.nan},
 ]
 
 
@@ -153,7 +163,7 @@ def test_sizes_and_rates_out_of_range(flags, tmp_path):
     """In the first script that has the flag: the check is the scaffold's. The line names the
     flag and the value."""
     ((name, value),) = flags.items()
-    order = ("ppo", "ppo_continuous", "a2c", "trpo", "reinforce_baseline")
+    order = ("ppo", "ppo_continuous", "a2c", "trpo", "reinforce_baseline", "a3c", "sac")
     script = next(script for script in order if name in fields(script))
     line = refused(script, tmp_path / "run", **flags)
     assert line.startswith(f"{name} must be ")
@@ -181,6 +191,12 @@ def test_every_number_is_checked(script, tmp_path):
         ("a2c", {"rms_alpha": 0.0}),
         ("a2c", {"num_envs": 1, "num_steps": 1}),
         ("trpo", {"cg_damping": 0.0, "line_search_shrinking_factor": 1.0}),
+        ("trpo_continuous", {"cg_damping": 0.0, "line_search_shrinking_factor": 1.0}),
+        ("a3c", {"num_workers": 3, "num_steps": 1}),
+        ("sac", {"tau": 0.0, "gamma": 0, "learning_rate": 0}),
+        ("sac", {"tau": 1.0, "alpha": 0.5, "gamma": 1}),
+        ("sac", {"buffer_size": 2, "batch_size": 1, "learning_starts": 1}),
+        ("sac", {"learning_starts": 1e15}),
         ("reinforce", {"num_envs": 1}),
         ("reinforce_baseline", {"num_envs": 1}),
     ],
@@ -208,7 +224,7 @@ def test_a_run_too_short_for_one_batch(script, tmp_path):
 
 
 @pytest.mark.parametrize("num_minibatches", [3, 32, 64])
-@pytest.mark.parametrize("script", ["trpo", "ppo", "ppo_continuous"])
+@pytest.mark.parametrize("script", ["trpo", "trpo_continuous", "ppo", "ppo_continuous"])
 def test_indivisible_batches_and_minibatches_of_one(script, num_minibatches, tmp_path):
     """A batch of 32."""
     line = refused(script, tmp_path / "run", num_minibatches=num_minibatches)
@@ -222,10 +238,16 @@ def test_normalized_returns_of_a_single_episode(tmp_path):
     assert "num_envs" in line
 
 
-def test_normalized_advantages_of_a_single_step(tmp_path):
-    assert "norm_adv" in refused(
-        "a2c", tmp_path / "run", norm_adv=True, num_envs=1, num_steps=1
-    )
+@pytest.mark.parametrize(("script", "num_envs"), [("a2c", 1), ("a3c", 1), ("a3c", 4)])
+def test_normalized_advantages_of_a_single_step(script, num_envs, tmp_path):
+    flags = {"norm_adv": True, "num_envs": num_envs, "num_steps": 1}
+    assert "norm_adv" in refused(script, tmp_path / "run", **flags)
+
+
+def test_a_buffer_smaller_than_one_step_of_all_environments(tmp_path):
+    line = refused("sac", tmp_path / "run", num_envs=4, buffer_size=3)
+    assert line == "buffer_size must be at least num_envs, 4"
+    assert not (tmp_path / "run").exists()
 
 
 @pair
@@ -339,6 +361,7 @@ def test_hyperparameters_cannot_change_on_the_way(script, tmp_path):
     free = {"total_timesteps", "device", "torch_threads", "log_interval", "checkpoint_interval"}
     free |= {"eval_episodes", "resume", "run_dir"}
     other = {"env_id": "Acrobot-v1", "env_kwargs": '{"max_episode_steps": 7}', "target_kl": 0.5}
+    other["alpha"] = 0.5
     for name in set(names) - free:
         value = getattr(own, name)
         new = other.get(name)

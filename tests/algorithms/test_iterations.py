@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 from envs import Tape
-from helpers import env_id, fields, module, networks, train, transitions
+from helpers import env_id, fields, module, networks, own_names, train, transitions
 
 NUM_ENVS, NUM_STEPS, ITERATIONS, GAMMA, GAE_LAMBDA = 2, 16, 4, 0.9, 0.8
 BATCH = NUM_ENVS * NUM_STEPS
@@ -64,7 +64,11 @@ class Recorded:
         usual = {"num_envs": NUM_ENVS, "num_steps": NUM_STEPS, "gamma": GAMMA}
         usual |= {"gae_lambda": GAE_LAMBDA, "total_timesteps": BATCH * ITERATIONS}
         name = env_id(script, "Tape-v0")
-        train(script, run_dir, env_id=name, env_kwargs=env_kwargs, **usual | flags)
+        flags = own_names(script, usual | flags)
+        train(script, run_dir, env_id=name, env_kwargs=env_kwargs, **flags)
+        if script == "a3c":
+            self.segments = segments_in_turn(Tape.episodes)
+            return
         drawn = torch.stack(self.drawn[: NUM_STEPS * ITERATIONS]).numpy()
         tapes = transitions(NUM_ENVS, NUM_STEPS * ITERATIONS, drawn)
         columns = zip(*(zip(*tape, strict=True) for tape in tapes), strict=True)
@@ -74,6 +78,26 @@ class Recorded:
         self.segments = [
             [x[k * NUM_STEPS : (k + 1) * NUM_STEPS] for x in arrays] for k in range(ITERATIONS)
         ]
+
+
+def segments_in_turn(episodes: list[list[tuple]]) -> list[list[np.ndarray]]:
+    """What A3C's workers learned from, as they took turns (lockstep.py). A worker resets its
+    environment first when its turn comes, and whenever an episode has ended."""
+    owner, position, following, segments = {}, {}, 0, []
+    for k in range(ITERATIONS):
+        worker, steps = k % NUM_ENVS, []
+        if worker not in owner:
+            owner[worker], position[worker] = following, 0
+            following += 1
+        for _ in range(NUM_STEPS):
+            steps.append(episodes[owner[worker]][position[worker]])
+            position[worker] += 1
+            if steps[-1][4] or steps[-1][5]:
+                owner[worker], position[worker] = following, 0
+                following += 1
+        columns = zip(*steps, strict=True)
+        segments.append([np.array(column)[:, None] for column in columns])
+    return segments
 
 
 def forward(weights: dict, prefix: str, x: torch.Tensor) -> torch.Tensor:
@@ -124,9 +148,9 @@ def segment(run: Recorded, k: int, reward_of=lambda k, rewards: rewards, normali
     """Everything that iteration k learns from, flat: obs, actions, advantages, returns; and the
     values' explained variance."""
     obs, actions, rewards, next_obs, terminated, truncated = run.segments[k]
-    seen = run.all_obs[: k * NUM_STEPS].reshape(-1, 3).astype(float)
     mean, std = np.zeros(3), np.ones(3)
     if normalised and k:
+        seen = run.all_obs[: k * NUM_STEPS].reshape(-1, 3).astype(float)
         mean, std = seen.mean(0), np.sqrt(seen.var(0) + 1e-8)
     obs, next_obs = (
         torch.as_tensor(((x - mean) / std).clip(-10, 10) if normalised else x).double()
@@ -142,6 +166,24 @@ def segment(run: Recorded, k: int, reward_of=lambda k, rewards: rewards, normali
     explained = 1 - (returns - values).var(ddof=1) / returns.var(ddof=1)
     flat = [torch.as_tensor(x).flatten(0, 1) for x in (advantages, returns)]
     return obs.flatten(0, 1), torch.as_tensor(actions).flatten(0, 1), *flat, explained
+
+
+def scaling(run: Recorded, norm_reward: bool):
+    """What becomes of the rewards of iteration k."""
+    sums = np.zeros_like(run.all_rewards)
+    for n in range(NUM_ENVS):
+        running = 0.0
+        for t in range(len(sums)):
+            sums[t, n] = running = run.all_rewards[t, n] + GAMMA * running
+            running *= not run.ended[t, n]
+
+    def scaled(k, rewards):
+        if not norm_reward:
+            return rewards
+        std = np.sqrt(sums[: (k + 1) * NUM_STEPS].var() + 1e-8)
+        return (rewards / std).clip(-10, 10)
+
+    return scaled
 
 
 def check(after: dict, weights: dict, before: dict) -> None:
@@ -167,11 +209,16 @@ def step(loss: torch.Tensor, weights: list[torch.Tensor], rate: float, longest: 
 
 
 @pytest.mark.parametrize("norm_adv", [False, True])
-def test_a2c(norm_adv, tmp_path, monkeypatch):
+@pytest.mark.parametrize("script", ["a2c", "a3c"])
+def test_a2c(script, norm_adv, tmp_path, monkeypatch):
+    """A3C's two workers update in turn, each from its own segment, made with the weights as the
+    other has left them."""
     rate, scale, longest, vf_coef, ent_coef = 0.05, 0.5, 0.8, 0.4, 0.1
+    total = NUM_STEPS * ITERATIONS * (NUM_ENVS if script == "a2c" else 1)
     run = Recorded(
-        "a2c", tmp_path / "run", monkeypatch, learning_rate=rate, reward_scale=scale,
-        max_grad_norm=longest, vf_coef=vf_coef, ent_coef=ent_coef, norm_adv=norm_adv,
+        script, tmp_path / "run", monkeypatch, learning_rate=rate, total_timesteps=total,
+        reward_scale=scale, max_grad_norm=longest, vf_coef=vf_coef, ent_coef=ent_coef,
+        norm_adv=norm_adv,
     )  # fmt: skip
     norms = []
     for k in range(ITERATIONS):
@@ -196,6 +243,7 @@ def test_a2c(norm_adv, tmp_path, monkeypatch):
             "entropy": entropy.item(), "grad_norm": norms[-1],
             "explained_variance": explained, "learning_rate": annealed,
         }  # fmt: skip
+        expected |= {"staleness": 0.0} if script == "a3c" else {}
         assert run.logged[k] == pytest.approx(expected, rel=2e-3, abs=1e-4)
     assert max(norms) > longest
 
@@ -222,20 +270,7 @@ def test_ppo(script, flags, tmp_path, monkeypatch):
         max_grad_norm=longest, vf_coef=vf_coef, update_epochs=epochs, num_minibatches=4,
         env_kwargs='{"shift": 3.0, "scale": 5.0}' if flags["norm_obs"] else "{}", **given,
     )  # fmt: skip
-    sums = np.zeros_like(run.all_rewards)
-    for n in range(NUM_ENVS):
-        running = 0.0
-        for t in range(len(sums)):
-            sums[t, n] = running = run.all_rewards[t, n] + GAMMA * running
-            running *= not run.ended[t, n]
-
-    def scaled(k, rewards):
-        if not flags["norm_reward"]:
-            return rewards
-        std = np.sqrt(sums[: (k + 1) * NUM_STEPS].var() + 1e-8)
-        return (rewards / std).clip(-10, 10)
-
-    clipped = []
+    scaled, clipped = scaling(run, flags["norm_reward"]), []
     for k in range(ITERATIONS):
         obs, actions, advantages, returns, explained = segment(
             run, k, scaled, flags["norm_obs"]
@@ -273,11 +308,19 @@ def test_ppo(script, flags, tmp_path, monkeypatch):
     assert max(clipped) > 0.01
 
 
-def test_trpo(tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("script", "flags"),
+    [
+        ("trpo", {}),
+        ("trpo_continuous", {}),
+        ("trpo_continuous", {"norm_obs": False, "norm_reward": False}),
+    ],
+)
+def test_trpo(script, flags, tmp_path, monkeypatch):
     """The critic's epochs, and what the trust region step is handed; its own work is tested in
     test_trpo.py."""
     rate, handed = 0.05, []
-    found = module("trpo")
+    found, norm = module(script), script == "trpo_continuous" and not flags
     trust_region_step = found.trust_region_step
 
     def note(actor, *args):
@@ -288,15 +331,17 @@ def test_trpo(tmp_path, monkeypatch):
 
     monkeypatch.setattr(found, "trust_region_step", note)
     run = Recorded(
-        "trpo", tmp_path / "run", monkeypatch, learning_rate=rate, num_minibatches=4,
+        script, tmp_path / "run", monkeypatch, learning_rate=rate, num_minibatches=4,
+        env_kwargs='{"shift": 3.0, "scale": 5.0}' if norm else "{}",
         n_critic_updates=3, target_kl=0.02, cg_max_steps=7, cg_damping=0.3,
-        line_search_max_iter=6, line_search_shrinking_factor=0.7,
+        line_search_max_iter=6, line_search_shrinking_factor=0.7, **flags,
     )  # fmt: skip
     for k in range(ITERATIONS):
-        obs, actions, advantages, returns, explained = segment(run, k)
+        obs, actions, advantages, returns, explained = segment(run, k, scaling(run, norm), norm)
         advantages = (advantages - advantages.mean()) / advantages.std(correction=1)
         *given, result = handed[k]
-        torch.testing.assert_close(given[0].double(), obs)
+        raw = torch.as_tensor(run.segments[k][0]).flatten(0, 1)  # the actor normalises them
+        assert torch.equal(given[0], raw)
         assert torch.equal(given[1], actions)
         torch.testing.assert_close(given[2].double(), advantages, rtol=1e-3, atol=1e-4)
         assert tuple(given[3:]) == (0.02, 7, 0.3, 6, 0.7)

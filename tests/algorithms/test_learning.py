@@ -11,9 +11,12 @@ BARS = {
     "reinforce": 150.0,
     "reinforce_baseline": 200.0,
     "a2c": 200.0,
+    "a3c": 200.0,
     "trpo": 300.0,
     "ppo": 200.0,
     "ppo_continuous": -800.0,
+    "trpo_continuous": -800.0,
+    "sac": -400.0,
 }
 
 

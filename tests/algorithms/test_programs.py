@@ -50,16 +50,17 @@ def small_flags(script: str) -> dict:
     return small(script) | ({"num_steps": 32} if "num_steps" in fields(script) else {})
 
 
-@pytest.mark.parametrize("script", ["reinforce", "trpo", "ppo_continuous"])
+@pytest.mark.parametrize("script", ["reinforce", "trpo", "ppo_continuous", "a3c", "sac"])
 def test_a_run_from_the_outside(script, tmp_path):
     """Everything that the run directory promises, from a run of the file alone in an empty
     folder, with no run directory named."""
     env, folder = benchmark_env(script), tmp_path / "alone"
     folder.mkdir()
     alone = Path(shutil.copy(ROOT / f"{script}.py", folder))
-    result = run(
-        alone, cwd=folder, env_id=env, total_timesteps=1000, seed=3, **small_flags(script)
-    )
+    flags = small_flags(script) | {"env_id": env, "total_timesteps": 1000, "seed": 3}
+    if script == "a3c":
+        flags |= {"num_workers": 2, "log_interval": 1}
+    result = run(alone, cwd=folder, **flags)
     assert result.returncode == 0, result.stderr
     assert result.stderr == ""
     assert ", evaluation " in result.stdout
@@ -93,12 +94,26 @@ def test_a_run_from_the_outside(script, tmp_path):
     assert evaluated == pytest.approx(summary["eval_return_mean"], rel=1e-5)
     assert "charts/SPS" in events
     assert sum(tag.startswith("losses/") for tag in events) >= 3
-    assert checkpoint_of(run_dir)["counters"][0] == summary["global_step"]
+    checkpoint = checkpoint_of(run_dir)
+    assert checkpoint["counters"][0] == summary["global_step"]
+    if script == "a3c":  # what the workers share is what the checkpoint has
+        assert summary["global_step"] == 992
+        staleness = [event.value for event in events["losses/staleness"]]
+        assert len(staleness) == 31
+        assert 0 < max(staleness) < 31
+        rates = [event.value for event in events["losses/learning_rate"]]
+        assert sorted(rates) == pytest.approx([7e-4 * k / 31 for k in range(1, 32)])
+        assert checkpoint["critic"]["value.4.bias"].item() != 0
+        mean = checkpoint["optimizer"]["state"][0]["square_avg"]
+        assert mean.count_nonzero() > len(mean) / 2
 
 
-@pytest.mark.parametrize("script", ["reinforce_baseline", "a2c", "trpo", "ppo_continuous"])
+@pytest.mark.parametrize(
+    "script",
+    ["reinforce_baseline", "a2c", "a3c", "trpo", "ppo_continuous", "trpo_continuous", "sac"],
+)
 def test_same_seed_same_bits_other_seed_other_bits(script, tmp_path):
-    """One of the two runs in a process of its own."""
+    """One of the two runs in a process of its own; A3C with its one worker in another."""
     flags = {"env_id": benchmark_env(script), "total_timesteps": 500} | small_flags(script)
     result = run(script, cwd=tmp_path, run_dir=tmp_path / "a", **flags)
     assert result.returncode == 0, result.stderr

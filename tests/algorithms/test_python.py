@@ -13,6 +13,7 @@ import pytest
 import torch
 from helpers import (
     ROOT,
+    SCRIPTS,
     benchmark_env,
     checkpoint_of,
     env_id,
@@ -193,6 +194,7 @@ def test_two_runs_cannot_share_a_directory_in_one_process_either(script, tmp_pat
     assert all(str(tmp_path / "run") in text for text in refusals)
 
 
+@pytest.mark.parametrize("script", [name for name in SCRIPTS if name != "a3c"])
 def test_pasted_into_a_notebook_it_only_defines(script, tmp_path, monkeypatch, capsys):
     """A cell's namespace is __main__'s but has no __file__. Its train() works, and can
     resume."""

@@ -4,12 +4,12 @@ the same."""
 import ast
 import re
 import sys
-from difflib import SequenceMatcher
+from difflib import SequenceMatcher, unified_diff
 from itertools import pairwise
 
 import pytest
 import tomllib
-from helpers import LM_SCRIPTS, ROOT, SCRIPTS
+from helpers import BOX, DISCRETE, GAUSSIAN, LM_SCRIPTS, ROOT, SCRIPTS
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
@@ -107,6 +107,8 @@ def test_banners_in_the_same_order(script):
     expected = ["ROLLOUT", "ADVANTAGE", "UPDATE", "LOG"]
     if script == "dpo":  # which has preferences in place of advantages
         expected[1] = "PREFERENCE"
+    if script == "sac":  # which fits critics to targets and has no advantages
+        expected[1] = "TARGET"
     if script == "ppo_rlhf":
         expected.insert(0, "REWARD MODEL")
     assert paragraphs == expected
@@ -115,8 +117,8 @@ def test_banners_in_the_same_order(script):
 def test_scaffold_is_one_text():
     """All that follows its banner, except the kind of actions that make_env takes."""
     scaffolds = {name: SOURCES[name][SOURCES[name].index("# Scaffold") :] for name in SCRIPTS}
-    discrete = {name: text for name, text in scaffolds.items() if name != "ppo_continuous"}
-    assert len(set(discrete.values())) == 1
+    assert len({scaffolds[name] for name in DISCRETE}) == 1
+    assert len({scaffolds[name] for name in BOX}) == 1
     own = top_level("ppo_continuous")["make_env"]
     theirs = top_level("ppo")["make_env"]
     assert scaffolds["ppo_continuous"].replace(own, theirs) == scaffolds["ppo"]
@@ -148,7 +150,7 @@ def test_the_scaffold_of_the_language_models_is_one_text():
 
 @families
 def test_the_flags_of_the_run_are_one_text(family):
-    pattern = r"(?s)    # The run: the same flags in every script.*?\.\n(.*?)\n\n\n"
+    pattern = r"(?s)    # The run: the same flags in every script.*?\.\n(.*?)\n\n"
     assert len({re.search(pattern, SOURCES[name])[1] for name in family}) == 1
 
 
@@ -158,13 +160,17 @@ def test_what_has_one_name_has_one_text(family):
     differs."""
     differ = {"Args", "train", "make_env"}
     differ |= set() if family is LM_SCRIPTS else {"reinforce_loss"}
-    continuous = {"Actor", "Critic"}  # a Gaussian and its normalisation
     seen = {}
     for name in family:
         for part, text in top_level(name).items():
-            if part in differ or (name == "ppo_continuous" and part in continuous):
+            if part in differ:
                 continue
-            assert seen.setdefault(part, text) == text, (
+            key = part
+            if name in GAUSSIAN and part in {"Actor", "Critic"}:
+                key = f"{part} with a normalisation"
+            if name == "sac" and part in {"mlp", "Actor", "Critic"}:
+                key = f"{part} of sac.py"
+            assert seen.setdefault(key, text) == text, (
                 f"{part} of {name}.py differs from its siblings'"
             )
     shared = {"check_args", "Run", "evaluate", "BadInput"}
@@ -172,7 +178,8 @@ def test_what_has_one_name_has_one_text(family):
         shared |= {"GPT", "sample", "log_policy", "completion_mask", "compare", "Task"}
         shared |= {"reinforce_loss", "base_model", "HuggingFace", "exact_success", "prefer"}
     else:
-        shared |= {"mlp", "gae", "returns_to_go"}
+        shared |= {"mlp", "gae", "returns_to_go", "a2c_loss", "trust_region_step"}
+        shared |= {"RunningNorm", "Actor with a normalisation", "Critic with a normalisation"}
     assert shared <= set(seen)
 
 
@@ -188,6 +195,7 @@ def test_flags_with_one_name_have_one_help(family):
         "n_critic_updates",
         "env_id",
     }
+    differ |= {"num_steps"}  # of all environments, or of one worker in A3C
     differ |= {"total_timesteps"}  # REINFORCE needs whole episodes, the others whole batches
     differ |= {"target_kl"}  # a bound on each step in TRPO, a reason to stop early in PPO
     if family is LM_SCRIPTS:
@@ -217,7 +225,9 @@ def test_every_flag_has_an_effect(script):
 @pytest.mark.parametrize(
     ("older", "younger"),
     [
-        *pairwise(["reinforce", "reinforce_baseline", "a2c", "ppo"]),
+        *pairwise(["reinforce", "reinforce_baseline", "a2c", "ppo", "ppo_continuous", "sac"]),
+        *pairwise(["a2c", "trpo", "trpo_continuous"]),
+        ("a2c", "a3c"),
         *pairwise(["reinforce", "reinforce_lm", "rloo", "grpo"]),
         ("rloo", "ppo_rlhf"),
         ("rloo", "dpo"),
@@ -229,10 +239,33 @@ def test_each_names_its_sibling(older, younger):
 
 @every
 def test_every_flag_is_one_line_with_its_help(script):
-    """One line a field, as its help is that line's comment."""
+    """One line a field, as its help is that line's comment. A3C has one property besides,
+    because the scaffold asks for the number of environments."""
     body = top_level(script)["Args"].split("class Args:\n")[1]
+    if script == "a3c":
+        number = ["    @property", "    def num_envs(self) -> int:"]
+        number.append("        return self.num_workers")
+        body, *rest = body.split("\n".join(["", "", *number]))
+        assert rest == [""]
     for line in filter(None, body.splitlines()):
         assert re.match(r"    (#|\w+: .+ = \S+  # )", line), line
+
+
+def test_box_actions_change_trpo_as_they_change_ppo():
+    """Below the flags, `diff trpo.py trpo_continuous.py` adds and removes the lines that
+    `diff ppo.py ppo_continuous.py` does, and nothing else."""
+
+    def changed(older: str, younger: str) -> list[str]:
+        below = [
+            SOURCES[name].split("# Networks\n")[1].splitlines() for name in (older, younger)
+        ]
+        lines = list(unified_diff(*below, n=0, lineterm=""))[2:]
+        return [line for line in lines if not line.startswith("@@")]
+
+    ours = changed("trpo", "trpo_continuous")
+    assert len(ours) > 80
+    theirs = changed("ppo", "ppo_continuous")
+    assert sorted(ours) == sorted(theirs)
 
 
 @every

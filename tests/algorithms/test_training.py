@@ -6,6 +6,8 @@ import pytest
 import torch
 from envs import Tape
 from helpers import (
+    BOX,
+    GAUSSIAN,
     checkpoint_of,
     env_id,
     loops,
@@ -20,11 +22,12 @@ from helpers import (
 import ppo_continuous
 
 
-@pytest.mark.parametrize("script", ["a2c", "ppo", "ppo_continuous"])
+@pytest.mark.parametrize("script", ["a2c", "a3c", "ppo", "ppo_continuous"])
 @pytest.mark.parametrize("anneal_lr", [True, False])
 def test_the_step_size_falls_linearly_to_0(script, anneal_lr, tmp_path):
     """Ten iterations: 1.0, 0.9, ..., 0.1 times the rate; or the same rate throughout."""
     flags = {"total_timesteps": 320, "learning_rate": 0.01, "log_interval": 1}
+    flags |= {"num_steps": 32} if script == "a3c" else {}
     name = env_id(script, "Tape-v0")
     train(script, tmp_path / "run", env_id=name, anneal_lr=anneal_lr, **flags)
     events = scalars(tmp_path / "run")["losses/learning_rate"]
@@ -156,11 +159,11 @@ def test_evaluation_uses_the_mode_and_changes_nothing(script, tmp_path, monkeypa
     evaluation; and not a bit of the networks moves."""
     found, name = module(script), env_id(script, "DictObs-v0")
     torch.manual_seed(5)
-    actor = found.Actor(7, 2 if script == "ppo_continuous" else 3)
+    actor = found.Actor(7, 2 if script in BOX else 3)
     with torch.no_grad():
         for parameter in actor.parameters():
             parameter.add_(0.2 * torch.randn_like(parameter))
-    if script == "ppo_continuous":
+    if script in GAUSSIAN:
         actor.norm.update(torch.randn(50, 7))
     before = {key: value.clone() for key, value in actor.state_dict().items()}
     flags = {"env_id": name, "total_timesteps": 64, "eval_episodes": 3}
@@ -172,7 +175,8 @@ def test_evaluation_uses_the_mode_and_changes_nothing(script, tmp_path, monkeypa
         while not done:
             with torch.no_grad():
                 dist = actor(torch.as_tensor(obs, dtype=torch.float32))
-                mode = dist.mean if script == "ppo_continuous" else dist.logits.argmax()
+                mode = dist.mean if script in BOX else dist.logits.argmax()
+                mode = mode.tanh() if script == "sac" else mode
             obs, reward, terminated, truncated, _ = env.step(mode.numpy()[()])
             total, done = total + reward, terminated or truncated
         returns.append(total)
@@ -222,7 +226,14 @@ def test_the_seed_decides_the_weights_as_it_does_the_environments(
 
 
 @pytest.mark.parametrize(
-    ("script", "flags"), [("a2c", {"reward_scale": 0.25}), ("ppo_continuous", {})]
+    ("script", "flags"),
+    [
+        ("a2c", {"reward_scale": 0.25}),
+        ("a3c", {"reward_scale": 0.25, "num_envs": 3}),
+        ("ppo_continuous", {}),
+        ("trpo_continuous", {}),
+        ("sac", {}),
+    ],
 )
 def test_logged_returns_are_the_environments(script, flags, tmp_path):
     """However rewards are scaled for the learning, each logged return is the sum of what one
@@ -275,7 +286,8 @@ def test_the_first_checkpoint_comes_before_the_first_update(script, tmp_path, mo
     """It holds what the run begins with, so that a kill at any time leaves something to
     resume."""
     found, seen = module(script), []
-    sample = found.Actor.sample
+    function = "forward" if script == "sac" else "sample"
+    sample = getattr(found.Actor, function)
 
     def note(actor, obs):
         if not seen:
@@ -285,7 +297,7 @@ def test_the_first_checkpoint_comes_before_the_first_update(script, tmp_path, mo
                 assert torch.equal(value, seen[0][0]["actor"][key])
         return sample(actor, obs)
 
-    monkeypatch.setattr(found.Actor, "sample", note)
+    monkeypatch.setattr(found.Actor, function, note)
     train(script, tmp_path / "run", env_id=env_id(script, "Tape-v0"), total_timesteps=64)
     assert seen[0][0]["counters"][:2] == [0, 0]
     assert summary_of(tmp_path / "run")["global_step"] > 0

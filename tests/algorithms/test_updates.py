@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from envs import Tape
-from helpers import module, networks, train, transitions
+from helpers import env_id, module, networks, train, transitions
 from sb3_contrib import TRPO
 from stable_baselines3 import A2C, PPO
 from stable_baselines3.common.logger import Logger
@@ -44,9 +44,8 @@ def one_iteration(script: str, run_dir, monkeypatch, **flags):
     mlp = module(script).mlp
     monkeypatch.setattr(module(script), "mlp", lambda n, m, out_gain: mlp(n, m, 1.0))
     Tape.episodes.clear()
-    env_id = "TapeBox-v0" if script == "ppo_continuous" else "Tape-v0"
-    total = NUM_ENVS * NUM_STEPS
-    train(script, run_dir, env_id=env_id, total_timesteps=total, **SHARED | flags)
+    total, name = NUM_ENVS * NUM_STEPS, env_id(script, "Tape-v0")
+    train(script, run_dir, env_id=name, total_timesteps=total, **SHARED | flags)
     return states[0], states[-1]
 
 
@@ -262,15 +261,32 @@ def test_ppo_continuous(flags, tmp_path, monkeypatch):
     assert_same_update(before, after, theirs, continuous=True)
 
 
-def test_trpo(tmp_path, monkeypatch):
+@pytest.mark.parametrize("norm_adv", [True, False])
+@pytest.mark.parametrize("script", ["trpo", "trpo_continuous"])
+def test_trpo(script, norm_adv, tmp_path, monkeypatch):
     """The policy's step; the critic's minibatches are shuffled, so it only has to come out near
-    theirs."""
-    before, after = one_iteration("trpo", tmp_path / "run", monkeypatch, num_minibatches=1)
+    theirs. Gaussian actions beyond the bounds are learned from as drawn.
+
+    Their KL divergence of Gaussians is a mean over the two actions, where the divergence is the
+    sum: half of ours. So half the damping and half the bound make theirs our step.
+    """
+    continuous, drawn = script == "trpo_continuous", []
+    sample = module(script).Actor.sample
+    note = lambda *a: (drawn.append(sample(*a)), drawn[-1])[1]  # noqa: E731
+    monkeypatch.setattr(module(script).Actor, "sample", note)
+    off = {"norm_obs": False, "norm_reward": False} if continuous else {}
+    flags = {"num_minibatches": 1, "norm_adv": norm_adv} | off
+    before, after = one_iteration(script, tmp_path / "run", monkeypatch, **flags)
+    actions = torch.stack(drawn[:NUM_STEPS]).numpy()
+    assert not continuous or (np.abs(actions) > 1).mean() > 0.2
+    tapes = transitions(NUM_ENVS, NUM_STEPS, actions if continuous else None)
+    share = 2 if continuous else 1
     theirs = their_update(
-        TRPO, before, transitions(NUM_ENVS, NUM_STEPS), batch_size=96, learning_rate=1e-3
-    )
+        TRPO, before, tapes, continuous, batch_size=96, learning_rate=1e-3,
+        normalize_advantage=norm_adv, target_kl=0.01 / share, cg_damping=0.1 / share,
+    )  # fmt: skip
     actor = [key for key in theirs if "policy_net" in key or "action_net" in key]
-    assert_same_update(before, after, theirs, keys=actor, rtol=2e-2)
-    assert_same_update(
-        before, after, theirs, keys=[key for key in theirs if "value_net" in key]
-    )
+    actor += ["log_std"] if continuous else []
+    critic = [key for key in theirs if "value_net" in key]
+    assert_same_update(before, after, theirs, continuous, keys=actor, rtol=2e-2)
+    assert_same_update(before, after, theirs, continuous, keys=critic)
