@@ -97,7 +97,7 @@ def axis(name: str, title: str | None, **more: object) -> dict:
 def looks(style: dict[str, dict], labels: dict[str, str], kind: str = "dash") -> dict:
     """The channels that tell algorithms apart, by the legend below the plot in as many columns as fit."""
     longest = max(map(len, labels.values()))
-    legend = {"symbolType": "stroke"} if kind == "dash" else {}
+    legend = {"symbolType": "stroke"} if kind == "dash" else {"symbolSize": 60}
     legend |= {"columns": min(len(labels), 4 if longest < 12 else 3 if longest < 18 else 2 if longest < 30 else 1)}
     channel = {"dash": "strokeDash", "shape": "shape"}[kind]
     return {
@@ -169,7 +169,7 @@ def plot_bands(
             for key, layer in (("band", band), ("line", line), ("tip", tip))
         }
         panels.append({"title": {"text": label, "fontSize": 11}, "width": 180, "height": 110,
-                       "layer": [behind, *mine.values(), *rule]})  # fmt: skip
+                       "layer": [behind, *mine.values(), *rule[:1]]})  # fmt: skip
     return top(title, data={"values": rows}, columns=3, concat=panels)
 
 

@@ -142,11 +142,9 @@ def coverage_words() -> str:
         return ""
     rows, parts = store.read_csv(COVERAGE), []
     for name in dict.fromkeys(row["statistic"] for row in rows):
-        sizes = {
-            n: [float(row["coverage"]) for row in rows if row["statistic"] == name and row["n"] == n]
-            for n in ("5", "10")
-        }
-        parts.append(f"{name} " + ", ".join(f"{min(x):.2f} to {max(x):.2f} at n = {n}" for n, x in sizes.items()))
+        mine = [row for row in rows if row["statistic"] == name]
+        sizes = {n: sorted(float(row["coverage"]) for row in mine if row["n"] == n) for n in ("5", "10")}
+        parts.append(f"{name} " + ", ".join(f"{x[0]:.2f} to {x[-1]:.2f} at n = {n}" for n, x in sizes.items()))
     return f"Simulated with normal and skewed returns, 95% intervals cover the truth this often: {'; '.join(parts)}."
 
 
@@ -168,9 +166,7 @@ def prepare(runs: list[Run]) -> dict[str, str]:
             known = [run for run in curved if axis in run.points]  # a report put together by hand may lack one
             grid = np.linspace(0, max((run.summary[length] for run in known), default=0), BINS + 1)[1:]
             for run in known:
-                line = np.array(
-                    [float(f"{y:.6g}") for y in stats.binned(*run.points[axis], grid)]
-                )  # as curves.csv has it
+                line = np.array([float(f"{y:.6g}") for y in stats.binned(*run.points[axis], grid)])  # as in curves.csv
                 run.curve[axis] = grid, np.where(np.append(0, grid[:-1]) < run.summary[length], line, np.nan)
         lengths = [run.summary["global_step"] for run in members] or [0]
         equal = max(lengths) <= SAME * min(lengths)
@@ -209,12 +205,8 @@ def prepare(runs: list[Run]) -> dict[str, str]:
 # ======================================================================================================================
 def headline(groups: dict[str, list[Run]]) -> str:
     """What the first table shows of an environment: the exact success where all know it, or else the evaluation."""
-    with_it = with_exact(groups)
-    return (
-        "exact_success"
-        if with_it and all(name in with_it for name in groups if done(groups[name]))
-        else "eval_return_mean"
-    )
+    exact = {name for name, runs in groups.items() if done(runs)} <= with_exact(groups).keys() != set()
+    return "exact_success" if exact else "eval_return_mean"
 
 
 def unbeaten(groups: dict[str, list[Run]], key: str, statistic) -> set[str]:
@@ -239,13 +231,12 @@ def main_table(runs: list[Run], aggregate: str) -> Table:
             times = np.array([run.reached for run in mine if run.reached]).reshape(-1, 2)
             if len(times):
                 steps, seconds = stats.median([times.T])
-                cell += f"\n{number(steps)} steps, {number(seconds)} s" if math.isfinite(steps) else "\nnever"
+                unit = "completions" if show is fine else "steps"
+                cell += f"\n{number(steps)} {unit}, {number(seconds)} s" if math.isfinite(steps) else "\nnever"
             row.append(cell)
         rows.append(row)
-    keys = {headline(groups) for groups in environments.values()}
-    what = "/".join(
-        {"eval_return_mean": "final evaluation", "exact_success": "exact success"}[key] for key in sorted(keys)
-    )
+    words = {"eval_return_mean": "final evaluation", "exact_success": "exact success"}
+    what = " or ".join(sorted({words[headline(groups)] for groups in environments.values()}))
     flat = {row[0]: [run for run in runs if run.algorithm == row[0]] for row in rows}
     caption = (
         f"{'IQM' if aggregate == 'iqm' else 'Mean'} of the {what} with its 95% interval; below it the median steps and "
@@ -431,7 +422,8 @@ def time_table(groups: dict[str, list[Run]], env_id: str) -> Table:
         f"{caption_counts(groups, '' if known_exact else 'curve')}."
     )
     columns = ["n", "mode", "exact success", "KL"] if known_exact else []
-    return Table(caption, ["algorithm", *columns, "reached", steps, "seconds", f"{steps} per second"], rows)
+    times = [f"to threshold, {unit}" for unit in (steps, "seconds")]
+    return Table(caption, ["algorithm", *columns, "reached", *times, f"{steps} per second"], rows)
 
 
 # ======================================================================================================================
