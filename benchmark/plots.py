@@ -94,6 +94,17 @@ def axis(name: str, title: str | None, **more: object) -> dict:
     return {"field": name, "type": "quantitative", "title": title, "scale": scale} | more
 
 
+def layer(kind: str, encoding: dict, rest: dict | None = None, **mark: object) -> dict:
+    """Marks of one kind, cut off where the axes end."""
+    return {"mark": {"type": kind, "clip": True} | mark, "encoding": encoding} | (rest or {})
+
+
+def tips(names: str) -> list[dict]:
+    """What shows at the pointer."""
+    words, form = ("algorithm", "measure"), {"type": "quantitative", "format": ",.4~g"}
+    return [{"field": name} | (form if name not in words else {}) for name in names.split()]
+
+
 def looks(style: dict[str, dict], labels: dict[str, str], kind: str = "dash") -> dict:
     """The channels that tell algorithms apart, by the legend below the plot in as many columns as fit."""
     longest = max(map(len, labels.values()))
@@ -125,58 +136,36 @@ def plot_bands(
     ]
     ends = {"domain": [number(x) for x in limits], "nice": False} if limits else {}
     x, y = axis("x", x_label, axis={"format": "~s"}), axis("y", y_label, scale=ends)
-    low = axis("low", y_label, scale=y["scale"])
-    tips = [
-        {"field": "algorithm"},
-        *({"field": f, "type": "quantitative", "format": ",.4~g"} for f in ("x", "y", "low", "high")),
-    ]
-    many, dim = len(lines) > PANELS, {"condition": {"param": "toggle", "value": 1}, "value": 0.15}
-    draw = {"color": {"datum": "", "legend": None}} if many else looks(style, labels)
-    colour = {} if many else {"color": draw["color"]}
-    band = {
-        "mark": {"type": "area", "opacity": 0.18, "clip": True},
-        "encoding": {"x": x, "y": low, "y2": {"field": "high"}} | colour,
-    }
-    line = {
-        "mark": {"type": "line", "clip": True, "strokeWidth": 1.8},
-        "encoding": {"x": x, "y": y} | (draw if not many else {}),
-    }
-    tip = {
-        "mark": {"type": "point", "opacity": 0, "size": 120, "clip": True},
-        "encoding": {"x": x, "y": y, "tooltip": tips},
-    }
-    rule = [] if level is None else [
-        {"data": {"values": [{"level": level}]}, "mark": {"type": "rule", "color": "#666", "size": 0.8},
-         "encoding": {"y": axis("level", y_label)}},
-        {"data": {"values": [{"level": level}]}, "encoding": {"y": axis("level", y_label), "x": {"value": 3}},
-         "mark": {"type": "text", "align": "left", "dy": -5, "color": "#555", "text": f"threshold {level:g}"}},
+    both, many = {"x": x, "y": y}, len(lines) > PANELS
+    draw = {} if many else looks(style, labels)
+    edges = {"x": x, "y": axis("low", y_label, scale=ends), "y2": {"field": "high"}}
+    edges |= {name: channel for name, channel in draw.items() if name == "color"}
+    layers = [layer("area", edges, opacity=0.18), layer("line", both | draw, strokeWidth=1.8),
+              layer("point", both | {"tooltip": tips("algorithm x y low high")}, opacity=0, size=120)]  # fmt: skip
+    at = {"data": {"values": [{"level": level}]}}
+    rules = [] if level is None else [
+        layer("rule", {"y": axis("level", y_label)}, at, color="#666", size=0.8),
+        layer("text", {"y": axis("level", y_label), "x": {"value": 3}}, at, text=f"threshold {level:g}", align="left",
+              dy=-5, color="#555"),
     ]  # fmt: skip
     if not many:
         toggle = {"name": "toggle", "select": {"type": "point", "fields": ["algorithm"]}, "bind": "legend"}
-        line |= {"params": [toggle], "encoding": line["encoding"] | {"opacity": dim}}
-        return top(title, data={"values": rows}, width=400, height=240, layer=[band, line, tip, *rule])
-    panels = []
+        dim = {"condition": {"param": "toggle", "value": 1}, "value": 0.15}
+        layers[1] = layer("line", both | draw | {"opacity": dim}, {"params": [toggle]}, strokeWidth=1.8)
+        return top(title, data={"values": rows}, width=400, height=240, layer=[*layers, *rules])
+    behind, panels = layer("line", both | {"detail": {"field": "algorithm"}}, strokeWidth=0.7, color="#ccc"), []
     for name, label in labels.items():
-        own = [{"filter": {"field": "algorithm", "equal": label}}]
-        behind = {"mark": {"type": "line", "clip": True, "strokeWidth": 0.7, "color": "#ccc"},
-                  "encoding": {"x": x, "y": y, "detail": {"field": "algorithm"}}}  # fmt: skip
-        mine = {
-            key: {
-                "mark": layer["mark"] | {"color": style[name]["colour"]},
-                "encoding": layer["encoding"],
-                "transform": own,
-            }
-            for key, layer in (("band", band), ("line", line), ("tip", tip))
-        }
+        own = {"transform": [{"filter": {"field": "algorithm", "equal": label}}]}
+        mine = [one | own | {"mark": one["mark"] | {"color": style[name]["colour"]}} for one in layers]
         panels.append({"title": {"text": label, "fontSize": 11}, "width": 180, "height": 110,
-                       "layer": [behind, *mine.values(), *rule[:1]]})  # fmt: skip
+                       "layer": [behind, *mine, *rules[:1]]})  # fmt: skip
     return top(title, data={"values": rows}, columns=3, concat=panels)
 
 
 def plot_intervals(panels: dict[str, dict[str, tuple]], style: dict[str, dict], title: str, x_label: str) -> dict:
     """Estimates with intervals side by side: panels[measure][algorithm] = (estimate, low, high)."""
     rows = [
-        {"measure": measure, "algorithm": name} | dict(zip(("value", "low", "high"), map(number, x), strict=True))
+        {"measure": measure, "algorithm": name} | dict(zip(("mid", "low", "high"), map(number, x), strict=True))
         for measure, several in panels.items()
         for name, x in several.items()
     ]
@@ -184,37 +173,28 @@ def plot_intervals(panels: dict[str, dict[str, tuple]], style: dict[str, dict], 
     base = {
         "y": {"field": "algorithm", "type": "nominal", "title": None, "sort": names},
         "color": looks(style, {name: name for name in names})["color"] | {"legend": None},
-        "tooltip": [{"field": field} for field in ("algorithm", "measure", "value", "low", "high")],
+        "tooltip": tips("algorithm measure mid low high"),
     }
-    bar = {
-        "mark": {"type": "rule", "strokeWidth": 8, "opacity": 0.35},
-        "encoding": {"x": axis("low", x_label), "x2": {"field": "high"}},
-    }
-    dot = {"mark": {"type": "tick", "thickness": 2.5, "size": 12}, "encoding": {"x": axis("value", x_label)}}
-    layers = [layer | {"encoding": layer["encoding"] | base} for layer in (bar, dot)]
-    facet = {"field": "measure", "type": "nominal", "title": None, "sort": list(panels)}
-    inner = {"width": 220, "height": {"step": 18}, "layer": layers}
-    return top(
-        title, data={"values": rows}, facet={"column": facet}, spec=inner, resolve={"scale": {"x": "independent"}}
-    )
+    bar = layer("rule", base | {"x": axis("low", x_label), "x2": {"field": "high"}}, strokeWidth=8, opacity=0.35)
+    dot = layer("tick", base | {"x": axis("mid", x_label)}, thickness=2.5, size=12)
+    facet = {"column": {"field": "measure", "type": "nominal", "title": None, "sort": list(panels)}}
+    inner = {"width": 220, "height": {"step": 18}, "layer": [bar, dot]}
+    return top(title, data={"values": rows}, facet=facet, spec=inner, resolve={"scale": {"x": "independent"}})
 
 
 def plot_matrix(cells: dict[tuple[str, str], tuple[float, str]], title: str) -> dict:
     """Probabilities that the row's algorithm beats the column's: cells[row, column] = (probability, its text)."""
-    rows = [{"X": x, "Y": y, "P": number(p), "text": text} for (x, y), (p, text) in cells.items()]
+    rows = [{"X": x, "Y": y, "P": number(p), "interval": text} for (x, y), (p, text) in cells.items()]
     names = sorted({name for pair in cells for name in pair})
-    colour = {"field": "P", "type": "quantitative", "legend": None, "scale": {"scheme": "redblue", "domain": [0, 1]}}
     base = {
         "x": {"field": "Y", "type": "nominal", "title": "Y", "scale": {"domain": names}, "axis": {"labelAngle": -60}},
         "y": {"field": "X", "type": "nominal", "title": "X", "scale": {"domain": names}},
-        "tooltip": [{"field": field} for field in ("X", "Y", "text")],
+        "tooltip": [{"field": field} for field in ("X", "Y", "interval")],
     }
+    colour = axis("P", None, scale={"scheme": "redblue", "domain": [0, 1]}, legend=None)
     shade = {"condition": {"test": "abs(datum.P - 0.5) > 0.3", "value": "white"}, "value": "black"}
     text = {"text": {"field": "P", "type": "quantitative", "format": ".2f"}, "color": shade}
-    layers = [
-        {"mark": "rect", "encoding": base | {"color": colour}},
-        {"mark": {"type": "text", "fontSize": 9}, "encoding": base | text},
-    ]
+    layers = [layer("rect", base | {"color": colour}), layer("text", base | text, fontSize=9)]
     return top(title, data={"values": rows}, width={"step": 32}, height={"step": 24}, layer=layers)
 
 
@@ -252,30 +232,14 @@ def plot_frontier(
         x["axis"] = {"values": [0, 0.5, 1, 2, 5, 10, 20, 50, 100, 200]}
     y = axis("y", y_label, scale={"domain": ends, "nice": False}, axis=marks)
     both, colours = {"x": x, "y": y}, looks(style, labels, "shape")
-    bar = {"type": "rule", "clip": True}
-    line = {"type": "line", "clip": True, "strokeWidth": 1, "opacity": 0.7}
-    stroke = {
-        "condition": {"test": "datum.line == 'optimum'", "value": "#666"},
-        "field": "colour",
-        "scale": None,
-        "legend": None,
-    }
-    tips = [{"field": f} for f in ("algorithm", "x", "success")]
-    channels = both | {"detail": {"field": "line"}, "stroke": stroke, "order": {"field": "order"}}
-    path = {"data": {"values": [row | {"order": i} for i, row in enumerate(paths)]}, "mark": line, "encoding": channels}
+    grey = {"condition": {"test": "datum.line == 'optimum'", "value": "#666"}, "field": "colour", "scale": None,
+            "legend": None}  # fmt: skip
+    lines = both | {"detail": {"field": "line"}, "stroke": grey, "order": {"field": "order"}}
+    bars = both | {"color": colours["color"]}
     layers = [
-        path,
-        {
-            "mark": bar,
-            "encoding": both | {"x": x | {"field": "left"}, "x2": {"field": "right"}, "color": colours["color"]},
-        },
-        {
-            "mark": bar,
-            "encoding": both | {"y": y | {"field": "low"}, "y2": {"field": "high"}, "color": colours["color"]},
-        },
-        {
-            "mark": {"type": "point", "filled": True, "size": 55, "clip": True, "opacity": 1},
-            "encoding": both | colours | {"tooltip": tips},
-        },
+        layer("line", lines, {"data": {"values": [row | {"order": i} for i, row in enumerate(paths)]}}, strokeWidth=1),
+        layer("rule", bars | {"x": x | {"field": "left"}, "x2": {"field": "right"}}),
+        layer("rule", bars | {"y": y | {"field": "low"}, "y2": {"field": "high"}}),
+        layer("point", both | colours | {"tooltip": tips("algorithm x success")}, filled=True, size=55, opacity=1),
     ]
     return top(title, data={"values": rows}, width=400, height=260, layer=layers)

@@ -54,7 +54,7 @@ def with_interval(groups: list[np.ndarray], statistic, show=number) -> str:
     estimate, (low, high) = float(statistic(groups)), stats.interval(groups, statistic)
     if math.isnan(low) or low == math.inf:
         return show(estimate)
-    if high - low <= 1e-9 * max(1, abs(estimate)):
+    if math.isfinite(high) and high - low <= 1e-9 * max(1, abs(estimate)):
         return f"{show(estimate)} (saturated)"
     return f"{show(estimate)} [{show(low)}, {show(high)}]"
 

@@ -648,7 +648,7 @@ def test_the_first_figures_are_aggregates_and_sample_efficiency(tmp_path, figure
         write_job(root, "low", "CartPole-v1", seed, final_return=10.0, total_timesteps=20_000)
     write_report(root, tmp_path / "out")
     values = figures["aggregates"]["data"]["values"]
-    found = {(row["measure"], row["algorithm"]): row["value"] for row in values}
+    found = {(row["measure"], row["algorithm"]): row["mid"] for row in values}
     low = np.mean([10 * k / 100 for k in range(93, 101)]) / 100  # at equal steps
     assert found == pytest.approx({
         ("mean", "late"): 1, ("mean", "low"): low, ("IQM", "late"): 1, ("IQM", "low"): low,
