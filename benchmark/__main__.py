@@ -59,7 +59,9 @@ def parse_args(words: list[str]) -> argparse.Namespace:
     run.add_argument("--dry-run", action="store_true", help="print the commands, what they supersede, and run nothing")
 
     report = commands.add_parser("report", help="turn runs into tables and plots")
-    report.add_argument("dir", type=Path, nargs="?", help=f"folder with the runs; default: the newest in {RUNS}")
+    report.add_argument(
+        "dir", type=Path, nargs="?", help=f"folder with the runs, or a report; default: the newest in {RUNS}"
+    )
     report.add_argument("--out", type=Path, help="folder for the report; default <dir>/report")
     report.add_argument("--aggregate", choices=("iqm", "mean"), default="iqm", help="of the curves over seeds")
     report.add_argument(
@@ -180,7 +182,7 @@ def conclude(records: list[tuple[Job, dict]], directory: Path) -> int:
 
 def report(args: argparse.Namespace) -> int:
     """Write a report; return the exit status."""
-    from .report import write_report  # here, because matplotlib is not needed to run
+    from .report import write_report  # here, because to run takes no figures
 
     if args.dir is None:
         folders = [path for path in RUNS.glob("*") if path.is_dir() and not (path / "speed.csv").exists()]
@@ -189,12 +191,13 @@ def report(args: argparse.Namespace) -> int:
         args.dir = max(folders, key=lambda path: path.stat().st_mtime)
     if (args.dir / "speed.csv").exists():  # its run directories are no suite: one contestant stands there many times
         raise BadInput(f"{args.dir} is a folder of `speed`; its report is report.md in it")
-    out = args.out or args.dir / "report"
+    stored = (args.dir / "results.csv").exists()  # a report, which is made again where it lies
+    out = args.out or (args.dir if stored else args.dir / "report")
     runs, problems = write_report(args.dir, out, args.aggregate, list(dict.fromkeys(args.log)))
     for problem in problems:
         print(f"problem: {problem}")
     not_done = sum(run.status != "done" for run in runs)
-    print(f"{len(runs)} runs, {not_done} of them failed or unfinished, {len(problems)} problems: {out / 'index.html'}")
+    print(f"{len(runs)} runs, {not_done} of them not done, {len(problems)} problems: {out / 'index.html'}")
     return 0
 
 

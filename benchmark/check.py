@@ -1,36 +1,24 @@
 """Compares a new set of runs with stored results: are the returns worse than chance explains?"""
 
-import csv
 from pathlib import Path
 
 import numpy as np
 
 from .grid import BadInput
-from .runs import find_runs
+from .runs import Run
 from .stats import is_worse
+from .store import load, read_results
 
 MEASURES = ("eval_return_mean", "train_return_mean")
 FAMILY = 0.05  # the chance that a repeat as good as the stored runs is called worse, over all comparisons together
 
 
-def stored_results(path: Path) -> dict[tuple[str, str], list[dict]]:
-    """(algorithm, env_id) -> the rows of a results.csv whose runs are done."""
-    try:
-        with path.open(newline="", encoding="utf-8") as file:
-            rows = list(csv.DictReader(file))
-    except (OSError, UnicodeDecodeError) as error:
-        raise BadInput(f"cannot read {path}: {getattr(error, 'strerror', error)}") from None
+def by_cell(runs: list[Run]) -> dict[tuple[str, str], list[dict]]:
+    """(algorithm, env_id) -> the summaries of the runs that are done."""
     groups: dict[tuple[str, str], list[dict]] = {}
-    try:
-        for row in rows:
-            if row["status"] == "done":
-                values = {name: float(row[name]) for name in MEASURES if row[name]}
-                values["global_step"] = int(row["global_step"])
-                groups.setdefault((row["algorithm"], row["env_id"]), []).append(values)
-    except (KeyError, TypeError, ValueError) as error:
-        raise BadInput(f"{path} is no results.csv of a report ({type(error).__name__}: {error})") from None
-    if not groups:
-        raise BadInput(f"{path} holds no run that is done")
+    for run in runs:
+        if run.status == "done":
+            groups.setdefault((run.algorithm, run.env_id), []).append(run.summary)
     return groups
 
 
@@ -42,16 +30,12 @@ def check(root: Path, against: Path) -> tuple[list[str], bool]:
     (Bonferroni). Runs that failed, and a measure that none of the new runs has, are worse too. Raises BadInput where
     nothing can be compared.
     """
-    stored = stored_results(against)
-    runs, problems = find_runs(root)
-    new: dict[tuple[str, str], list[dict]] = {}
-    lines, worse = [f"problem: {problem}" for problem in problems], False
-    for run in runs:
-        if run.status == "done":
-            new.setdefault((run.algorithm, run.env_id), []).append(run.summary)
-        else:
-            worse = worse or run.status == "failed"
-            lines.append(f"{run.status}: {run.algorithm} on {run.env_id}, seed {run.seed} {run.reason}".rstrip())
+    stored = by_cell(read_results(against))
+    runs, problems = load(root)
+    new, bad = by_cell(runs), [run for run in runs if run.status != "done"]
+    worse = any(run.status == "failed" for run in bad)
+    lines = [f"problem: {problem}" for problem in problems]
+    lines += [f"{run.status}: {run.algorithm} on {run.env_id}, seed {run.seed} {run.reason}".rstrip() for run in bad]
     comparisons = []
     for key in sorted(stored.keys() & new.keys()):
         name = f"{key[0]} on {key[1]}"

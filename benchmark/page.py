@@ -1,116 +1,115 @@
-"""The report as a Markdown page and as one HTML page that needs no other file."""
+"""The report as a Markdown page and as one HTML page that needs no other file and no network."""
 
-from __future__ import annotations
-
-import base64
 import json
-from collections import Counter
+import re
+from dataclasses import dataclass, field
+from functools import cache
 from html import escape
 from pathlib import Path
 from string import Template
-from typing import TYPE_CHECKING
 
-from .runs import Run
+import vl_convert
 
-if TYPE_CHECKING:
-    from .report import Section
+LONG = 80  # characters of a cell that are shown at once; more unfold
 
 
-def overview(runs: list[Run]) -> list[str]:
-    """What was run, how it ended, and with what: a few sentences."""
-    counts = Counter(run.status for run in runs)
-    versions = {json.dumps(run.args["versions"]) for run in runs if isinstance(run.args.get("versions"), dict)}
-    shown = ["; ".join(f"{name} {version}" for name, version in json.loads(text).items()) for text in sorted(versions)]
-    devices = sorted({str(run.args["device"]) for run in runs if "device" in run.args})
-    return [
-        f"{len(runs)} runs: {counts['done']} done, {counts['failed']} failed, {counts['unfinished']} unfinished. "
-        "Only runs that are done enter the numbers; n counts them, and the others stand beside it.",
-        f"Device: {', '.join(devices) or 'unknown'}. Versions: {' / '.join(shown) or 'unknown'}.",
-    ]
+@dataclass
+class Table:
+    """A table with its caption. Cells are text: **bold**, and a line break within one is shown as such."""
+
+    caption: str
+    columns: list[str]
+    rows: list[list[str]]
+    in_markdown: bool = True
 
 
-def unsuccessful(runs: list[Run]) -> list[str]:
-    """A line for each run that is not done."""
-    return [
-        f"{run.algorithm} on {run.env_id}, seed {run.seed}: {run.status}{run.reason and ', ' + run.reason}"
-        for run in runs
-        if run.status != "done"
-    ]
+@dataclass
+class Figure:
+    """A Vega-Lite specification, which lies in the folder as <stem>.png and <stem>.svg too."""
+
+    caption: str
+    stem: str
+    spec: dict
 
 
-def markdown_sections(sections: list[Section]) -> list[str]:
-    """The lines of the sections: tables, and figures as links to the PNG files beside the page."""
-    lines = []
+@dataclass
+class Section:
+    """A heading and what stands under it."""
+
+    title: str
+    tables: list[Table] = field(default_factory=list)
+    figures: list[Figure] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+def anchor(title: str) -> str:
+    """What links to a heading name, as GitHub makes it."""
+    return re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-")
+
+
+def markdown_page(title: str, intro: list[str], sections: list[Section]) -> str:
+    """The report for a README: tables, and figures as links to the PNG files beside the page."""
+    lines = [f"# {title}", "", *(line + "\n" for line in intro)]
+    lines += [" · ".join(f"[{s.title}](#{anchor(s.title)})" for s in sections), ""]
     for section in sections:
         lines += [f"## {section.title}", ""]
+        for table in section.tables:
+            if table.in_markdown:
+                cells = [[cell.replace("|", "\\|").replace("\n", "<br>") for cell in row] for row in table.rows]
+                lines += [
+                    f"*{table.caption}*",
+                    "",
+                    f"| {' | '.join(table.columns)} |",
+                    f"|{' --- |' * len(table.columns)}",
+                ]
+                lines += [*(f"| {' | '.join(row)} |" for row in cells), ""]
         for figure in section.figures:
             lines += [f"![{figure.stem}]({figure.stem}.png)", "", f"*{figure.caption}*", ""]
-        for table in section.tables:
-            lines += [f"*{table.caption}*", ""]
-            lines += [f"| {' | '.join(table.columns)} |", f"|{' --- |' * len(table.columns)}"]
-            lines += [f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in row)} |" for row in table.rows]
-            lines.append("")
-        lines += [note + "\n" for note in section.notes]
-    return lines
-
-
-def markdown_page(title: str, sections: list[Section], runs: list[Run], problems: list[str]) -> str:
-    """The report for a README."""
-    lines = [f"# {title}", "", *(line + "\n" for line in overview(runs)), *markdown_sections(sections)]
-    for heading, items in (("Runs that are not done", unsuccessful(runs)), ("Problems", problems)):
-        lines += [f"## {heading}", "", *(f"- {item}" for item in items or ["none"]), ""]
+        lines += [*(f"- {note}" for note in section.notes), ""]
     return "\n".join(lines)
 
 
-def html_table(caption: str, columns: list[str], rows: list[list[str]]) -> str:
-    """A sortable table; cells are HTML."""
-    head = "".join(f'<th scope="col"><button type="button">{escape(column)}</button></th>' for column in columns)
-    body = "".join(f"<tr>{''.join(f'<td>{cell}</td>' for cell in row)}</tr>" for row in rows)
+@cache
+def bundle() -> str:
+    """Vega, Vega-Lite and Vega-Embed as one script; it takes seconds to make."""
+    return vl_convert.javascript_bundle()
+
+
+def html_cell(text: str) -> str:
+    """A cell as HTML."""
+    shown = re.sub(r"\*\*(.+?)\*\*", r"<b>\1</b>", escape(text)).replace("\n", "<br>")
+    return f"<details><summary>show</summary><pre>{shown}</pre></details>" if len(text) > LONG else shown
+
+
+def html_table(table: Table) -> str:
+    """A sortable table."""
+    head = "".join(f'<th scope="col"><button type="button">{escape(column)}</button></th>' for column in table.columns)
+    body = "".join(f"<tr>{''.join(f'<td>{html_cell(cell)}</td>' for cell in row)}</tr>" for row in table.rows)
+    label = escape(table.caption)
     return (
-        f'<p class="caption">{escape(caption)}</p><div class="scroll"><table aria-label="{escape(caption)}">'
-        f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
+        f'<p class="caption">{label}</p><div class="scroll"><table aria-label="{label}"><thead><tr>{head}</tr></thead>'
+        f"<tbody>{body}</tbody></table></div>"
     )
 
 
-def runs_table(runs: list[Run]) -> str:
-    """Every run with its flags."""
-    rows = []
-    for run in runs:
-        shown = {name: value for name, value in run.args.items() if name not in ("run_dir", "resume")}
-        flags = escape(json.dumps(shown, indent=1)) if shown else ""
-        value = run.summary.get("eval_return_mean")
-        status = run.status + (run.reason and f": {run.reason}")
-        rows.append([
-            escape(run.env_id), escape(run.algorithm), str(run.seed), escape(status),
-            "-" if value is None else f"{value:.{3 if run.is_task else 1}f}",
-            f"<details><summary>flags</summary><pre>{flags}</pre></details>" if flags else "-",
-        ])  # fmt: skip
-    columns = ["environment", "algorithm", "seed", "status", "evaluation", "flags"]
-    failed = sum(run.status == "failed" for run in runs)
-    return html_table(f"Every run; n = {len(runs)}, {failed} failed.", columns, rows)
-
-
-def html_page(title: str, sections: list[Section], runs: list[Run], problems: list[str], out: Path) -> str:
-    """One page with everything in it: figures as embedded SVG, style and sorting inline."""
-    parts = [f"<p>{escape(line)}</p>" for line in overview(runs)]
+def html_page(title: str, intro: list[str], sections: list[Section]) -> str:
+    """One page with everything in it: figures that answer to the pointer, style, sorting, and the code that draws."""
+    parts = [f"<p>{escape(line)}</p>" for line in intro]
+    parts.append(f"<nav>{' · '.join(f'<a href=#{anchor(s.title)}>{escape(s.title)}</a>' for s in sections)}</nav>")
+    specs = {}
     for section in sections:
-        parts.append(f"<h2>{escape(section.title)}</h2>")
-        figures = []
+        parts.append(f'<h2 id="{anchor(section.title)}">{escape(section.title)}</h2>')
+        parts += [html_table(table) for table in section.tables]
         for figure in section.figures:
-            image = base64.b64encode((out / f"{figure.stem}.svg").read_bytes()).decode()
-            caption = escape(figure.caption)
-            figures.append(
-                f'<figure><img alt="{caption}" src="data:image/svg+xml;base64,{image}">'
-                f"<figcaption>{caption}</figcaption></figure>"
-            )
-        parts.append(f'<div class="figures">{"".join(figures)}</div>')
-        parts += [
-            html_table(table.caption, table.columns, [[escape(cell) for cell in row] for row in table.rows])
-            for table in section.tables
+            specs[figure.stem] = figure.spec
+        figures = [
+            f'<figure><div id="{f.stem}"></div><figcaption>{escape(f.caption)}</figcaption></figure>'
+            for f in section.figures
         ]
-        parts += [f"<p>{escape(note)}</p>" for note in section.notes]
-    for heading, items in (("Runs that are not done", unsuccessful(runs)), ("Problems", problems)):
-        parts.append(f"<h2>{heading}</h2><ul>{''.join(f'<li>{escape(item)}</li>' for item in items or ['none'])}</ul>")
-    parts += ["<h2>Every run and its flags</h2>", runs_table(runs)]
+        parts.append(f'<div class="figures">{"".join(figures)}</div>')
+        parts.append(
+            f"<ul>{''.join(f'<li>{escape(note)}</li>' for note in section.notes)}</ul>" if section.notes else ""
+        )
     template = Template((Path(__file__).parent / "page.html").read_text(encoding="utf-8"))
-    return template.substitute(title=escape(title), body="\n".join(parts))
+    data = json.dumps(specs).replace("<", "\\u003c")
+    return template.substitute(title=escape(title), body="\n".join(parts), bundle=bundle(), specs=data)

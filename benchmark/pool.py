@@ -23,7 +23,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from itertools import count, takewhile
@@ -33,6 +33,7 @@ from pathlib import Path
 from .grid import BadInput, Job
 
 GRACE = 5.0  # seconds that a script has to end by itself once interrupted
+SHOW = 30.0  # seconds between two looks at what runs
 
 # The script dies with the process (on Linux) that started it, even where that one is killed: a lost node or a killed
 # invocation must not leave a script behind that writes to a run directory which someone else goes on with.
@@ -334,6 +335,16 @@ def last_lines(job: Job) -> list[str]:
         return []
 
 
+def show(jobs: list[Job]) -> None:
+    """Print how far each run is: what the script last said of its steps and return."""
+    for job in jobs:
+        with suppress(OSError):
+            lines = (job.directory / "log.txt").read_text(encoding="utf-8", errors="replace").splitlines()
+            steps = [line for line in lines[-20:] if line.startswith("step ")]
+            if steps:
+                print(f"  {job.name}: {steps[-1]}", flush=True)
+
+
 # ======================================================================================================================
 # All jobs, on this machine
 # ======================================================================================================================
@@ -353,23 +364,31 @@ def run_local(
     slots: queue.SimpleQueue[dict[str, str]] = queue.SimpleQueue()
     for i in range(workers):
         slots.put({"CUDA_VISIBLE_DEVICES": gpus[i % len(gpus)]} if gpus else {})
-    stop = threading.Event()
+    stop, running = threading.Event(), {}
 
     def work(job: Job) -> dict:
         variables = slots.get()
+        running[job.name] = job
         try:
             with claim(job) as over:
                 return {"status": over} if over else run_job(job, **limits, variables=variables, stop=stop)
         except OSError as error:
             return {"status": "failed", "reason": f"the benchmark could not begin: {error.strerror}"}
         finally:
+            del running[job.name]
             slots.put(variables)
 
     threads = ThreadPoolExecutor(slots.qsize())
     try:
         futures = {threads.submit(work, job): job for job in jobs}
-        for future in as_completed(futures):
-            on_done(futures[future], future.result(), workers)
+        waiting, shown = set(futures), time.monotonic()
+        while waiting:
+            finished, waiting = wait(waiting, SHOW, FIRST_COMPLETED)
+            for future in finished:
+                on_done(futures[future], future.result(), workers)
+            if time.monotonic() - shown >= SHOW:
+                show(list(running.values()))
+                shown = time.monotonic()
     finally:
         stop.set()
         threads.shutdown(cancel_futures=True)

@@ -5,9 +5,11 @@ import os
 import socket
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
+from pathlib import Path
+from tempfile import NamedTemporaryFile
 
 from .grid import ROOT, BadInput, Job
-from .pool import GRACE, claim, new_record, run_job, save_record
+from .pool import GRACE, SHOW, claim, new_record, run_job, save_record, show
 
 IN_FLIGHT = 256  # jobs handed to Ray at a time; each holds its lock, and so an open file
 
@@ -20,6 +22,35 @@ def check_address(address: str) -> None:
             socket.create_connection((host, int(port)), timeout=10).close()
         except (OSError, OverflowError) as error:
             raise BadInput(f"no Ray cluster answers at --address {address}: {error}") from None
+
+
+def unseen(paths: list[Path]) -> list[str]:
+    """Those of the paths that do not exist on this node."""
+    return [str(path) for path in paths if not path.exists()]
+
+
+def probe(jobs: list[Job]) -> None:
+    """Refuse a cluster of which some node does not see the folder of the runs or the scripts, before any run is lost
+    there."""
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    folder = jobs[0].directory.parent
+    folder.mkdir(parents=True, exist_ok=True)
+    nodes = [node for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU")]
+    with NamedTemporaryFile(dir=folder, prefix="probe-") as marker:
+        paths = [Path(marker.name), *{job.script for job in jobs}]
+        for node in nodes:
+            there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+            try:
+                bad = ray.get(
+                    ray.remote(num_cpus=0)(unseen).options(scheduling_strategy=there).remote(paths), timeout=60
+                )
+            except (ray.exceptions.RayError, ray.exceptions.GetTimeoutError) as error:
+                bad = [type(error).__name__]
+            if bad:
+                where = f"the Ray node {node['NodeManagerHostname']} does not share the folder of runs and scripts"
+                raise BadInput(f"{where}: {', '.join(bad)}")
 
 
 def run_ray(
@@ -59,6 +90,8 @@ def run_ray(
     try:
         if gpus and not ray.cluster_resources().get("GPU"):
             raise BadInput("--runs-per-gpu: the Ray cluster has no GPU; leave it out to run on CPUs")
+        if jobs:
+            probe(jobs)
         while waiting or running:
             while waiting and len(running) < IN_FLIGHT:
                 job, lock = waiting.pop(), ExitStack()
@@ -74,7 +107,11 @@ def run_ray(
                     running[remote.remote(job, **limits, variables=variables)] = job, lock
             if not running:
                 continue
-            (future, *_), _ = ray.wait(list(running), num_returns=1)
+            ready, _ = ray.wait(list(running), num_returns=1, timeout=SHOW)
+            if not ready:
+                show([job for job, _ in running.values()])
+                continue
+            (future,) = ready
             job, lock = running[future]
             try:
                 record = ray.get(future)

@@ -1,57 +1,28 @@
-"""From run directories to tables, figures, CSV files, a Markdown page and an HTML page."""
+"""From runs to tables, figures, CSV files, a Markdown page and an HTML page."""
 
-import csv
-import io
 import json
 import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
 from itertools import combinations
 from pathlib import Path
 
-import gymnasium as gym
 import numpy as np
 
-from . import plots, stats
+from . import plots, stats, store
 from .grid import BadInput
-from .page import html_page, markdown_page
+from .page import Figure, Section, Table, html_page, markdown_page
 from .pool import write_atomically
-from .runs import SUMMARY, Run, find_runs, read_tags
+from .runs import Run, read_tags
 
-BINS = 50  # points of a learning curve
+BINS = 50  # of a learning curve, up to the longest run of its environment
+LAST = 0.1  # of the steps that all have: what runs of other lengths are compared by
+SAME = 1.05  # lengths whose ratio is at most this are equal: runs end with a whole batch
+FEW = 5  # seeds from which an interval is hardly to be trusted
 PROFILE_POINTS = 101
-ROWS = 30  # pairs of algorithms that a figure shows one by one; more are a matrix
 LOG_POINTS = 100  # of a logged value, at most
-AREA = "the mean return over the steps up to the shortest run of the environment"
 AGGREGATES = {"mean": stats.mean, "iqm": stats.iqm}
-
-
-@dataclass
-class Table:
-    """A table with its caption; cells are text as it is shown."""
-
-    caption: str
-    columns: list[str]
-    rows: list[list[str]]
-
-
-@dataclass
-class Figure:
-    """A figure that lies in the folder as <stem>.png and <stem>.svg."""
-
-    caption: str
-    stem: str
-
-
-@dataclass
-class Section:
-    """A heading and what stands under it."""
-
-    title: str
-    figures: list[Figure] = field(default_factory=list)
-    tables: list[Table] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
+COVERAGE = Path(__file__).parent / "results" / "coverage.csv"
 
 
 # ======================================================================================================================
@@ -61,6 +32,8 @@ def number(value: float | None) -> str:
     """A return, a number of steps or of seconds, as a table shows it."""
     if value is None or math.isnan(value):
         return "-"
+    if math.isinf(value):
+        return "never"
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.1f}"
 
 
@@ -69,39 +42,36 @@ def fine(value: float | None) -> str:
     return number(value) if value is None or math.isnan(value) else f"{value:.3f}"
 
 
-def maybe_never(value: float) -> str:
-    """Steps or seconds until something that may never have come."""
-    return number(value) if math.isfinite(value) else "never"
-
-
-def with_interval(estimate: float, ends: np.ndarray, show=number) -> str:
-    """'12.3 [11.0, 13.5]'; the estimate alone where there is no interval."""
-    return show(estimate) if np.isnan(ends).any() else f"{show(estimate)} [{show(ends[0])}, {show(ends[1])}]"
-
-
 def share(value: float) -> str:
     """A probability or a normalised score."""
     return f"{value:.2f}"
 
 
+def with_interval(groups: list[np.ndarray], statistic, show=number) -> str:
+    """'12.3 [11.0, 13.5]'; the estimate alone where there is no interval; '500.0 (saturated)' where it has no width."""
+    if not groups or not all(map(len, groups)):
+        return "-"
+    estimate, (low, high) = float(statistic(groups)), stats.interval(groups, statistic)
+    if math.isnan(low) or low == math.inf:
+        return show(estimate)
+    if math.isfinite(high) and high - low <= 1e-9 * max(1, abs(estimate)):
+        return f"{show(estimate)} (saturated)"
+    return f"{show(estimate)} [{show(low)}, {show(high)}]"
+
+
+def known(run: Run, needs: str) -> bool:
+    """Whether a run that is done has what is needed: its curve, what it logged under a tag, a number of its summary."""
+    if needs in ("curve", "area"):
+        return run.has_curve
+    return not needs or needs in run.logged or run.summary.get(needs) is not None
+
+
 def count_words(runs: list[Run], needs: str = "") -> str:
-    """'n = 5, 1 failed, 1 unfinished': what the runs of one algorithm came to; n counts those that are used.
-
-    With `needs`, "curve", an entry of the summaries or a logged tag, those that are done but lack it are no part of n.
-    """
-
-    def word(run: Run) -> str:
-        if run.status == "done" and needs == "curve" and not run.has_curve:
-            return "no curve"
-        if run.status == "done" and needs in run.summary and run.summary[needs] is None:
-            return "without an episode"
-        if run.status == "done" and needs in run.logged and not run.logged[needs].size:
-            return "without this log"
-        return run.status
-
-    counts = Counter(map(word, runs))
-    rare = ("unfinished", "no curve", "without an episode", "without this log")
-    others = [f"{counts[name]} {name}" for name in rare if counts[name]]
+    """'n = 5, 1 failed, 1 unfinished': what the runs of one algorithm came to; n counts those that are used. With
+    `needs`, those that are done but lack it are no part of n."""
+    lack = {"curve": "no curve", "train_return_mean": "without an episode"}.get(needs, "without this log")
+    counts = Counter(lack if run.status == "done" and not known(run, needs) else run.status for run in runs)
+    others = [f"{counts[name]} {name}" for name in ("unfinished", "missing", lack) if counts[name]]
     return ", ".join([f"n = {counts['done']}", f"{counts['failed']} failed", *others])
 
 
@@ -122,6 +92,14 @@ def legend_labels(names: Iterable[str], groups: dict[str, list[Run]], needs: str
 def file_stem(*words: str) -> str:
     """The name of a figure's files."""
     return "-".join(words).replace("/", "_").replace(":", "_")
+
+
+def span(values: Iterable[float]) -> str:
+    """'100,000' or '99,840 to 300,000'."""
+    ends = sorted(
+        {number(value) for value in (min(values), max(values))}, key=lambda text: float(text.replace(",", ""))
+    )
+    return " to ".join(ends)
 
 
 def steps_label(runs: list[Run]) -> str:
@@ -147,93 +125,196 @@ def by_environment(runs: list[Run]) -> dict[str, dict[str, list[Run]]]:
     return groups
 
 
-def threshold(env_id: str, runs: Iterable[Run] = ()) -> float | None:
-    """The return at which the environment counts as solved: that of the suite which made the runs, or else Gymnasium's;
-    None where neither names one."""
-    spec = gym.registry.get(env_id)
-    named = [run.threshold for run in runs if run.threshold is not None]
-    return named[0] if named else None if spec is None else spec.reward_threshold
+def threshold(runs: list[Run]) -> float | None:
+    """The return at which the environment of these runs counts as solved, if any of them knows it."""
+    return next((run.threshold for run in runs if run.threshold is not None), None)
 
 
-def reached(run: Run) -> tuple[float, float]:
-    """Steps and seconds until the last 100 training episodes averaged the threshold, or, where a run logs its exact
-    success, until that was as high; infinite where they never did."""
-    level = threshold(run.env_id, [run])
-    if level is not None and run.exact.size:
-        steps, seconds, _ = run.exact[:, run.exact[2] >= level]
-        return (steps[0], seconds[0]) if len(steps) else (math.inf, math.inf)
-    index = None if level is None else stats.first_reached(run.returns, level)
-    return (math.inf, math.inf) if index is None else (float(run.steps[index]), float(run.seconds[index]))
+def values(runs: list[Run], key: str) -> np.ndarray:
+    """A number of each run that is done and has it: "area", "compared", or an entry of its summary."""
+    found = [getattr(run, key) if key in ("area", "compared") else run.summary.get(key) for run in done(runs)]
+    return np.array([value for value in found if value is not None], float)
 
 
-def curve_mean(run: Run, length: int) -> float | None:
-    """The mean of a run's learning curve over its first `length` steps, in bins of 1/BINS of them, from the first bin
-    in which an episode ended: the area under the curve, in units of the return. None where there is no curve."""
-    if not run.has_curve:
-        return None
-    curve = stats.binned(run.steps, run.returns, np.linspace(0, length, BINS + 1)[1:])
-    return None if np.isnan(curve).all() else float(np.nanmean(curve))
+def coverage_words() -> str:
+    """How often intervals cover the truth, from the table beside the stored reports; "" where there is none."""
+    if not COVERAGE.exists():
+        return ""
+    rows, parts = store.read_csv(COVERAGE), []
+    for name in dict.fromkeys(row["statistic"] for row in rows):
+        mine = [row for row in rows if row["statistic"] == name]
+        sizes = {n: sorted(float(row["coverage"]) for row in mine if row["n"] == n) for n in ("5", "10")}
+        parts.append(f"{name} " + ", ".join(f"{x[0]:.2f} to {x[-1]:.2f} at n = {n}" for n, x in sizes.items()))
+    return f"Simulated with normal and skewed returns, 95% intervals cover the truth this often: {'; '.join(parts)}."
 
 
-def set_curve_means(runs: list[Run]) -> None:
-    """Give each run its curve_mean over the steps that all runs of its environment have: longer ones earn no more."""
-    for groups in by_environment(runs).values():
-        members = [run for group in groups.values() for run in group if run.has_curve]
+# ======================================================================================================================
+# What makes runs of one environment comparable
+# ======================================================================================================================
+def prepare(runs: list[Run]) -> dict[str, str]:
+    """Give the runs their curves in the bins of their environment, their areas, and the return that they are compared
+    by; return a sentence for each environment.
+
+    All areas of an environment are over the same bins: those that end within its shortest run. Where runs are of
+    unequal length, and all have curves, they are compared by the end of those bins instead of by their evaluation.
+    """
+    words = {}
+    for env_id, groups in by_environment(runs).items():
+        members = done(all_runs(groups))
+        curved = [run for run in members if run.has_curve]
+        for axis, length in (("steps", "global_step"), ("seconds", "wall_seconds")):
+            known = [run for run in curved if axis in run.points]  # a report put together by hand may lack one
+            grid = np.linspace(0, max((run.summary[length] for run in known), default=0), BINS + 1)[1:]
+            for run in known:
+                line = np.array([float(f"{y:.6g}") for y in stats.binned(*run.points[axis], grid)])  # as in curves.csv
+                run.curve[axis] = grid, np.where(np.append(0, grid[:-1]) < run.summary[length], line, np.nan)
+        lengths = [run.summary["global_step"] for run in members] or [0]
+        equal = max(lengths) <= SAME * min(lengths)
+        grid = curved[0].curve["steps"][0] if curved else np.zeros(1)
+        count = max(1, int((grid <= min((run.summary["global_step"] for run in curved), default=0)).sum()))
+        lines = np.array([run.curve["steps"][1][:count] for run in curved]).reshape(-1, count)
+        worst = np.nanmin(lines) if np.isfinite(lines).any() else None
+        last = max(1, round(LAST * count))
         for run in members:
-            run.curve_mean = curve_mean(run, min(other.summary["global_step"] for other in members))
-
-
-def measure(run: Run, key: str) -> float | None:
-    """An entry of a run's summary, or the mean of its curve under the key "curve"; None where it is unknown."""
-    return run.curve_mean if key == "curve" else run.summary[key]
-
-
-# ======================================================================================================================
-# Per environment: learning curves and tables
-# ======================================================================================================================
-def curve_grid(runs: list[Run], axis: str) -> np.ndarray:
-    """The right ends of the bins that all curves of one environment share: (BINS,), up to the longest run."""
-    length = max(run.summary["global_step" if axis == "steps" else "wall_seconds"] for run in runs)
-    return np.linspace(0, length, BINS + 1)[1:]
-
-
-def run_curve(run: Run, axis: str, grid: np.ndarray) -> np.ndarray:
-    """The mean return of the episodes that ended in each bin, (BINS,); NaN before the first and after the run's end."""
-    curve = stats.binned(run.steps if axis == "steps" else run.seconds, run.returns, grid)
-    length = run.summary["global_step" if axis == "steps" else "wall_seconds"]
-    return np.where(np.append(0, grid[:-1]) < length, curve, np.nan)
-
-
-def learning_curves(
-    env_id: str, groups: dict[str, list[Run]], style: dict, aggregate: str, out: Path
-) -> tuple[list[Figure], list[list]]:
-    """Draw the curves of one environment by steps and by seconds; return the figures, and every run's curve as rows."""
-    figures, rows = [], []
-    used = {name: [run for run in runs if run.has_curve] for name, runs in groups.items()}
-    used = {name: runs for name, runs in used.items() if runs}
-    for axis in ("steps", "seconds") if used else ():
-        grid, lines = curve_grid(all_runs(used), axis), {}
-        for name, runs in used.items():
-            curves = np.stack([run_curve(run, axis, grid) for run in runs], -1)  # (BINS, seeds)
-            known = np.isfinite(curves).all(-1)  # where every seed has begun and none has ended
-            shown = curves[known]
-            lines[name] = (grid[known], AGGREGATES[aggregate](shown), *stats.interval(shown, AGGREGATES[aggregate]))
-            for run, curve in zip(runs, curves.T, strict=True):
-                rows += [
-                    [env_id, name, run.seed, axis, f"{x:.6g}", "" if math.isnan(y) else f"{y:.6g}"]
-                    for x, y in zip(grid, curve, strict=True)
-                ]
-        labels, stem = legend_labels(lines, groups, "curve"), file_stem("curve", axis, env_id)
-        x_label = steps_label(all_runs(used)) if axis == "steps" else "seconds of training"
-        word = {"iqm": "IQM", "mean": "mean"}[aggregate]
-        plots.plot_bands(out / stem, lines, labels, style, env_id, x_label, "return of training episodes",
-                         threshold(env_id, all_runs(groups)))  # fmt: skip
-        caption = (
-            f"{env_id}: return of the training episodes by {x_label}, {word} over seeds with a 95% bootstrap band, in "
-            f"bins of 1/{BINS} of the longest run; a line ends with its shortest run. "
+            run.compared = run.summary["eval_return_mean"]
+        for run, line in zip(curved, lines, strict=True):
+            if worst is not None:
+                run.common = float(worst), float(grid[count - 1])
+                line = np.where(np.isnan(line), worst, line)
+                run.area = float(line.mean())
+                if not equal and len(curved) == len(members):
+                    run.compared = float(line[-last:].mean())
+        end, before = f"{grid[count - 1]:,.0f}", f"{span(lengths)} steps"
+        area = "" if worst is None else (
+            f"Area: the mean of the learning curve over the first {end} steps, which all runs have, in {count} bins; "
+            f"one before a run's first ended episode counts as the worst bin of any run there, {number(float(worst))}, "
+            "a later one in which none ended, as the bin before it."
+        )  # fmt: skip
+        unequal = f"Budgets differ ({before}). Scores and probabilities compare "
+        unequal += (
+            f"training returns at equal steps, from step {grid[count - 1 - last] if count > last else 0:,.0f} to {end}."
+            if len(curved) == len(members)
+            else "final evaluations at unequal steps, since not every run has a curve."
         )
-        figures.append(Figure(f"{caption}{caption_counts(groups, 'curve')}.", stem))
-    return figures, rows
+        words[env_id] = " ".join(filter(None, [unequal * (not equal), area]))
+    return words
+
+
+# ======================================================================================================================
+# The first screen
+# ======================================================================================================================
+def headline(groups: dict[str, list[Run]]) -> str:
+    """What the first table shows of an environment: the exact success where all know it, or else the evaluation."""
+    exact = {name for name, runs in groups.items() if done(runs)} <= with_exact(groups).keys() != set()
+    return "exact_success" if exact else "eval_return_mean"
+
+
+def unbeaten(groups: dict[str, list[Run]], key: str, statistic) -> set[str]:
+    """The algorithms whose interval lies below no other's; none where that holds for all."""
+    ends = {name: stats.interval([x], statistic) for name, runs in groups.items() if len(x := values(runs, key)) > 1}
+    best = {name for name, (_, high) in ends.items() if not any(low > high for low, _ in ends.values())}
+    return best if len(best) < len(ends) else set()
+
+
+def main_table(runs: list[Run], aggregate: str) -> Table:
+    """Algorithm x environment: what came out, how sure it is, and what it took."""
+    statistic, environments = AGGREGATES[aggregate], by_environment(runs)
+    rows = []
+    for name in sorted({run.algorithm for run in runs}):
+        row = [name]
+        for groups in environments.values():
+            key, mine = headline(groups), groups.get(name, [])
+            show = fine if any(run.is_task for run in all_runs(groups)) else number
+            cell = with_interval([values(mine, key)], statistic, show)
+            if name in unbeaten(groups, key, statistic):
+                cell = f"**{cell}**"
+            times = np.array([run.reached for run in mine if run.reached]).reshape(-1, 2)
+            if len(times):
+                steps, seconds = stats.median([times.T])
+                unit = "completions" if show is fine else "steps"
+                cell += f"\n{number(steps)} {unit}, {number(seconds)} s" if math.isfinite(steps) else "\nnever"
+            row.append(cell)
+        rows.append(row)
+    words = {"eval_return_mean": "final evaluation", "exact_success": "exact success"}
+    what = " or ".join(sorted({words[headline(groups)] for groups in environments.values()}))
+    flat = {row[0]: [run for run in runs if run.algorithm == row[0]] for row in rows}
+    caption = (
+        f"{'IQM' if aggregate == 'iqm' else 'Mean'} of the {what} with its 95% interval; below it the median steps and "
+        "seconds to the threshold of the environment. Bold: no other interval lies wholly above this one; where that "
+        "holds for all, none is bold. Saturated: the interval has no width, so it says nothing of the spread. "
+        f"{caption_counts(flat)}."
+    )
+    return Table(caption, ["algorithm", *environments], rows)
+
+
+def efficiency(members: dict[str, list[list[Run]]]) -> dict[str, tuple]:
+    """IQM over environments of the normalised training return by the share of the common steps: lines for a plot."""
+    lines, shares = {}, np.linspace(0, 1, BINS + 1)[1:]
+    for name, several in members.items():
+        groups = []
+        for runs in several:
+            stack = []
+            for run in runs:
+                (grid, line), (worst, end) = run.curve["steps"], run.common
+                at = np.interp(shares * end, grid, np.where(np.isnan(line), worst, line))
+                stack.append([run.score(x) for x in at])
+            groups.append(np.array(stack).T)  # (points, seeds)
+        lines[name] = (shares, stats.iqm(groups), *stats.interval(groups, stats.iqm))
+    return lines
+
+
+# ======================================================================================================================
+# Per environment
+# ======================================================================================================================
+def stacked(runs: list[Run], axis: str) -> tuple[np.ndarray, np.ndarray]:
+    """The bins in which every run has begun and none has ended, (points,), and the returns there, (points, seeds)."""
+    grid, curves = runs[0].curve[axis][0], np.stack([run.curve[axis][1] for run in runs], -1)
+    known = np.isfinite(curves).all(-1)
+    return grid[known], curves[known]
+
+
+def limits(stacks: list[np.ndarray], lines: dict[str, tuple], level: float | None) -> tuple[float, float] | None:
+    """The ends of a vertical axis that no single seed can squash: what is drawn, but at most half as far beyond the
+    medians over seeds as these reach, and the threshold where it is not farther; None where nothing is drawn."""
+    middles = np.concatenate([np.median(stack, -1) for stack in stacks])
+    if not len(middles):
+        return None
+    low, high = middles.min(), middles.max()
+    room = (high - low or abs(high) or 1) / 2
+    drawn = np.concatenate([np.concatenate(line[1:]) for line in lines.values()])
+    ends = [max(np.nanmin(drawn), low - room), min(np.nanmax(drawn), high + room)]
+    if level is not None and low - room <= level <= high + room:
+        ends = [min(ends[0], level), max(ends[1], level)]
+    pad = 0.03 * (ends[1] - ends[0] or abs(high) or 1)
+    return ends[0] - pad, ends[1] + pad
+
+
+def learning_curves(env_id: str, groups: dict[str, list[Run]], style: dict, aggregate: str) -> list[Figure]:
+    """The curves of one environment by steps and by seconds."""
+    figures, statistic = [], AGGREGATES[aggregate]
+    for axis in ("steps", "seconds"):
+        used = {name: x for name, runs in groups.items() if (x := [run for run in runs if axis in run.curve])}
+        if not used:
+            continue
+        stacks = {name: stacked(runs, axis) for name, runs in used.items()}
+        lines = {name: (x, statistic([y]), *stats.interval([y], statistic)) for name, (x, y) in stacks.items()}
+        level = threshold(all_runs(groups))
+        ends = limits([y for _, y in stacks.values()], lines, level)
+        level = level if level is not None and ends and ends[0] <= level <= ends[1] else None
+        x_label = steps_label(all_runs(used)) if axis == "steps" else "seconds of training"
+        labels = legend_labels(lines, groups, "curve")
+        spec = plots.plot_bands(lines, style, env_id, x_label, "training return", labels, level, ends)
+        kind = (
+            "mean over seeds with Student's 95% band"
+            if aggregate == "mean"
+            else "IQM over seeds with a 95% bootstrap band"
+        )
+        caption = (
+            f"{env_id}: return of the training episodes by {x_label}, {kind}, in bins of 1/{BINS} of the longest run; "
+            f"a line ends with its shortest run. {caption_counts(groups, 'curve')}."
+        )
+        figures.append(Figure(caption, file_stem("curve", axis, env_id), spec))
+    return figures
 
 
 def log_grid(logs: list[np.ndarray], length: int) -> np.ndarray:
@@ -245,88 +326,104 @@ def log_grid(logs: list[np.ndarray], length: int) -> np.ndarray:
     return steps[::-1][::every][::-1]  # the last one stays
 
 
-def log_figures(
-    env_id: str, groups: dict[str, list[Run]], style: dict, tags: Sequence[str], out: Path
-) -> tuple[list[Figure], list[list]]:
-    """Draw what one environment's runs logged under each tag, by steps; return the figures, and every entry as rows."""
-    figures, rows = [], []
+def log_figures(env_id: str, groups: dict[str, list[Run]], style: dict, tags: Sequence[str]) -> list[Figure]:
+    """What one environment's runs logged under each tag, by steps."""
+    figures = []
     for tag in tags:
-        used = {name: [run for run in done(runs) if run.logged[tag].size] for name, runs in groups.items()}
-        used, lines = {name: runs for name, runs in used.items() if runs}, {}
+        used = {name: [run for run in done(runs) if tag in run.logged] for name, runs in groups.items()}
+        used, lines, stacks = {name: runs for name, runs in used.items() if runs}, {}, []
         for name, runs in used.items():
             logs = [run.logged[tag] for run in runs]
             grid = log_grid(logs, min(run.summary["global_step"] for run in runs))
-            values = np.stack([stats.binned(steps, y, grid) for steps, _, y in logs], -1)  # (points, seeds)
-            known = np.isfinite(values).all(-1)  # where every seed has begun
-            shown = values[known]
-            lines[name] = (grid[known], stats.mean(shown), *stats.interval(shown, stats.mean))
-            for run, log in zip(runs, logs, strict=True):
-                rows += [[env_id, name, run.seed, tag, f"{step:.0f}", f"{y:.6g}"] for step, _, y in log.T]
+            y = np.stack([stats.binned(*log, grid) for log in logs], -1)  # (points, seeds)
+            begun = np.isfinite(y).all(-1)
+            stacks.append(y[begun])
+            lines[name] = (grid[begun], stats.mean([y[begun]]), *stats.interval([y[begun]], stats.mean))
         if not used:
             continue
-        stem, x_label = file_stem("log", tag, env_id), steps_label(all_runs(used))
-        labels = legend_labels(lines, groups, tag)
-        plots.plot_bands(out / stem, lines, labels, style, env_id, x_label, tag)
+        x_label, labels = steps_label(all_runs(used)), legend_labels(lines, groups, tag)
+        spec = plots.plot_bands(lines, style, env_id, x_label, tag, labels, limits=limits(stacks, lines, None))
         without = [name for name, runs in groups.items() if name not in used and done(runs)]
         counted = {name: runs for name, runs in groups.items() if name not in without}
         caption = (
-            f"{env_id}: {tag} by {x_label}, mean over seeds with a 95% bootstrap band. Points are at the steps of the "
+            f"{env_id}: {tag} by {x_label}, mean over seeds with Student's 95% band. Points are at the steps of the "
             f"algorithm's sparsest log, at most {LOG_POINTS} of them; for each run they average what it logged since "
             "the point before, or repeat that point where it logged nothing. A line ends with its shortest run. "
             f"{caption_counts(counted, tag)}."
         )
-        figures.append(Figure(f"{caption} Not logged by {', '.join(without)}." if without else caption, stem))
-    return figures, rows
+        caption += f" Not logged by {', '.join(without)}." if without else ""
+        figures.append(Figure(caption, file_stem("log", tag, env_id), spec))
+    return figures
 
 
 def check_tags(tags: Sequence[str], runs: list[Run]) -> None:
     """Refuse tags under which no run logged anything, naming those there are, by one run of each algorithm."""
     good = done(runs)
     for tag in tags:
-        if not any(run.logged[tag].size for run in good):
+        if not any(tag in run.logged for run in good):
             one = {(run.env_id, run.algorithm): run for run in good}
-            known = set().union(*(read_tags(run.directory) for run in one.values()))
-            raise BadInput(f"no run that is done logged {tag}; they logged {', '.join(sorted(known)) or 'nothing'}")
+            found = set().union(*(read_tags(run.directory) | run.logged.keys() for run in one.values()))
+            raise BadInput(f"no run that is done logged {tag}; they logged {', '.join(sorted(found)) or 'nothing'}")
 
 
-def return_table(groups: dict[str, list[Run]], env_id: str, key: str, what: str, show=number) -> Table:
-    """Mean, IQM, intervals and per-seed values of one measure."""
-    rows = []
+def return_table(groups: dict[str, list[Run]], env_id: str, words: str) -> Table:
+    """The final evaluation, the last training episodes and the area: means and IQMs with their intervals."""
+    measures = {"evaluation": "eval_return_mean", "last 100 episodes": "train_return_mean", "area": "area"}
+    rows, show = [], fine if any(run.is_task for run in all_runs(groups)) else number
     for name, runs in groups.items():
-        values = [(run.seed, measure(run, key)) for run in done(runs)]
-        known = np.array([value for _, value in values if value is not None], float)
-        cells = [
-            with_interval(statistic(known), stats.interval(known, statistic), show) if len(known) else "-"
-            for statistic in (stats.mean, stats.iqm)
+        lengths = [run.summary["global_step"] for run in done(runs)]
+        row = [
+            name,
+            str(len(lengths)),
+            str(sum(run.status == "failed" for run in runs)),
+            span(lengths) if lengths else "-",
         ]
-        seeds = ", ".join(f"{seed}: {show(value)}" for seed, value in values)
-        failed = sum(run.status == "failed" for run in runs)
-        rows.append([name, str(len(known)), str(failed), *cells, seeds])
-    caption = f"{env_id}: {what}; 95% bootstrap intervals over seeds. {caption_counts(groups, key)}."
-    return Table(caption, ["algorithm", "n", "failed", "mean", "IQM", "per seed"], rows)
-
-
-def speed_table(groups: dict[str, list[Run]], env_id: str) -> Table:
-    """Steps and seconds to the threshold, and steps per second."""
-    level, rows = threshold(env_id, all_runs(groups)), []
-    for name, runs in groups.items():
-        good = [run for run in runs if run.has_curve]
-        cells = ["-", "-", "-"]
-        if level is not None and good:
-            times = np.array([reached(run) for run in good])
-            count = int(np.isfinite(times[:, 0]).sum())
-            medians = stats.median(times.T)  # of all n, so infinite if most never do
-            cells = [f"{count}/{len(good)}", *map(maybe_never, medians)]
-        speeds = np.array([run.summary["sps"] for run in good], float)
-        speed = with_interval(speeds.mean(), stats.interval(speeds, stats.mean)) if len(speeds) else "-"
-        rows.append([name, *cells, speed])
-    goal = f"threshold {level:g}" if level is not None else "no threshold is registered"
+        for key in measures.values():
+            row += [with_interval([values(runs, key)], statistic, show) for statistic in (stats.mean, stats.iqm)]
+        rows.append(row)
+    counts = [f"{caption_counts(groups)}."]
+    for what, key in (("last 100 episodes", "train_return_mean"), ("area", "curve")):
+        if (text := caption_counts(groups, key)) != caption_counts(groups):
+            counts.append(f"For the {what}: {text}.")
     caption = (
-        f"{env_id} ({goal}): runs in which the last 100 training episodes averaged the threshold, the median steps and "
-        f"seconds until then over all n runs ('never': most did not), and steps per second. "
-        f"{caption_counts(groups, 'curve')}."
+        f"{env_id}: returns of the final evaluation, with the mode of the policy, and of the last 100 training "
+        "episodes, and the area under the learning curve; 95% intervals over seeds, Student's for means, which may go "
+        f"beyond what returns can be, and the bootstrap's for IQMs. {words} {' '.join(counts)}"
     )
-    return Table(caption, ["algorithm", "reached", "steps", "seconds", "steps per second"], rows)
+    columns = [f"{what}, {statistic}" for what in measures for statistic in ("mean", "IQM")]
+    return Table(caption, ["algorithm", "n", "failed", "steps", *columns], rows)
+
+
+def time_table(groups: dict[str, list[Run]], env_id: str) -> Table:
+    """Steps and seconds to the threshold, and steps per second; for language models what they learned, and how far they
+    went from their base model for it."""
+    level, known_exact, rows = threshold(all_runs(groups)), with_exact(groups), []
+    for name, runs in groups.items():
+        row, used = [name], known_exact.get(name, []) if known_exact else [run for run in runs if run.has_curve]
+        if known_exact:
+            row.append(str(len(used)))
+            keys = ("eval_return_mean", "exact_success", "kl")
+            row += [with_interval([values(used, key)], stats.mean, fine) for key in keys]
+        timed = np.array([run.reached for run in used if run.reached]).reshape(-1, 2).T
+        row.append(f"{np.isfinite(timed[0]).sum()}/{timed.shape[1]}" if timed.size else "-")
+        row += [with_interval([x], stats.median) for x in timed]
+        rows.append([*row, with_interval([values(used, "sps")], stats.mean)])
+    goal = "no threshold is named" if level is None else f"threshold {level:g}"
+    steps = "completions" if any(run.is_task for run in all_runs(groups)) else "steps"
+    first = (
+        "on held-out problems: success of the policy's mode; exact success, the probability that a sampled completion "
+        "is right; KL(policy || base model) in nats. Reached: runs whose exact success was once logged at the threshold"
+        if known_exact
+        else "reached: runs in which the last 100 training episodes averaged the threshold"
+    )
+    caption = (
+        f"{env_id} ({goal}), {first}; {steps} and seconds of training until then, medians over all n runs with "
+        "bootstrap intervals ('never': half of them or more did not); others are means with Student's intervals. "
+        f"{caption_counts(groups, '' if known_exact else 'curve')}."
+    )
+    columns = ["n", "mode", "exact success", "KL"] if known_exact else []
+    times = [f"to threshold, {unit}" for unit in (steps, "seconds")]
+    return Table(caption, ["algorithm", *columns, "reached", *times, f"{steps} per second"], rows)
 
 
 # ======================================================================================================================
@@ -334,39 +431,10 @@ def speed_table(groups: dict[str, list[Run]], env_id: str) -> Table:
 # ======================================================================================================================
 def with_exact(groups: dict[str, list[Run]]) -> dict[str, list[Run]]:
     """Of each algorithm the runs that know their exact success and their divergence from the base model, if any."""
-    needed = {"exact_success", "kl"}
-    known = {name: [run for run in runs if needed <= run.further.keys()] for name, runs in groups.items()}
-    return {name: runs for name, runs in known.items() if runs}
-
-
-def task_table(groups: dict[str, list[Run]], env_id: str) -> Table:
-    """Success, divergence, and completions and seconds to the threshold."""
-    level, known, rows = threshold(env_id, all_runs(groups)), with_exact(groups), []
-    for name in groups:
-        runs, cells = known.get(name, []), []
-        if not runs:
-            rows.append([name, "0", *"-------"])
-            continue
-        for key in ("eval_return_mean", "exact_success", "kl"):
-            values = np.array([run.summary[key] for run in runs], float)
-            cells.append(with_interval(values.mean(), stats.interval(values, stats.mean), fine))
-        timed = [run for run in runs if run.has_curve] if level is not None else []
-        times = np.array([reached(run) for run in timed]).reshape(-1, 2).T
-        cells.append(f"{np.isfinite(times[0]).sum()}/{len(timed)}" if timed else "-")
-        cells += [with_interval(stats.median(x), stats.interval(x, stats.median), maybe_never) if timed else "-"
-                  for x in times]  # fmt: skip
-        speeds = np.array([run.summary["sps"] for run in runs], float)
-        rows.append([name, str(len(runs)), *cells, with_interval(speeds.mean(), stats.interval(speeds, stats.mean))])
-    goal = "no threshold is named" if level is None else f"threshold {level:g}"
-    caption = (
-        f"{env_id} ({goal}), on held-out problems: success of the policy's mode; exact success, the probability that a "
-        "sampled completion is right; KL(policy || base model) in nats, means with 95% bootstrap intervals over seeds. "
-        "Reached: runs whose exact success was once logged at the threshold or above; completions and seconds of "
-        "training (evaluations during it included) until then, medians over all n runs with such intervals ('never': "
-        f"most did not). {caption_counts(groups)}."
-    )
-    columns = ["algorithm", "n", "mode", "exact success", "KL", "reached", "completions", "seconds", "completions/s"]
-    return Table(caption, columns, rows)
+    found = {
+        name: [run for run in runs if {"exact_success", "kl"} <= run.further.keys()] for name, runs in groups.items()
+    }
+    return {name: runs for name, runs in found.items() if runs}
 
 
 def base_success(runs: list[Run]) -> tuple[np.ndarray, np.ndarray, str]:
@@ -408,8 +476,8 @@ def kl_families(groups: dict[str, list[Run]]) -> list[list[str]]:
     return [[name for _, name in sorted(family)] for family in families.values()]
 
 
-def frontier(env_id: str, groups: dict[str, list[Run]], out: Path) -> Figure | None:
-    """Draw success against divergence, beside the best there is; None where no run knows both."""
+def frontier(env_id: str, groups: dict[str, list[Run]], style: dict) -> Figure | None:
+    """Success against divergence, beside the best there is; None where no run knows both."""
     members = with_exact(groups)
     based = [run for run in all_runs(members) if 0 < run.further.get("base_exact_success", 0) < 1]
     if not based:
@@ -417,20 +485,20 @@ def frontier(env_id: str, groups: dict[str, list[Run]], out: Path) -> Figure | N
     scripts = {name: str(runs[0].args.get("script", name)) for name, runs in members.items()}
     points = {}
     for name, runs in sorted(members.items(), key=lambda item: (scripts[item[0]], item[0])):
-        pair = [np.array([run.summary[key] for run in runs], float) for key in ("kl", "exact_success")]
-        points[name] = [(values.mean(), *stats.interval(values, stats.mean)) for values in pair]
+        pair = [values(runs, key) for key in ("kl", "exact_success")]
+        points[name] = [(x.mean(), *stats.interval([x], stats.mean)) for x in pair]
     levels, shares, text = base_success(based)
-    stem, labels = file_stem("frontier", env_id), legend_labels(points, groups)
-    plots.plot_frontier(out / stem, points, kl_families(members), optimum(levels, shares), labels, scripts, env_id,
-                        "KL(policy || base model), nats", "exact success")  # fmt: skip
+    labels = legend_labels(points, groups)
+    spec = plots.plot_frontier(points, kl_families(members), optimum(levels, shares), labels, style, env_id,
+                               "KL(policy || base model), nats", "exact success")  # fmt: skip
     caption = (
         f"{env_id}: exact success on held-out problems against KL(policy || base model) at the end of training, means "
-        "over seeds with 95% bootstrap intervals of both. The curve is the optimum in closed form: base policy * "
+        "over seeds with Student's 95% intervals of both. The curve is the optimum in closed form: base policy * "
         f"exp(reward / beta) for every beta, from the base model's success of {text}. A colour stands for a script; "
         "lines join its algorithms that differ in kl_coef alone. Success is on a logit scale, from 0.001 to 0.999; the "
-        "divergence, if it goes beyond 2, is on a log scale from 1 on. "
+        f"divergence, if it goes beyond 2, is on a log scale from 1 on. {caption_counts(groups)}."
     )
-    return Figure(f"{caption}{caption_counts(groups)}.", stem)
+    return Figure(caption, file_stem("frontier", env_id), spec)
 
 
 # ======================================================================================================================
@@ -454,8 +522,8 @@ def without_result(groups: dict[str, dict[str, list[Run]]]) -> list[str]:
     ]
 
 
-def scores_section(runs: list[Run], style: dict, out: Path) -> Section:
-    """Normalised scores and performance profiles, side by side for algorithms that ran on the same environments."""
+def scores_section(runs: list[Run], style: dict) -> Section:
+    """Normalised scores, sample efficiency and profiles, side by side for algorithms with the same environments."""
     section = Section("Across environments: normalised scores")
     tried = attempted([run for run in runs if run.score_range is not None])
     groups: dict[tuple[str, ...], list[str]] = {}
@@ -465,33 +533,60 @@ def scores_section(runs: list[Run], style: dict, out: Path) -> Section:
         members = {name: [run for env_id in environments for run in tried[name][env_id]] for name in names}
         ranges = {run.env_id: run.score_range for name in names for run in members[name]}
         scale = ", ".join(f"{low:g} and {high:g} on {env}" for env, (low, high) in ranges.items())
-        counts = caption_counts(members)
-        scores = {name: [np.array([run.score for run in done(x)]) for x in tried[name].values()] for name in names}
-        known = {name: x for name, x in scores.items() if all(map(len, x))}
-        rows, lines = [], {}
-        xs = np.concatenate([np.zeros(1), *(x for several in known.values() for x in several)])
-        thresholds = np.linspace(min(0.0, xs.min()) - 0.02, max(1.0, xs.max()) + 0.02, PROFILE_POINTS)
-        for name, x in scores.items():
-            cells = ["-", "-"]
-            if name in known:
-                cells = [with_interval(*stats.stratified(x, f), share) for f in (stats.pooled_mean, stats.pooled_iqm)]
-                profile, ends = stats.stratified(x, lambda g: stats.performance_profile(g, thresholds))  # noqa: B023
-                lines[name] = (thresholds, profile, *ends)
-            rows.append([name, str(sum(map(len, x))), *cells])
+        counts, suffix = caption_counts(members), f"-{i + 1}" * (i > 0)
+        scores = {
+            name: [np.array([run.score(run.compared) for run in done(x)]) for x in tried[name].values()]
+            for name in names
+        }
+        full = {name: x for name, x in scores.items() if all(map(len, x))}
+        statistics = {"mean": stats.mean, "IQM": stats.iqm}
+        rows = [
+            [
+                name,
+                str(sum(map(len, x))),
+                *(with_interval(x if name in full else [], f, share) for f in statistics.values()),
+            ]
+            for name, x in scores.items()
+        ]
         caption = (
-            f"Normalised evaluation score: 0 and 1 stand for {scale}; every environment weighs the same. 95% bootstrap "
-            f"intervals, seeds drawn anew within each environment. {counts}."
+            f"Normalised score: 0 and 1 stand for {scale}; every environment weighs the same. It is of the final "
+            "evaluation, or of the training returns at equal steps where budgets differ (see the environment). 95% "
+            f"intervals: Welch's for means, the bootstrap's, seeds drawn anew in each environment, for IQMs. {counts}."
         )
         section.tables.append(Table(caption, ["algorithm", "runs", "mean", "IQM"], rows))
-        stem = "profile" if i == 0 else f"profile-{i + 1}"
-        labels = legend_labels(lines, members)
-        if lines:
-            plots.plot_bands(out / stem, lines, labels, style, "Performance profile", "normalised score s",
-                             "share of runs above s")  # fmt: skip
+        if not full:
+            continue
+        panels = {
+            what: {name: (float(f(x)), *stats.interval(x, f)) for name, x in full.items()}
+            for what, f in statistics.items()
+        }
+        where = f"over {', '.join(environments)}"
+        spec = plots.plot_intervals(panels, style, "Aggregate scores", "normalised score")
+        section.figures.append(
+            Figure(f"Normalised scores {where}, as in the table. {counts}.", f"aggregates{suffix}", spec)
+        )
+        curved = {name: [[run for run in x if run.has_curve] for x in tried[name].values()] for name in full}
+        curved = {name: x for name, x in curved.items() if all(x)}
+        if curved:
+            spec = plots.plot_bands(efficiency(curved), style, "Sample efficiency", "share of the common steps",
+                                    "normalised return", legend_labels(curved, members, "curve"))  # fmt: skip
             section.figures.append(Figure(
-                f"Performance profile over {', '.join(environments)}: the share of runs whose evaluation scores more "
-                f"than s, with 95% bootstrap bands; higher is better. {counts}.", stem,
+                f"Sample efficiency {where}: IQM of the normalised training return by the share of the steps that all "
+                f"runs of an environment have, with 95% bootstrap bands. {caption_counts(members, 'curve')}.",
+                f"efficiency{suffix}", spec,
             ))  # fmt: skip
+        xs = np.concatenate([np.zeros(1), *(x for several in full.values() for x in several)])
+        at = np.linspace(min(0.0, xs.min()) - 0.02, max(1.0, xs.max()) + 0.02, PROFILE_POINTS)
+        lines = {}
+        for name, x in full.items():
+            above = [(group > at[:, None]).astype(float) for group in x]
+            lines[name] = (at, stats.mean(above), *stats.bootstrap(above, stats.mean))
+        spec = plots.plot_bands(lines, style, "Performance profile", "normalised score s", "share of runs above s",
+                                legend_labels(lines, members))  # fmt: skip
+        section.figures.append(Figure(
+            f"Performance profile {where}: the share of runs that score more than s, with 95% bootstrap bands; higher "
+            f"is better. {counts}.", f"profile{suffix}", spec,
+        ))  # fmt: skip
     section.notes += without_result(tried)
     bare = sorted({run.env_id for run in runs if run.score_range is None})
     if bare:
@@ -499,136 +594,122 @@ def scores_section(runs: list[Run], style: dict, out: Path) -> Section:
     return section
 
 
-def improvement_section(runs: list[Run], out: Path) -> Section:
+def improvement_section(runs: list[Run]) -> Section:
     """The probability of improvement for each pair of algorithms that share an environment."""
     section = Section("Across environments: probability of improvement")
     shared = {env_id for env_id, groups in by_environment(runs).items() if len(groups) > 1}
     tried = attempted([run for run in runs if run.env_id in shared])
     flat = {name: [run for x in environments.values() for run in x] for name, environments in tried.items()}
-    for key, what, title, stem in (
-        ("eval_return_mean", "final evaluation", "Probability of improvement: evaluation", "improvement"),
-        ("curve", f"area under the learning curve, {AREA}", "Probability of improvement: area", "improvement-curve"),
+    for key, what, stem in (
+        ("compared", "final evaluation, or training returns at equal steps where budgets differ", "improvement"),
+        ("area", "area under the learning curve", "improvement-curve"),
     ):
-        values: dict[str, dict[str, np.ndarray]] = {}
-        for name, environments in tried.items():
-            for env_id, x in environments.items():
-                known = [value for run in done(x) if (value := measure(run, key)) is not None]
-                values.setdefault(name, {})[env_id] = np.array(known, float)
-        rows, intervals = [], []
-        for x, y in combinations(values, 2):
-            common = [env for env in values[x] if env in values[y]]
-            known = [env for env in common if len(values[x][env]) and len(values[y][env])]
-            if known:
-                groups = [values[name][env] for env in known for name in (x, y)]
-                estimate, ends = stats.stratified(groups, stats.improvement)
-                rows.append([x, y, str(len(known)), with_interval(float(estimate), ends, share)])
-                intervals.append((f"{x} > {y}", float(estimate), *ends))
-            elif common:
-                rows.append([x, y, "0", "-"])
+        found = {name: {env: values(x, key) for env, x in environments.items()} for name, environments in tried.items()}
+        rows, cells = [], {}
+        for x, y in combinations(found, 2):
+            common = [env for env in found[x] if env in found[y]]
+            used = [env for env in common if len(found[x][env]) and len(found[y][env])]
+            if not common:
+                continue
+            pairs, back = ([found[name][env] for env in used for name in names] for names in ((x, y), (y, x)))
+            rows.append([x, y, str(len(used)), with_interval(pairs, stats.improvement, share)])
+            if used:
+                cells[x, y] = float(stats.improvement(pairs)), rows[-1][-1]
+                cells[y, x] = float(stats.improvement(back)), with_interval(back, stats.improvement, share)
         caption = (
             f"By {what}: the probability that a run of X is higher than one of Y on the same environment, a tie "
             "counting half, averaged over the environments where both have such a run; 95% bootstrap intervals. "
-            f"{caption_counts(flat, key)}."
+            f"{caption_counts(flat, 'curve' if key == 'area' else '')}."
         )
         if rows:
             section.tables.append(Table(caption, ["X", "Y", "environments", "P(X > Y)"], rows))
-        if intervals:
-            if len(intervals) > ROWS:
-                cells = {tuple(label.split(" > ")): estimate for label, estimate, *_ in intervals}
-                plots.plot_matrix(out / stem, cells, title, "Y", "X")
-            else:
-                plots.plot_intervals(out / stem, intervals, title, "P(X > Y)")
-            section.figures.append(Figure(caption, stem))
-    if section.tables:
-        section.notes += without_result(tried)
-    else:
-        section.notes.append("No two algorithms ran on the same environment.")
+        if cells:
+            title = f"P(X > Y) by {'area' if key == 'area' else 'final return'}"
+            section.figures.append(Figure(caption, stem, plots.plot_matrix(cells, title)))
+    section.notes += without_result(tried) if section.tables else ["No two algorithms ran on the same environment."]
     return section
 
 
 # ======================================================================================================================
 # The whole report
 # ======================================================================================================================
-def result_rows(runs: list[Run], further: list[str]) -> list[list]:
-    """One row a run, the failed and unfinished ones too, under the names of RESULT_COLUMNS and of further numbers of
-    the summaries."""
+def notices(runs: list[Run]) -> list[str]:
+    """What was run, how it ended and with what, and what to beware of: a few sentences."""
+    counts, good = Counter(run.status for run in runs), done(runs)
+    text = ", ".join(f"{counts[status]} {status}" for status in ("done", "failed", "unfinished", "missing"))
+    lines = [f"{len(runs)} runs: {text}. Only runs that are done enter the numbers; n counts them."]
+    cells = [len(done(x)) for groups in by_environment(runs).values() for x in groups.values()]
+    if good and min(filter(None, cells)) <= FEW:
+        lines.append(f"Beware: some results have {FEW} seeds or fewer, with which intervals tell little.")
+    lines.append(coverage_words())
+    for name, found in (("devices", "device"), ("CPU models", "cpu")):
+        mixed = sorted({str(x) for run in good if (x := run.args.get(found) or run.record.get(found))})
+        if len(mixed) > 1:
+            lines.append(
+                f"Beware: the runs were made on different {name}, so their seconds do not compare: {', '.join(mixed)}."
+            )
+    versions = {json.dumps(run.args["versions"]) for run in runs if isinstance(run.args.get("versions"), dict)}
+    shown = ["; ".join(f"{name} {version}" for name, version in json.loads(text).items()) for text in sorted(versions)]
+    machines = sorted({str(run.record["cpu"]) for run in runs if run.record.get("cpu")})
+    devices = sorted({str(run.args["device"]) for run in runs if "device" in run.args})
+    lines.append(
+        f"Device: {', '.join([*devices, *machines]) or 'unknown'}. Versions: {' / '.join(shown) or 'unknown'}."
+    )
+    return list(filter(None, lines))
+
+
+def runs_table(runs: list[Run]) -> Table:
+    """Every run with its flags."""
     rows = []
     for run in runs:
-        times = ["", ""]  # unknown
-        if run.has_curve and threshold(run.env_id, [run]) is not None:
-            times = [x if math.isfinite(x) else "never" for x in reached(run)]
-        score = run.score if run.status == "done" else math.nan
-        rows.append([
-            run.algorithm, run.env_id, run.seed, run.status, run.reason,
-            *(run.summary.get(name) for name in SUMMARY if name not in ("env_id", "seed")),
-            threshold(run.env_id, [run]), *times, "" if math.isnan(score) else score, run.curve_mean,
-            run.args.get("script_sha256"), run.args.get("device"), json.dumps(run.args.get("versions")),
-            json.dumps(run.flags()), *map(run.further.get, further),
-        ])  # fmt: skip
-    return rows
-
-
-RESULT_COLUMNS = [
-    "algorithm", "env_id", "seed", "status", "reason", *(name for name in SUMMARY if name not in ("env_id", "seed")),
-    "threshold", "steps_to_threshold", "seconds_to_threshold", "score", "curve_mean", "script_sha256", "device",
-    "versions", "flags",
-]  # fmt: skip
-
-
-def write_csv(path: Path, columns: list[str], rows: list[list]) -> None:
-    """Write a CSV file, None as nothing."""
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(columns)
-    writer.writerows(rows)
-    write_atomically(path, buffer.getvalue().encode())
+        status, value = run.status + (run.reason and f": {run.reason}"), run.summary.get("eval_return_mean")
+        flags = {name: x for name, x in run.args.items() if name not in ("run_dir", "resume")}
+        text = json.dumps(flags, indent=1) if flags else "-"
+        rows.append([run.env_id, run.algorithm, str(run.seed), status, (fine if run.is_task else number)(value), text])
+    columns = ["environment", "algorithm", "seed", "status", "evaluation", "flags"]
+    failed = sum(run.status == "failed" for run in runs)
+    return Table(f"Every run; n = {len(runs)}, {failed} failed.", columns, rows, in_markdown=False)
 
 
 def write_report(
     root: Path, out: Path, aggregate: str = "iqm", tags: Sequence[str] = ()
 ) -> tuple[list[Run], list[str]]:
-    """Report on all runs under `root`, with what they logged under `tags`, into the folder `out`; return the runs and
-    what could not be used.
+    """Report on all runs under `root`, or those of a report there, with what they logged under `tags`, into the folder
+    `out`; return the runs and what could not be used.
 
     Writes results.csv, curves.csv, report.md, index.html and the figures, and logged.csv if there are tags. Raises
     BadInput where there are no runs, or no run logged anything under a tag.
     """
-    if not root.is_dir():
-        raise BadInput(f"there is no folder {root}; python -m benchmark run <suite> makes one")
-    runs, problems = find_runs(root, tags)
+    runs, problems = store.load(root, tags)
     if not runs:
         found = f", only: {problems[0]}" if problems else ""
         raise BadInput(f"there are no runs in {root}{found}; python -m benchmark run <suite> makes some")
+    tags = tags or list(dict.fromkeys(tag for run in runs for tag in run.logged))
     check_tags(tags, runs)
-    out.mkdir(parents=True, exist_ok=True)
-    style = plots.styles(sorted({run.algorithm for run in runs}))
-    set_curve_means(runs)
-    sections, curve_rows, log_rows = [], [], []
+    words = prepare(runs)
+    scripts = {run.algorithm: Path(run.args["script"]).stem for run in runs if run.args.get("script")}
+    style = plots.styles({run.algorithm for run in runs}, scripts)
+    sections = [Section("Summary", [main_table(runs, aggregate)])]
     for env_id, groups in by_environment(runs).items():
-        figures, rows = learning_curves(env_id, groups, style, aggregate, out)
-        curve_rows += rows
-        what = "return of the final evaluation, with the mode of the policy"
-        show = fine if any(run.is_task for run in all_runs(groups)) else number
-        tables = [
-            return_table(groups, env_id, "eval_return_mean", what, show),
-            return_table(groups, env_id, "train_return_mean", "return of the last 100 training episodes", show),
-            return_table(groups, env_id, "curve", f"area under the learning curve, {AREA}", show),
-        ]
-        if with_exact(groups):
-            tables.insert(0, task_table(groups, env_id))
-            figures += filter(None, [frontier(env_id, groups, out)])
-        else:
-            tables.append(speed_table(groups, env_id))
-        log, rows = log_figures(env_id, groups, style, tags, out)
-        figures, log_rows = figures + log, log_rows + rows
-        sections.append(Section(env_id, figures, tables))
-    sections += [scores_section(runs, style, out), improvement_section(runs, out)]
-    further = sorted({name for run in runs for name in run.further})
-    write_csv(out / "results.csv", RESULT_COLUMNS + further, result_rows(runs, further))
-    write_csv(out / "curves.csv", ["env_id", "algorithm", "seed", "axis", "position", "return"], curve_rows)
-    if tags:
-        write_csv(out / "logged.csv", ["env_id", "algorithm", "seed", "tag", "step", "value"], log_rows)
-    title = f"Benchmark: {root.resolve().name}"
-    write_atomically(out / "report.md", markdown_page(title, sections, runs, problems).encode())
-    write_atomically(out / "index.html", html_page(title, sections, runs, problems, out).encode())
+        tables = [return_table(groups, env_id, words[env_id]), time_table(groups, env_id)]
+        figures = learning_curves(env_id, groups, style, aggregate) + log_figures(env_id, groups, style, tags)
+        figures += filter(None, [frontier(env_id, groups, style)])
+        sections.append(Section(env_id, tables[::-1] if with_exact(groups) else tables, figures))
+    scores = scores_section(runs, style)
+    sections[0].figures, scores.figures = scores.figures[:2], scores.figures[2:]
+    bad = [
+        f"{run.algorithm} on {run.env_id}, seed {run.seed}: {run.status}{run.reason and ', ' + run.reason}"
+        for run in runs
+        if run.status != "done"
+    ]
+    sections += [scores, improvement_section(runs), Section("Runs that are not done", notes=bad or ["none"])]
+    sections += [Section("Problems", notes=problems or ["none"])]
+    out.mkdir(parents=True, exist_ok=True)
+    for figure in (figure for section in sections for figure in section.figures):
+        plots.save(figure.spec, out / figure.stem)
+    store.save(out, runs, tags)
+    title, intro = f"Benchmark: {root.resolve().name}", notices(runs)
+    write_atomically(out / "report.md", markdown_page(title, intro, sections).encode())
+    sections.append(Section("Every run and its flags", [runs_table(runs)]))
+    write_atomically(out / "index.html", html_page(title, intro, sections).encode())
     return runs, problems

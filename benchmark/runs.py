@@ -6,14 +6,17 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache, lru_cache
-from math import isfinite
+from itertools import product
+from math import inf, isfinite
 from pathlib import Path
 
+import gymnasium as gym
 import numpy as np
 from google.protobuf.message import DecodeError
 from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 
 from .pool import read_json
+from .stats import first_reached
 
 EPISODES = "charts/episodic_return"
 TOGETHER = 8  # scripts that train on a task log the mean return of so many completions as one entry
@@ -26,6 +29,9 @@ SUMMARY = {  # what summary.json must hold -> the types it may have
 NOT_COMPARED = {"seed", "run_dir", "resume", "log_interval", "checkpoint_interval", "capture_video", "torch_threads"}
 
 
+NOT_NAMED = {"env_id", "task", "base_model", "eval_episodes"}  # nor do these name a run made by hand
+
+
 @dataclass
 class Run:
     """One run, however it ended. Episode arrays are (episodes,): the step and second each ended at, and its return."""
@@ -34,32 +40,27 @@ class Run:
     algorithm: str
     env_id: str
     seed: int
-    status: str  # done, failed or unfinished
+    status: str  # done, failed, unfinished or missing
     reason: str = ""
     args: dict = field(default_factory=dict)  # args.json
     summary: dict = field(default_factory=dict)  # summary.json
+    record: dict = field(default_factory=dict)  # job.json
     score_range: tuple[float, float] | None = None
-    threshold: float | None = None  # the suite's, where it names one
-    steps: np.ndarray = field(default_factory=lambda: np.zeros(0))
-    seconds: np.ndarray = field(default_factory=lambda: np.zeros(0))
-    returns: np.ndarray = field(default_factory=lambda: np.zeros(0))
-    exact: np.ndarray = field(default_factory=lambda: np.zeros((3, 0)))  # steps, seconds, exact success there
-    logged: dict[str, np.ndarray] = field(default_factory=dict)  # tag -> the same of what was logged under it
+    threshold: float | None = None  # the return that counts as solved: the suite's, or else Gymnasium's
+    points: dict[str, np.ndarray] = field(default_factory=dict)  # by steps and by seconds: where, and the return there
+    reached: tuple[float, float] | None = None  # steps and seconds to the threshold, inf for never; None for unknown
+    logged: dict[str, np.ndarray] = field(default_factory=dict)  # tag -> steps and values, (2, entries)
     problems: list[str] = field(default_factory=list)
-    curve_mean: float | None = None  # the mean of the learning curve over the steps that the report compares
-
-    @property
-    def score(self) -> float:
-        """The evaluation's mean return on the environment's scale from 0 to 1; NaN where it has no scale."""
-        if self.score_range is None:
-            return float("nan")
-        low, high = self.score_range
-        return (self.summary["eval_return_mean"] - low) / (high - low)
+    # What the report makes of it beside the other runs of its environment:
+    curve: dict[str, tuple[np.ndarray, np.ndarray]] = field(default_factory=dict)  # axis -> bins and returns, (bins,)
+    area: float | None = None  # the mean of the curve over the steps that all runs have
+    common: tuple[float, float] | None = None  # the worst bin of any run over these steps, and how many they are
+    compared: float | None = None  # the return that scores and probabilities compare
 
     @property
     def has_curve(self) -> bool:
         """Whether all its episodes are known."""
-        return self.status == "done" and len(self.steps) > 0
+        return self.status == "done" and "steps" in self.points
 
     @property
     def is_task(self) -> bool:
@@ -71,6 +72,11 @@ class Run:
         """The numbers of its summary that not every script has."""
         known = {name: x for name, x in self.summary.items() if name not in SUMMARY and type(x) in (int, float)}
         return {name: x for name, x in known.items() if isfinite(x)}
+
+    def score(self, value: float) -> float:
+        """A return on the environment's scale from 0 to 1; NaN where it has no scale."""
+        low, high = self.score_range or (float("nan"),) * 2
+        return (value - low) / (high - low)
 
     def flags(self) -> dict:
         """The flags that runs of one algorithm should share."""
@@ -144,9 +150,9 @@ def read_log(directory: Path, tags: Sequence[str] = ()) -> tuple[dict[str, np.nd
     """What a run directory's event files hold of the episodes, which are EPISODES, and under other tags: tag -> steps,
     seconds and values, (3, entries); and problems.
 
-    A resumed run has one file per session. Each new one disowns what the ones before it logged beyond the checkpoint
-    it went on from, and the seconds go on counting from the last episode before: time between sessions is no training
-    time.
+    A resumed run has one file per session. Each new one says at its start which checkpoint it went on from, which
+    gives their order, and disowns what the ones before it logged beyond. The seconds go on counting from the last
+    episode before: time between sessions is no training time.
     """
     sessions, problems = [], []
     numbers = {tag: i for i, tag in enumerate(dict.fromkeys([EPISODES, *tags]))}
@@ -161,13 +167,12 @@ def read_log(directory: Path, tags: Sequence[str] = ()) -> tuple[dict[str, np.nd
         except DecodeError:
             problems.append(f"event file {number} holds a record that is no event")
             continue
+        starts = [e.step for e in head if e.HasField("session_log") and e.session_log.status == SessionLog.START]
         if records:
-            sessions.append((head[0].wall_time, number, head, events))
+            sessions.append((max(starts, default=-1), head[0].wall_time, number, events))
     entries = np.zeros((4, 0))  # steps, seconds, values, numbers of tags
-    for start, _, head, events in sorted(sessions, key=lambda session: session[:2]):
-        for event in head:  # a session says at its start where it goes on from
-            if event.HasField("session_log") and event.session_log.status == SessionLog.START:
-                entries = entries[:, entries[0] < event.step]
+    for purge, start, _, events in sorted(sessions, key=lambda session: session[:3]):  # clocks may be set back
+        entries = entries[:, (entries[0] < purge) | (purge < 0)]
         episodes = entries[1, entries[3] == 0]
         before = episodes[-1] if len(episodes) else 0.0
         new = [
@@ -233,9 +238,10 @@ def read_run(directory: Path, job: dict | None, tags: Sequence[str] = ()) -> Run
         or wrong_layout({"threshold": None} | job, {"threshold": (int, float, type(None))})
     ):
         return f"no job of this benchmark: job.json {wrong}"
-    run = Run(directory, job["algorithm"], job["env_id"], job["seed"], "unfinished", args=args or {})
+    run = Run(directory, job["algorithm"], job["env_id"], job["seed"], "unfinished", args=args or {}, record=job)
     run.score_range, run.threshold = job.get("score_range"), job.get("threshold")
-    run.logged = {tag: np.zeros((3, 0)) for tag in tags}
+    if run.threshold is None:
+        run.threshold = registered_threshold(run.env_id)
     if (directory / "summary.json").exists():
         wrong = wrong_layout(summary, SUMMARY)
         if wrong:
@@ -247,31 +253,49 @@ def read_run(directory: Path, job: dict | None, tags: Sequence[str] = ()) -> Run
     if directory.is_dir():
         try:
             log, run.problems = read_log(directory, [EXACT, *tags])
-            run.steps, run.seconds, run.returns = log[EPISODES]
-            run.logged = {tag: log[tag] for tag in tags}
-            if run.is_task:  # every completion gets the mean return of those that were logged with it
-                counts = np.clip(np.diff(run.steps, prepend=0), 0, TOGETHER).astype(int)
-                run.steps, run.seconds, run.returns = np.repeat([run.steps, run.seconds, run.returns], counts, axis=1)
-                run.exact = log[EXACT]
         except OSError as error:
-            run.problems = [f"its event files cannot be read: {error.strerror}"]
+            log, run.problems = {}, [f"its event files cannot be read: {error.strerror}"]
+        episodes = log.get(EPISODES, np.zeros((3, 0)))
+        if run.is_task:  # every completion gets the mean return of those that were logged with it
+            counts = np.clip(np.diff(episodes[0], prepend=0), 0, TOGETHER).astype(int)
+            episodes = np.repeat(episodes, counts, axis=1)
         # Half a curve would pass for a run that stopped learning. A whole one may still stand in a damaged file: what
         # is lost at the end of a session that was killed, the next one has disowned.
-        if run.status == "done" and len(run.steps) != run.summary["train_episodes"]:
+        if run.status == "done" and episodes.shape[1] != run.summary["train_episodes"]:
             run.problems.append(
-                f"its event files hold {len(run.steps)} of its {run.summary['train_episodes']} episodes; "
+                f"its event files hold {episodes.shape[1]} of its {run.summary['train_episodes']} episodes; "
                 "its summary is used, its learning curve is not"
             )
-            run.steps, run.seconds, run.returns = np.zeros(0), np.zeros(0), np.zeros(0)
-            run.logged = {tag: np.zeros((3, 0)) for tag in tags}
+        elif episodes.size:
+            run.points = {"steps": episodes[[0, 2]], "seconds": episodes[1:]}
+            run.reached = reached(run.threshold, episodes, log[EXACT])
+            run.logged = {tag: log[tag][[0, 2]] for tag in tags if log[tag].size}
     return run
+
+
+def registered_threshold(env_id: str) -> float | None:
+    """The return at which Gymnasium counts the environment as solved, if it names one."""
+    return gym.registry[env_id].reward_threshold if env_id in gym.registry else None
+
+
+def reached(threshold: float | None, episodes: np.ndarray, exact: np.ndarray) -> tuple[float, float] | None:
+    """Steps and seconds until the last 100 training episodes averaged the threshold, or, where a run logs its exact
+    success, until that was as high; infinite where they never did. Both arrays: steps, seconds, values, (3, n)."""
+    if threshold is None:
+        return None
+    if exact.size:
+        passed = np.flatnonzero(exact[2] >= threshold)
+        return (exact[0, passed[0]], exact[1, passed[0]]) if len(passed) else (inf, inf)
+    index = first_reached(episodes[2], threshold)
+    return (inf, inf) if index is None else (float(episodes[0, index]), float(episodes[1, index]))
 
 
 def find_runs(root: Path, tags: Sequence[str] = ()) -> tuple[list[Run], list[str]]:
     """All runs under `root`, sorted, with what they logged under `tags`, and sentences on what was found there but
     could not be used.
 
-    Runs of a suite are known by their job.json, others by args.json; both may lie at any depth.
+    Runs of a suite are known by their job.json, others by args.json; both may lie at any depth. What a grid.json there
+    names and nobody began is missing.
     """
 
     def place(directory: Path) -> str:
@@ -288,6 +312,14 @@ def find_runs(root: Path, tags: Sequence[str] = ()) -> tuple[list[Run], list[str
         elif any(name.startswith("events.out.tfevents") for name in files):
             found = "no run directory of these scripts: event files but no args.json"
         else:
+            for name, job in (read_json(directory / "grid.json") or {}).items():
+                if not (directory / name / "job.json").exists():
+                    job = job if isinstance(job, dict) else None
+                    if wrong := wrong_layout(job, {"algorithm": str, "env_id": str, "seed": int}):
+                        problems.append(f"{place(directory / 'grid.json')}: {name} {wrong}")
+                    else:
+                        about = (job["algorithm"], job["env_id"], job["seed"])
+                        runs.append(Run(directory / name, *about, "missing", "never begun"))
             folders.sort()
             continue
         folders.clear()
@@ -296,8 +328,24 @@ def find_runs(root: Path, tags: Sequence[str] = ()) -> tuple[list[Run], list[str
         else:
             problems.append(f"{place(directory)}: {found}")
     problems += [f"{place(run.directory)}: {problem}" for run in runs for problem in run.problems]
+    name_by_flags([run for run in runs if not run.record.get("status", "missing")])
     runs.sort(key=lambda run: (run.env_id, run.algorithm, run.seed, str(run.directory)))
     return runs, problems + mixtures(runs)
+
+
+def name_by_flags(runs: list[Run]) -> None:
+    """Add to the algorithm of runs made by hand the flags in which it differs on one environment: ppo clip_coef=0.1."""
+    groups: dict[str, list[Run]] = {}
+    for run in runs:
+        groups.setdefault(run.algorithm, []).append(run)
+    for members in groups.values():
+        seen: dict[tuple[str, str], set[str]] = {}
+        flags = {name for run in members for name in run.flags()} - NOT_NAMED
+        for run, name in product(members, flags):
+            seen.setdefault((run.env_id, name), set()).add(str(run.flags().get(name)))
+        names = sorted({name for (_, name), values in seen.items() if len(values) > 1})
+        for run in members:
+            run.algorithm = " ".join([run.algorithm, *(f"{name}={run.flags().get(name)}" for name in names)])
 
 
 def mixtures(runs: list[Run]) -> list[str]:

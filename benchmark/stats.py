@@ -1,126 +1,103 @@
-"""Statistics over seeds. The seed is the unit of replication; every interval is a percentile bootstrap over seeds.
+"""Statistics over seeds, which are the unit of replication.
 
-Source of the choice: Agarwal et al. 2021, Deep Reinforcement Learning at the Edge of the Statistical Precipice,
-https://arxiv.org/abs/2108.13264 (IQM, stratified bootstrap, performance profiles, probability of improvement).
+Means have Student's t interval. The interquartile mean (IQM), the median and the probability of improvement have a
+percentile bootstrap, seeds drawn anew within each environment, as Agarwal et al. 2021 have it
+(https://arxiv.org/abs/2108.13264). How often each covers the truth is in results/coverage.csv.
+
+A statistic takes a list of groups of seeds, one group for each environment or algorithm, (..., n_i) each, and returns
+(...). Environments weigh the same, however many seeds they have.
 """
 
-import warnings
-
 import numpy as np
-from scipy import stats
+from scipy.special import stdtrit
 
 RESAMPLES = 2000
 LEVEL = 0.95
 
 
-def mean(values: np.ndarray) -> np.ndarray:
-    """The mean along the last axis: (..., n) -> (...)."""
-    return values.mean(-1)
-
-
-def iqm(values: np.ndarray) -> np.ndarray:
-    """The interquartile mean along the last axis, (..., n) -> (...): the lowest and the highest quarter left out.
-
-    A quarter of n is rounded down, so with fewer than four values it is the mean.
-    """
-    return stats.trim_mean(values, 0.25, axis=-1)
-
-
-def median(values: np.ndarray) -> np.ndarray:
-    """The lower median along the last axis, (..., n) -> (...): infinite only if more than half of the values are."""
-    return np.quantile(values, 0.5, axis=-1, method="inverted_cdf")
-
-
-def resamples(n: int, seed: int = 0, count: int = RESAMPLES) -> np.ndarray:
-    """Indices of `count` bootstrap samples of n values: (count, n)."""
-    return np.random.default_rng(seed).integers(n, size=(count, n))
-
-
-def percentile_interval(replicates: np.ndarray, level: float = LEVEL) -> np.ndarray:
-    """The central `level` of bootstrap replicates, (count, ...) -> (2, ...): its lower and upper end."""
-    method = "inverted_cdf" if np.isinf(replicates).any() else "linear"  # nothing lies between a number and infinity
-    return np.quantile(replicates, [(1 - level) / 2, (1 + level) / 2], axis=0, method=method)
-
-
-def interval(values: np.ndarray, statistic=iqm, level: float = LEVEL) -> np.ndarray:
-    """Bootstrap interval of a statistic over seeds, the last axis: (..., n) -> (2, ...).
-
-    NaN for fewer than two seeds, which tell nothing about the spread.
-    """
-    n = values.shape[-1]
-    if n < 2:
-        return np.full((2, *values.shape[:-1]), np.nan)
-    replicates = [statistic(values[..., indices]) for indices in np.array_split(resamples(n), 20)]
-    # (..., count) pieces joined; the replicates' axis goes first
-    return percentile_interval(np.moveaxis(np.concatenate(replicates, -1), -1, 0), level)
-
-
-def stratified(groups: list[np.ndarray], statistic, level: float = LEVEL) -> tuple[np.ndarray, np.ndarray]:
-    """A statistic of several groups of seeds, one per environment or algorithm, and its bootstrap interval, (2, ...).
-
-    `groups` holds arrays (n_i,); seeds are drawn anew within each. `statistic` takes arrays (..., n_i) and returns
-    (..., *shape). Where a group has fewer than two seeds the interval is NaN.
-    """
-    estimate = np.asarray(statistic(groups))
-    if min(len(group) for group in groups) < 2:
-        return estimate, np.full((2, *estimate.shape), np.nan)
-    drawn = [group[resamples(len(group), seed=i)] for i, group in enumerate(groups)]
-    return estimate, percentile_interval(np.asarray(statistic(drawn)), level)
-
-
-def pooled_mean(groups: list[np.ndarray]) -> np.ndarray:
-    """The mean over environments of the mean over runs: groups (..., n_i) -> (...)."""
+def mean(groups: list[np.ndarray]) -> np.ndarray:
+    """The mean over groups of the mean over seeds."""
     return np.mean([group.mean(-1) for group in groups], axis=0)
 
 
-def pooled_iqm(groups: list[np.ndarray]) -> np.ndarray:
-    """The interquartile mean of all runs together, each weighing 1/n_i of its environment: groups (..., n_i) -> (...).
+def iqm(groups: list[np.ndarray]) -> np.ndarray:
+    """The interquartile mean of all seeds together, each weighing 1/n_i: the outer quarters left out.
 
-    Where the n_i are equal it is iqm() of all runs.
+    A quarter of the seeds is rounded down, so of fewer than four it is the mean.
     """
     sizes = [group.shape[-1] for group in groups]
     values = np.concatenate(groups, -1)
+    cut = sum(sizes) // 4 / sum(sizes)
+    if len(set(sizes)) == 1:
+        ends = sum(sizes) // 4
+        return np.sort(values, -1)[..., ends : sum(sizes) - ends].mean(-1)
     order = np.argsort(values, -1)
     weights = np.concatenate([np.full(n, 1 / (n * len(sizes))) for n in sizes])[order]
     right = np.cumsum(weights, -1)
-    cut = sum(sizes) // 4 / sum(sizes)
     kept = np.clip(np.minimum(right, 1 - cut) - np.maximum(right - weights, cut), 0, None)
     return (kept * np.take_along_axis(values, order, -1)).sum(-1) / kept.sum(-1)
 
 
-def performance_profile(groups: list[np.ndarray], thresholds: np.ndarray) -> np.ndarray:
-    """The share of runs that score above each threshold, every environment weighing the same.
-
-    `groups`: normalised scores (..., n_i) per environment; thresholds (k,) -> (..., k).
-    """
-    return np.mean([(group[..., :, None] > thresholds).mean(-2) for group in groups], axis=0)
+def median(groups: list[np.ndarray]) -> np.ndarray:
+    """The median of the one group there is: infinite if half of the values are, or more."""
+    (values,) = groups
+    return np.median(values, -1)
 
 
-def improvement(pairs: list[np.ndarray]) -> np.ndarray:
+def improvement(groups: list[np.ndarray]) -> np.ndarray:
     """The probability that a run of X beats one of Y on the same environment, a tie counting half, averaged over them.
 
-    `pairs`: X's and Y's returns in turn, [x_1, y_1, x_2, y_2, ...], each (..., n) -> (...). It is Mann and Whitney's U
-    over the number of pairs.
+    `groups`: X's and Y's returns in turn, [x_1, y_1, x_2, y_2, ...]. It is Mann and Whitney's U over the number of
+    pairs.
     """
     wins = []
-    for x, y in zip(pairs[::2], pairs[1::2], strict=True):
+    for x, y in zip(groups[::2], groups[1::2], strict=True):
         difference = x[..., :, None] - y[..., None, :]
         wins.append(((difference > 0) + 0.5 * (difference == 0)).mean((-2, -1)))
     return np.mean(wins, axis=0)
 
 
-def is_worse(new: np.ndarray, stored: np.ndarray, level: float) -> tuple[float, float, bool]:
-    """The ends of Welch's interval of mean(new) - mean(stored), and whether all of it lies below zero.
+def interval(groups: list[np.ndarray], statistic=iqm) -> np.ndarray:
+    """The 95% interval of a statistic: (2, ...), its lower and upper end; NaN where a group has fewer than two seeds,
+    which tell nothing about the spread."""
+    return (t_interval if statistic is mean else bootstrap)(groups, *() if statistic is mean else (statistic,))
 
-    Student's t and not the bootstrap, which is too narrow for the few seeds that a check can afford. Both arrays (n,),
-    n >= 2.
-    """
-    difference = new.mean() - stored.mean()
-    if new.var() == 0 and stored.var() == 0:  # nothing varies: the interval is the difference itself
-        return difference, difference, bool(difference < 0)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # scipy warns where one side has no variance; Welch allows it
-        low, high = stats.ttest_ind(new, stored, equal_var=False).confidence_interval(level)
+
+def t_interval(groups: list[np.ndarray], weights: list[float] | None = None, level: float = LEVEL) -> np.ndarray:
+    """Student's interval of the groups' mean, or of another weighted sum of their means, with Welch and Satterthwaite's
+    degrees of freedom: (2, ...)."""
+    weights = weights or [1 / len(groups)] * len(groups)
+    centre = sum(w * group.mean(-1) for w, group in zip(weights, groups, strict=True))
+    freedom = np.array([group.shape[-1] - 1 for group in groups])
+    if freedom.min() < 1:
+        return np.full((2, *np.shape(centre)), np.nan)
+    parts = [w**2 * group.var(-1, ddof=1) / group.shape[-1] for w, group in zip(weights, groups, strict=True)]
+    total = sum(parts)
+    with np.errstate(invalid="ignore"):  # 0 / 0 where nothing varies
+        degrees = total**2 / sum(part**2 / n for part, n in zip(parts, freedom, strict=True))
+        half = np.where(total > 0, stdtrit(degrees, (1 + level) / 2) * np.sqrt(total), 0)
+    return np.stack([centre - half, centre + half])
+
+
+def bootstrap(groups: list[np.ndarray], statistic) -> np.ndarray:
+    """The percentile bootstrap interval of a statistic, seeds drawn anew within each group: (2, ...)."""
+    if min(group.shape[-1] for group in groups) < 2:
+        return np.full((2, *np.shape(statistic(groups))), np.nan)
+    drawn = [
+        np.random.default_rng(i).integers(n, size=(RESAMPLES, n)) for i, n in enumerate(g.shape[-1] for g in groups)
+    ]
+    pieces = [
+        statistic([group[..., indices] for group, indices in zip(groups, several, strict=True)])
+        for several in zip(*(np.array_split(indices, 20) for indices in drawn), strict=True)
+    ]
+    replicates = np.concatenate(pieces, -1)
+    method = "inverted_cdf" if np.isinf(replicates).any() else "linear"  # nothing lies between a number and infinity
+    return np.quantile(replicates, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=-1, method=method)
+
+
+def is_worse(new: np.ndarray, stored: np.ndarray, level: float) -> tuple[float, float, bool]:
+    """The ends of Welch's interval of mean(new) - mean(stored), and whether all of it lies below zero. Both (n,)."""
+    low, high = t_interval([new, stored], [1, -1], level)
     return float(low), float(high), bool(high < 0)
 
 

@@ -85,6 +85,7 @@ def main() -> None:
     if behaviour == "big":
         (run_dir / "events").write_bytes(bytes(1_000_000))
     if behaviour == "wait":
+        print(f"step 81,920, return {args.seed + 0.5}, 100 steps/s", flush=True)
         deadline = time.monotonic() + 120  # where the test broke down, nobody will say go
         while not (run_dir.parent.parent / "go").exists() and time.monotonic() < deadline:
             time.sleep(0.02)

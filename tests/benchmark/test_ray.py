@@ -1,8 +1,10 @@
 """The Ray executor on a cluster of several nodes on this machine."""
 
 import json
+import os
 import shutil
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -126,6 +128,20 @@ def test_what_ray_lost_or_nobody_can_claim_is_recorded(tmp_path, cluster):
     assert "worker died" in (lost.directory / "log.txt").read_text()
     saved = json.loads((lost.directory / "job.json").read_text())
     assert (saved["status"], saved["reason"]) == ("failed", records[lost.name]["reason"])
+
+
+def test_a_node_that_does_not_share_the_folder_gets_no_work(tmp_path, cluster):
+    """A path that means another folder, or none, in any other process."""
+    (job,) = make(tmp_path, "ok")
+    folder = os.open(tmp_path, os.O_RDONLY)
+    os.dup2(folder, 900)
+    mine = replace(job, directory=Path("/proc/self/fd/900/runs") / job.name)
+    says = "the Ray node .* does not share the folder of runs and scripts: .*/runs/probe-"
+    with pytest.raises(BadInput, match=says):
+        run_ray([mine], lambda *_: None, cluster.address)
+    os.close(900)
+    os.close(folder)
+    assert list(tmp_path.rglob("*")) == [tmp_path / "fake_script.py", tmp_path / "runs"]
 
 
 def test_a_cluster_without_gpus_is_bad_input(tmp_path, cluster):

@@ -20,6 +20,7 @@ from types import SimpleNamespace
 import pytest
 import tyro
 from harness import PATIENCE, ROOT, benchmark, is_alive, wait_until
+from helpers import LM_SCRIPTS, SCRIPTS
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -141,8 +142,25 @@ def test_entries_named_for_a_kl_weight_or_rounds_have_them(name):
 
 
 def test_smoke_names_every_script():
-    scripts = {path.name for path in ROOT.glob("*.py")}
+    scripts = {f"{name}.py" for name in [*SCRIPTS, *LM_SCRIPTS]}
     assert {entry["script"] for entry in load_suite("smoke")["algorithms"].values()} == scripts
+
+
+def test_a_script_and_a_folder_of_the_readers_own_fail_no_test(tmp_path):
+    for path in (*ROOT.glob("*.py"), *ROOT.glob("*.toml"), *ROOT.glob("*.txt")):
+        shutil.copy(path, tmp_path)
+    for name in ("tests", "benchmark"):
+        ignored = shutil.ignore_patterns("results", "__pycache__")
+        shutil.copytree(ROOT / name, tmp_path / name, ignore=ignored)
+    shutil.copy(ROOT / "ppo.py", tmp_path / "mine.py")
+    (tmp_path / "tensorboard").mkdir()  # which a script imports, by another way
+    smoke = "tests/benchmark/test_run.py::test_smoke_names_every_script"
+    words = ["-m", "pytest", "-q", "-n", "0", "tests/algorithms/test_siblings.py", smoke]
+    result = subprocess.run(
+        [sys.executable, *words], cwd=tmp_path, capture_output=True, text=True, check=False,
+        timeout=2 * PATIENCE,
+    )  # fmt: skip
+    assert result.returncode == 0, result.stdout[-2000:]
 
 
 def test_grid_and_overrides(suite, tmp_path):
@@ -858,3 +876,20 @@ def test_two_invocations_do_no_job_twice(suite, tmp_path, start):
         1
     ] * 4
     assert "left to the invocation that is at them" in "".join(outputs)
+
+
+def test_what_runs_is_shown_with_its_steps_and_return(suite, tmp_path, monkeypatch, capsys):
+    jobs = make_jobs(load_suite(str(suite("wait"))), tmp_path / "runs", seeds=[1, 2])
+    shown, show = [], pool.show
+
+    def look(running):
+        show(running)
+        shown.append(capsys.readouterr().out)
+        if shown[-1].count("step 81,920") == 2:
+            (tmp_path / "runs" / "go").touch()
+
+    monkeypatch.setattr(pool, "SHOW", 0.05)
+    monkeypatch.setattr(pool, "show", look)
+    pool.run_local(jobs, lambda *_: None, workers=2)
+    assert "  CartPole-v1__fake__1: step 81,920, return 1.5, 100 steps/s\n" in "".join(shown)
+    assert all(pool.has_summary(job) for job in jobs)

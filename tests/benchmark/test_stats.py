@@ -1,6 +1,9 @@
-"""benchmark/stats.py against independent computations: loops, scipy's own bootstrap, and
+"""benchmark/stats.py against independent computations: loops, scipy's own intervals, and
 simulation."""
 
+import csv
+
+import interval_coverage as coverage
 import numpy as np
 import pytest
 from hypothesis import given
@@ -17,58 +20,84 @@ samples = st.lists(numbers, min_size=1, max_size=20).map(np.array)
 def test_iqm_is_the_mean_without_the_outer_quarters(values):
     cut = len(values) // 4
     kept = sorted(values)[cut : len(values) - cut]
-    assert stats.iqm(values) == pytest.approx(sum(kept) / len(kept), rel=1e-6, abs=1e-6)
+    assert stats.iqm([values]) == pytest.approx(sum(kept) / len(kept), rel=1e-6, abs=1e-6)
 
 
 def test_iqm_by_hand():
-    assert stats.iqm(np.array([-1000.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 1000.0])) == 3.5
+    assert stats.iqm([np.array([-1000.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 1000.0])]) == 3.5
 
 
-def test_interval_agrees_with_scipys_bootstrap():
-    values = np.random.default_rng(1).normal(size=(3, 12))
-    ours = stats.interval(values, stats.mean)
-    theirs = scipy_stats.bootstrap(
-        (values,), np.mean, axis=-1, n_resamples=20_000, method="percentile", rng=2
+def test_the_interval_of_a_mean_is_students():
+    values = np.random.default_rng(1).lognormal(size=(3, 6))
+    low, high = stats.interval([values], stats.mean)
+    theirs = scipy_stats.ttest_1samp(values, 0, axis=-1).confidence_interval(0.95)
+    np.testing.assert_allclose((low, high), (theirs.low, theirs.high))
+
+
+def test_the_interval_of_a_weighted_sum_of_means_is_welchs():
+    rng = np.random.default_rng(1)
+    x, y = rng.normal(0, 1, 5), rng.normal(3, 4, 9)
+    theirs = scipy_stats.ttest_ind(x, y, equal_var=False).confidence_interval(0.9)
+    np.testing.assert_allclose(stats.t_interval([x, y], [1, -1], 0.9), theirs)
+    mean = (x.mean() + y.mean()) / 2  # x against -y, halved
+    half = np.diff(scipy_stats.ttest_ind(x, -y, equal_var=False).confidence_interval(0.95)) / 4
+    np.testing.assert_allclose(
+        stats.interval([x, y], stats.mean), [mean - half[0], mean + half[0]]
     )
+
+
+def test_the_bootstrap_agrees_with_scipys():
+    values = np.random.default_rng(1).normal(size=(3, 12))
+    ours = stats.interval([values], stats.iqm)
+    theirs = scipy_stats.bootstrap(
+        (values,), lambda x, axis: scipy_stats.trim_mean(x, 0.25, axis=axis), axis=-1,
+        n_resamples=20_000, method="percentile", rng=2,
+    )  # fmt: skip
     assert ours.shape == (2, 3)
     np.testing.assert_allclose(ours[0], theirs.confidence_interval.low, atol=0.05)
     np.testing.assert_allclose(ours[1], theirs.confidence_interval.high, atol=0.05)
 
 
-@pytest.mark.parametrize("statistic", [stats.mean, stats.iqm])
-def test_interval_covers_the_truth_in_about_95_percent(statistic):
-    values = np.random.default_rng(0).normal(size=(1000, 30))  # both statistics are 0 in truth
-    low, high = stats.interval(values, statistic)
-    assert 0.91 < np.mean((low <= 0) & (high >= 0)) < 0.97
+@pytest.mark.parametrize("case", coverage.CASES, ids=lambda case: "-".join(map(str, case)))
+def test_coverage_is_as_published(case):
+    """The intervals of normal means cover what they claim, and all what the table says."""
+    with coverage.PATH.open(newline="") as file:
+        table = {
+            (row["statistic"], int(row["environments"]), row["returns"], int(row["n"])): row
+            for row in csv.DictReader(file)
+        }
+    assert list(table) == coverage.CASES
+    published, samples = float(table[case]["coverage"]), 400
+    error = 3 * (published * (1 - published) / samples) ** 0.5
+    assert coverage.coverage(*case, samples) == pytest.approx(published, abs=error + 0.01)
+    if case[0] == "mean" and case[2] == "normal":
+        assert published == pytest.approx(0.95, abs=0.015)
 
 
 def test_interval_is_the_same_every_time_and_unknown_for_one_seed():
     values = np.random.default_rng(0).normal(size=8)
-    np.testing.assert_array_equal(stats.interval(values), stats.interval(values))
-    assert np.isnan(stats.interval(np.array([1.0]))).all()
+    for statistic in (stats.mean, stats.iqm):
+        once, again = (stats.interval([values], statistic) for _ in range(2))
+        np.testing.assert_array_equal(once, again)
+        assert np.isnan(stats.interval([np.array([1.0])], statistic)).all()
+        assert np.isnan(stats.interval([values, np.array([1.0])], statistic)).all()
+        assert np.ptp(stats.interval([np.full(5, 500.0)], statistic)) == 0
 
 
 def test_median_and_its_interval_where_some_never_got_there():
-    values = np.array([3.0, np.inf, 1.0, 2.0])
-    assert stats.median(values) == 2  # the lower one
-    assert stats.median(np.array([1.0, np.inf, np.inf])) == np.inf
-    assert stats.interval(values, stats.median).tolist() == [1, np.inf]
-    assert stats.interval(np.full(5, np.inf), stats.median).tolist() == [np.inf, np.inf]
+    assert stats.median([np.array([3.0, 1.0, 2.0, 8.0])]) == 2.5
+    assert stats.median([np.array([3.0, np.inf, 1.0, 2.0])]) == 2.5
+    assert stats.median([np.array([1.0, np.inf, 2.0, np.inf])]) == np.inf
+    ends = stats.interval([np.array([3.0, np.inf, 1.0, 2.0])], stats.median)
+    assert ends.tolist() == [1, np.inf]
+    assert stats.interval([np.full(5, np.inf)], stats.median).tolist() == [np.inf, np.inf]
 
 
-def test_stratified_interval_covers_the_truth_though_environments_differ():
-    rng, hits = np.random.default_rng(0), 0
-    for _ in range(200):
-        groups = [
-            rng.normal(0, 1, 20),
-            rng.normal(10, 1, 20),
-        ]  # resampled together, their distance would widen it
-        _, (low, high) = stats.stratified(
-            groups, lambda g: np.mean([x.mean(-1) for x in g], axis=0)
-        )
-        hits += low <= 5 <= high
-        assert high - low < 1
-    assert 0.89 < hits / 200 < 0.99
+def test_seeds_are_drawn_anew_within_each_group():
+    rng = np.random.default_rng(0)  # drawn together, the distance of the two would widen it
+    for statistic in (stats.mean, stats.iqm):
+        low, high = stats.interval([rng.normal(0, 1, 20), rng.normal(10, 1, 20)], statistic)
+        assert high - low < 3
 
 
 @given(
@@ -76,27 +105,20 @@ def test_stratified_interval_covers_the_truth_though_environments_differ():
         lambda n: st.lists(st.lists(numbers, min_size=n, max_size=n), min_size=1, max_size=4)
     )
 )
-def test_pooled_statistics_of_equally_many_runs_are_those_of_all_runs(groups):
+def test_statistics_of_equally_many_runs_are_those_of_all_runs(groups):
     together = np.concatenate(groups)
     groups = [np.array(group) for group in groups]
-    assert stats.pooled_mean(groups) == pytest.approx(stats.mean(together), abs=1e-6)
-    assert stats.pooled_iqm(groups) == pytest.approx(stats.iqm(together), abs=1e-6)
+    assert stats.mean(groups) == pytest.approx(together.mean(), abs=1e-6)
+    trimmed = scipy_stats.trim_mean(together, 0.25)
+    assert stats.iqm(groups) == pytest.approx(trimmed, abs=1e-6)
 
 
-def test_pooled_statistics_weigh_environments_equally():
+def test_environments_weigh_the_same():
     groups = [np.array([0.5, 1.5]), np.zeros(6)]
-    assert stats.pooled_mean(groups) == 0.5
-    assert stats.pooled_iqm(groups) == pytest.approx(
+    assert stats.mean(groups) == 0.5
+    assert stats.iqm(groups) == pytest.approx(
         0.25
     )  # a quarter of the weight is 0, a quarter 0.5
-
-
-@given(st.lists(samples, min_size=1, max_size=3), st.lists(numbers, min_size=1, max_size=5))
-def test_performance_profile_counts_runs(groups, thresholds):
-    profile = stats.performance_profile(groups, np.array(thresholds))
-    for threshold, value in zip(thresholds, profile, strict=True):
-        shares = [sum(score > threshold for score in group) / len(group) for group in groups]
-        assert value == pytest.approx(sum(shares) / len(shares))
 
 
 @given(samples, samples)

@@ -1,0 +1,231 @@
+"""The figures of README.md and benchmark/results/README.md against the files that they cite."""
+
+import re
+from functools import cache
+from pathlib import Path
+
+import pytest
+from harness import ROOT
+
+from benchmark.report import number, span
+from benchmark.store import read_csv
+
+RESULTS = ROOT / "benchmark" / "results"
+PAGES = (ROOT / "README.md", RESULTS / "README.md")
+INTERVAL = r"-?[\d,.]+ (?:\[-?[\d,.]+, -?(?:[\d,.]*\d|never)\]|\(saturated\))"
+MEAN, IQM, TRAINED = "evaluation, mean", "evaluation, IQM", "last 100 episodes, mean"
+
+# The entries of the suites in the order of the rows of the tables of language models.
+LANGUAGE = [
+    "reinforce_lm", "reinforce_lm-no-baseline", "rloo", "rloo-kl-0", "rloo-kl-0.5", "grpo",
+    "grpo-no-std", "grpo-kl-0", "grpo-kl-0.5", "dr-grpo", "ppo_rlhf-true",
+    "ppo_rlhf-true-kl-0.5", "ppo_rlhf", "ppo_rlhf-kl-1", "dpo", "dpo-kl-0.1", "dpo-kl-1",
+    "dpo-online",
+]  # fmt: skip
+PREFERENCES = [
+    "ppo_rlhf-rounds-8", "ppo_rlhf-rounds-1", "ppo_rlhf-rounds-8-kl-0.05",
+    "ppo_rlhf-rounds-1-kl-0.05", "dpo", "dpo-no-nll", "dpo-online-no-nll",
+]  # fmt: skip
+PARITY = {"A2C": "a2c", "TRPO": "trpo", "PPO": "ppo", "PPO, continuous": "ppo_continuous"}
+
+
+def tables(text: str) -> list[tuple[list[str], list[list[str]]]]:
+    """Every Markdown table: its columns and its rows."""
+    found = []
+    for block in re.findall(r"(?:^\|.*\n)+", text, re.MULTILINE):
+        lines = [
+            [cell.strip() for cell in line[1:-1].split(" | ")] for line in block.splitlines()
+        ]
+        split = (re.split(r"(?<!\\)\|", line.strip()[1:-1]) for line in block.splitlines())
+        lines = [[cell.strip().replace("\\|", "|") for cell in cells] for cells in split]
+        found.append((lines[0], lines[2:]))
+    return found
+
+
+def table(path: Path, *columns: str) -> list[list[str]]:
+    """The rows of the table of a page whose first columns are these."""
+    first = list(columns)
+    (rows,) = [r for c, r in tables(path.read_text()) if c[: len(first)] == first]
+    return rows
+
+
+@cache
+def cells(folder: str) -> dict[tuple[str, str, str], str]:
+    """What a stored report says: (environment, algorithm, column) -> cell; of pairs, (X, Y, the
+    measure)."""
+    found = {}
+    text = (RESULTS / folder / "report.md").read_text()
+    for caption, block in re.findall(r"^\*(.*)\*\n\n((?:^\|.*\n)+)", text, re.MULTILINE):
+        ((columns, rows),) = tables(block)
+        where = re.split(r"[: ]", caption)[0]
+        for row in rows:
+            for column, cell in zip(columns, row, strict=True):
+                if columns[0] == "X":
+                    found[
+                        row[0], row[1], "area" if "under the" in caption else "evaluation"
+                    ] = row[3]
+                else:
+                    found.setdefault((where, row[0], column), cell)
+    return found
+
+
+def worst(folder: str, env_id: str, algorithm: str) -> str:
+    """The lowest final evaluation of a seed."""
+    rows = read_csv(RESULTS / folder / "results.csv")
+    mine = [r for r in rows if (r["env_id"], r["algorithm"]) == (env_id, algorithm)]
+    return number(min(float(row["eval_return_mean"]) for row in mine))
+
+
+def estimate(cell: str) -> str:
+    """A cell without its interval."""
+    return cell.partition(" ")[0]
+
+
+def classic() -> list[tuple[list[str], list[str]]]:
+    """README.md's table of the classic environments: rows, and what the files have for them."""
+    found = []
+    environments = ("CartPole-v1", "Acrobot-v1", "LunarLander-v3")
+    for row in table(PAGES[0], "script", *environments):
+        name, expected = row[0].strip("`").removesuffix(".py"), []
+        for env_id in environments:
+            new = (env_id, name, IQM) in cells("classic-anew")
+            files = cells("classic-anew" if new else "classic")
+            parts = [files[env_id, name, key] for key in (IQM, "last 100 episodes, IQM")]
+            expected.append("<br>".join(parts))
+        found.append((row, [row[0], *expected]))
+    return found
+
+
+def continuous() -> list[tuple[list[str], list[str]]]:
+    """README.md's table of the continuous environments."""
+    found = []
+    for row in table(PAGES[0], "environment", "n", "evaluation"):
+        folder = "pendulum" if row[0] == "Pendulum-v1" else "continuous"
+        files, name = cells(folder), "ppo_continuous"
+        keys = [files[row[0], name, key] for key in ("n", MEAN, TRAINED)]
+        expected = [row[0], *keys[:2], worst(folder, row[0], name), keys[2]]
+        found.append((row, expected))
+    return found
+
+
+def published() -> list[tuple[list[str], list[str]]]:
+    """Our columns of the table beside what others have published."""
+    found = []
+    for row in table(PAGES[1], "environment", "n", "mean of `ppo_continuous.py`"):
+        files, name = cells("continuous"), "ppo_continuous"
+        ours = [files[row[0], name, "n"], files[row[0], name, MEAN]]
+        expected = [row[0], *ours, worst("continuous", row[0], name)]
+        found.append((row[:4], expected))
+    return found
+
+
+def reinforce() -> list[tuple[list[str], list[str]]]:
+    """REINFORCE before and after it stepped running episodes only."""
+    found, name = [], ""
+    for row in table(PAGES[1], "script", "", "CartPole-v1, steps to 475"):
+        name = row[0].strip("`").removesuffix(".py") or name
+        files = cells("classic" if row[1] == "before" else "classic-anew")
+        steps = estimate(files["CartPole-v1", name, "to threshold, steps"])
+        reached = files["CartPole-v1", name, "reached"].replace("/", " of ")
+        both = [files["LunarLander-v3", name, key] for key in (MEAN, TRAINED)]
+        found.append((row, [row[0], row[1], f"{steps} ({reached})", *both]))
+    return found
+
+
+def pendulum() -> list[tuple[list[str], list[str]]]:
+    """Pendulum-v1 before and after actions were rescaled."""
+    found = []
+    for row, folder in zip(table(PAGES[1], "bounds"), ("continuous", "pendulum"), strict=True):
+        env_id, name = "Pendulum-v1", "ppo_continuous"
+        mean, trained = (cells(folder)[env_id, name, key] for key in (MEAN, TRAINED))
+        ours = [mean, worst(folder, env_id, name), trained]
+        found.append((row, [row[0], *ours]))
+    return found
+
+
+def language() -> list[tuple[list[str], list[str]]]:
+    """The table of variants of the scripts for language models."""
+    found, rows = [], table(PAGES[1], "variant", "exact success")
+    for row, name in zip(rows, LANGUAGE, strict=True):
+        files = {key[2]: cell for key, cell in cells("language").items() if key[1] == name}
+        count, steps = (
+            files["reached"].split("/")[0],
+            estimate(files["to threshold, completions"]),
+        )
+        if steps == "never" and count != "0":
+            steps = f"never ({count} of 10 {'does' if count == '1' else 'do'})"
+        found.append((row, [row[0], files["exact success"], files["KL"], steps]))
+    return found
+
+
+def preferences() -> list[tuple[list[str], list[str]]]:
+    """The table of ways to learn from preferences."""
+    found, rows = [], table(PAGES[1], "variant", "mode")
+    for row, name in zip(rows, PREFERENCES, strict=True):
+        files = {key[2]: cell for key, cell in cells("preferences").items() if key[1] == name}
+        found.append((row, [row[0], files["mode"], files["exact success"], files["KL"]]))
+    return found
+
+
+def mirrored(cell: str) -> str:
+    """The probability that Y beats X, where the report has that of X beating Y."""
+    if cell.endswith("(saturated)"):
+        return f"{1 - float(estimate(cell)):.2f} (saturated)"
+    middle, low, high = (1 - float(x) for x in re.findall(r"[\d.]+", cell))
+    return f"{middle:.2f} [{high:.2f}, {low:.2f}]"
+
+
+def parity() -> list[tuple[list[str], list[str]]]:
+    """Ours beside Stable-Baselines3's at equal hyperparameters."""
+    found, name, files = [], "", cells("peers")
+    for row in table(PAGES[1], "algorithm", "n", "", "final evaluation, mean"):
+        name = PARITY.get(row[0], name)
+        key = name if row[2] == "ours" else f"sb3-{name}"
+        env_id = "Pendulum-v1" if name == "ppo_continuous" else "CartPole-v1"
+        expected = [row[0], files[env_id, key, "n"] if row[0] else "", row[2]]
+        expected += [files[env_id, key, column] for column in (MEAN, "area, mean")]
+        pairs = [
+            files[name, f"sb3-{name}", measure]
+            if (name, f"sb3-{name}", measure) in files
+            else mirrored(files[f"sb3-{name}", name, measure])
+            for measure in ("evaluation", "area")
+        ]
+        found.append((row, [*expected, *(pairs if row[0] else ["", ""])]))
+    return found
+
+
+TABLES = [
+    classic, continuous, published, reinforce, pendulum, language, preferences, parity,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("made", TABLES, ids=lambda made: made.__name__)
+def test_tables_hold_what_the_reports_say(made):
+    found = made()
+    assert len(found) >= 2
+    for row, expected in found:
+        assert row == expected
+
+
+def test_every_interval_of_the_text_stands_in_a_report():
+    known = "\n".join(path.read_text() for path in RESULTS.glob("*/report.md"))
+    text = "\n".join(line for line in PAGES[1].read_text().splitlines() if line[:1] != "|")
+    found = re.findall(INTERVAL, text)
+    assert len(found) > 8
+    assert [text for text in found if text not in known] == []
+
+
+def test_areas_are_those_of_the_curves():
+    """The mean over the bins that all runs of the environment have, from curves.csv alone."""
+    rows = read_csv(RESULTS / "ablations" / "curves.csv")
+    files = read_csv(RESULTS / "ablations" / "results.csv")
+    shortest = min(float(row["global_step"]) for row in files)
+    lines = {}
+    for row in rows:
+        if row["axis"] == "steps" and float(row["position"]) <= shortest:
+            lines.setdefault((row["algorithm"], row["seed"]), []).append(row["return"])
+    low = min(float(x) for line in lines.values() for x in line if x)
+    for row in files:
+        line = [float(x) if x else low for x in lines[row["algorithm"], row["seed"]]]
+        assert float(row["curve_mean"]) == pytest.approx(sum(line) / len(line), rel=1e-9)
+    assert span([shortest]) == "99,328"
