@@ -21,8 +21,9 @@ import tyro
 
 from . import pool
 from .grid import BadInput, Job, make_jobs
-from .report import number, reached, threshold, write_csv
-from .runs import Run, read_run
+from .report import number
+from .runs import Run, read_run, registered_threshold
+from .store import write_csv
 
 PEER, BARE = "sb3-", "bare-"  # what the names of X's peer, and of its environments alone, begin with
 SIDES = {"": "ours", PEER: "peer", BARE: "bare"}
@@ -57,7 +58,7 @@ def make_plan(suite: dict, directory: Path, seeds: Iterable[int]) -> list[tuple[
             for name in (side + script for side in PARTS[part][1]):
                 if (name, job.env_id) not in names:
                     raise BadInput(f"{job.algorithm} has no partner on {job.env_id}: the suite lacks {name}")
-            if part == "threshold" and threshold(job.env_id) is None:
+            if part == "threshold" and registered_threshold(job.env_id) is None:
                 raise BadInput(f"Gymnasium names no threshold for {job.env_id}, so {job.algorithm} cannot reach it")
             for n in SIZES.get(part, [job.flags.get("num_envs", 0)]):  # 0: the script's own
                 steps = max(job.flags["total_timesteps"], 4 * job.flags.get("num_steps", 0) * n)  # 4 batches at least
@@ -124,7 +125,7 @@ def read_rows(directory: Path) -> list[list]:
             continue
         summary, args, job = files
         run = read_run(path.parent, None) if job["part"] == "threshold" else None
-        values = summary["sps"], *(reached(run)[::-1] if isinstance(run, Run) and run.has_curve else ("", ""))
+        values = summary["sps"], *(run.reached[::-1] if isinstance(run, Run) and run.reached else ("", ""))
         system = ", ".join([job["cpu"], *(f"{name} {version}" for name, version in args["versions"].items())])
         row = [job["part"], job["env_id"], job["algorithm"], job["flags"].get("num_envs", 0), job["seed"]]
         rows.append([*row, *values, args["script_sha256"], json.dumps(job["flags"]), system, job["load"]])
