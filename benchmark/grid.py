@@ -1,9 +1,11 @@
 """From a suite (a TOML file) to the grid of jobs that it stands for."""
 
+import re
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 from difflib import get_close_matches
+from itertools import pairwise
 from pathlib import Path
 from zlib import crc32
 
@@ -59,6 +61,12 @@ class Job:
             else:
                 words += [f"--{flag}", str(value)]
         return [*words, *self.extra]
+
+    def processes(self) -> int:
+        """How many processes learn in it, each on a core: --num-workers where the script has that flag, or 1."""
+        numbers = re.findall(r"(?m)^    num_workers: int = (\d+)", self.script.read_text())
+        numbers += [value for flag, value in pairwise(self.words()) if flag == "--num-workers"]
+        return int(numbers[-1]) if numbers and numbers[-1].isdecimal() else 1
 
 
 def did_you_mean(name: str, known: list[str]) -> str:

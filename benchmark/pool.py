@@ -356,7 +356,7 @@ def run_local(
     **limits: float | None,
 ) -> None:
     """Run the jobs, `workers` at a time, spread over `gpus` if there are any, within run_job's `limits`; call on_done
-    with each record and `workers`.
+    with each record and `workers`. A job of several processes counts as so many.
 
     A record's status is done, failed, or else "finished" (there was nothing to do) or "locked" (another invocation is
     at it). An exception here, KeyboardInterrupt above all, ends the scripts that run before it goes on.
@@ -364,10 +364,11 @@ def run_local(
     slots: queue.SimpleQueue[dict[str, str]] = queue.SimpleQueue()
     for i in range(workers):
         slots.put({"CUDA_VISIBLE_DEVICES": gpus[i % len(gpus)]} if gpus else {})
-    stop, running = threading.Event(), {}
+    stop, running, turn = threading.Event(), {}, threading.Lock()
 
     def work(job: Job) -> dict:
-        variables = slots.get()
+        with turn:  # or two jobs could hold a part of what each needs
+            variables, *more = (slots.get() for _ in range(min(job.processes(), workers)))
         running[job.name] = job
         try:
             with claim(job) as over:
@@ -376,7 +377,8 @@ def run_local(
             return {"status": "failed", "reason": f"the benchmark could not begin: {error.strerror}"}
         finally:
             del running[job.name]
-            slots.put(variables)
+            for each in (variables, *more):
+                slots.put(each)
 
     threads = ThreadPoolExecutor(slots.qsize())
     try:

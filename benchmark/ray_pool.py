@@ -63,8 +63,9 @@ def run_ray(
 ) -> None:
     """Run the jobs on the cluster at `address` (local: one of this machine alone), as run_local does on this machine.
 
-    Each job asks Ray for one CPU and, with `runs_per_gpu`, for that fraction of a GPU; Ray places it. Where a node is
-    lost, Ray starts its jobs on other ones, up to `node_losses` times each, and they go on from their checkpoints.
+    Each job asks Ray for a CPU for each of its processes and, with `runs_per_gpu`, for that fraction of a GPU; Ray
+    places it. Where a node is lost, Ray starts its jobs on other ones, up to `node_losses` times each, and they go on
+    from their checkpoints.
     """
     try:
         import ray
@@ -79,7 +80,8 @@ def run_ray(
         raise BadInput(f"no Ray cluster answers at --address {address}: {error}") from None
     # Ray hides the GPUs from a task that asked for one it did not get, but not from a task that asked for none.
     variables = {} if gpus else {"CUDA_VISIBLE_DEVICES": ""}
-    remote = ray.remote(num_cpus=1, num_gpus=gpus, max_retries=node_losses)(run_job)
+    remote = ray.remote(num_gpus=gpus, max_retries=node_losses)(run_job)
+    most = max(node["Resources"].get("CPU", 1) for node in ray.nodes())  # a job that asks for more would never begin
 
     def finish(job: Job, record: dict) -> None:
         have = ray.cluster_resources()
@@ -104,7 +106,8 @@ def run_ray(
                     lock.close()
                     finish(job, {"status": over})
                 else:
-                    running[remote.remote(job, **limits, variables=variables)] = job, lock
+                    placed = remote.options(num_cpus=min(job.processes(), most))
+                    running[placed.remote(job, **limits, variables=variables)] = job, lock
             if not running:
                 continue
             ready, _ = ray.wait(list(running), num_returns=1, timeout=SHOW)

@@ -14,6 +14,8 @@ import signal
 import subprocess
 import sys
 import threading
+import time
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -799,6 +801,48 @@ def test_gpus_are_shared_out(suite, tmp_path):
 # ==============================================================================================
 # The whole program
 # ==============================================================================================
+def test_a_job_counts_as_its_processes(suite, tmp_path, monkeypatch):
+    """Those of --num-workers, or of the script's default; no more run at a time than there are
+    workers, nor fewer than could."""
+    script = tmp_path / "several.py"
+    script.write_text("class Args:\n    num_workers: int = 2  # processes\n")
+    job = make_jobs(load_suite(str(suite())), tmp_path / "runs", seeds=[1])[0]
+    several = replace(job, script=script)
+    assert job.processes() == 1
+    assert several.processes() == 2
+    assert replace(several, flags={"num_workers": 3}).processes() == 3
+    assert (
+        replace(several, flags={"num_workers": 3}, extra=("--num-workers", "4")).processes()
+        == 4
+    )
+
+    now, most, begun, lock = 0, 0, [], threading.Lock()
+
+    def run_job(job, **_):
+        nonlocal now, most
+        n = min(job.processes(), 3)
+        with lock:
+            now, most = now + n, max(most, now + n)
+            begun.append(job.name)
+        time.sleep(0.05)
+        with lock:
+            now -= n
+        return {"status": "done"}
+
+    monkeypatch.setattr(pool, "run_job", run_job)
+    jobs = [
+        replace(several, flags={"num_workers": n}, directory=tmp_path / "runs" / f"{i}-{n}")
+        for i, n in enumerate([2, 2, 1, 9, 1, 1, 2, 1, 3])
+    ]
+    records = []
+    pool.run_local(
+        jobs, lambda job, record, _: records.append((job.name, record["status"])), workers=3
+    )
+    assert sorted(records) == sorted((job.name, "done") for job in jobs)
+    assert sorted(begun) == sorted(job.name for job in jobs)
+    assert most == 3
+
+
 def test_failures_are_listed_with_their_log_and_status_1(suite, tmp_path, capsys):
     words = ["run", str(suite("crash")), "--dir", str(tmp_path / "runs"), "--seeds", "1"]
     assert program.main([*words, "--retries", "0"]) == 1
