@@ -73,8 +73,8 @@ def test_the_contract_is_kept(tmp_path, algorithm, env_id, flags, steps, logged)
     assert problems == []
     assert (run.status, run.env_id, run.seed) == ("done", env_id, 3)
     assert run.summary["global_step"] == steps
-    assert len(run.returns) == run.summary["train_episodes"] > 0
-    recent = run.returns[-100:].mean()
+    assert len(run.points["steps"][1]) == run.summary["train_episodes"] > 0
+    recent = run.points["steps"][1][-100:].mean()
     assert run.summary["train_return_mean"] == pytest.approx(recent, rel=1e-4)
     events = EventAccumulator(str(tmp_path / "run"), size_guidance={"scalars": 0})
     events.Reload()
