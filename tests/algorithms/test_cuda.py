@@ -125,6 +125,8 @@ def test_losses_are_those_of_the_cpu(script, tmp_path, monkeypatch):
         first_losses(script, tmp_path / name, device, monkeypatch)
         for name, device in (("cpu", "cpu"), ("card", DEVICE))
     )
+    for losses in (cpu, card):  # of ties: the policy is still its base model
+        losses.pop("reward_accuracy", None)
     assert card == pytest.approx(cpu, rel=1e-5, abs=1e-5)
     assert any(abs(cpu[name]) > 1e-3 for name in cpu if name.endswith(("loss", "grad_norm")))
 
