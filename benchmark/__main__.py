@@ -1,4 +1,4 @@
-"""python -m benchmark run | report | check | speed: see README.md in this folder."""
+"""python -m benchmark run | report | check | speed | gpu: see README.md in this folder."""
 
 import argparse
 import os
@@ -79,6 +79,14 @@ def parse_args(words: list[str]) -> argparse.Namespace:
     speed.add_argument("--seed", type=whole, default=0, help="repeat k has this seed + k; default 0")
     speed.add_argument("--only", nargs="+", choices=("pairs", "threshold", "environments", "num_envs"), metavar="PART",
                        help="of pairs, threshold, environments and num_envs; default all")  # fmt: skip
+
+    gpu = commands.add_parser("gpu", help="time the scripts on the CPU and on a CUDA card, one run and many")
+    gpu.add_argument("--dir", type=Path, default=RUNS / "gpu", help=f"folder for the measurements; default {RUNS}/gpu")
+    gpu.add_argument("--device", nargs="+", choices=("cpu", "cuda"), default=["cpu", "cuda"], help="default both")
+    gpu.add_argument("--only", nargs="+", metavar="PART", help="of control, language and grid; default all")
+    gpu.add_argument("--repeats", type=positive, default=3, help="of every measurement but the grid; default 3")
+    gpu.add_argument("--minutes", type=positive, default=9, help="begin no measurement later; default 9")
+    gpu.add_argument("--short", action="store_true", help="an iteration of each, to see that everything works")
 
     args = parser.parse_args(words)
     if extra and args.command != "run":
@@ -218,11 +226,18 @@ def speed(args: argparse.Namespace) -> int:
     return conclude(measure(load_suite(args.suite), directory, args.seed, args.repeats, args.only), directory)
 
 
+def gpu(args: argparse.Namespace) -> int:
+    """Measure what a GPU buys; return the exit status."""
+    from .gpu import gpu as measure  # here, because it imports torch
+
+    return measure(args.dir.resolve(), args.device, args.only, args.repeats, args.minutes, args.short)
+
+
 def main(words: list[str]) -> int:
     """Run the command of these words; return the exit status."""
     try:
         args = parse_args(words)
-        return {"run": run, "report": report, "check": check, "speed": speed}[args.command](args)
+        return {"run": run, "report": report, "check": check, "speed": speed, "gpu": gpu}[args.command](args)
     except BadInput as error:
         print("error:", " ".join(str(error).split()), file=sys.stderr)
         return 2

@@ -1,0 +1,286 @@
+"""What a GPU buys: the scripts on the CPU and on the GPU, each run alone, and a grid of many runs on either.
+
+The folder holds
+    gpu.csv        one row for each quantity of each measurement; what stands there is not measured again
+    report.md      medians of the repeats
+    runs/          what each measurement printed, and its run directory
+"""
+
+import csv
+import functools
+import importlib
+import io
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from types import ModuleType
+
+import torch
+
+from . import measure
+from .grid import ROOT, BadInput, did_you_mean
+from .pool import cpu_model, installed_version, write_atomically
+
+PARTS = ("control", "language", "grid")
+COLUMNS = ["part", "script", "setting", "device", "repeat", "quantity", "value", "unit", "system"]
+SPEEDS = {"steps_per_second", "tokens_per_second", "runs_per_minute"}
+UNITS = {"steps_per_second": "steps/s", "update": "share of training", "tokens_per_second": "tokens/s",
+         "peak_memory": "MiB", "runs_per_minute": "runs/min", "failed": ""}  # fmt: skip
+CONTROL = {8: 32, 64: 16, 512: 8}  # environments -> iterations, seconds on either device
+FLAGS = {
+    "ppo": {"env_id": "CartPole-v1", "num_steps": 32, "num_minibatches": 2, "update_epochs": 5},
+    "ppo_continuous": {"env_id": "HalfCheetah-v5", "num_steps": 64, "num_minibatches": 4, "update_epochs": 10},
+}
+LANGUAGE = ("reinforce_lm", "rloo", "grpo", "ppo_rlhf", "dpo")
+LARGE = {"width": 512, "layers": 8, "heads": 8}  # sizes of the GPT: 25 million weights
+TINY = {"width": 32, "layers": 1}
+# Eight algorithms of the smoke suite by eight seeds.
+GRID = ("reinforce", "a2c", "trpo", "ppo", "ppo_continuous", "reinforce_lm", "grpo", "dpo")
+
+
+@dataclass(frozen=True)
+class Case:
+    """What one row's measurement runs."""
+
+    part: str
+    script: str
+    setting: str
+    device: str
+    flags: dict
+    model: dict | None = None  # sizes of the GPT that are not the script's own
+
+    def key(self, repeat: int) -> tuple[str, ...]:
+        return self.part, self.script, self.setting, self.device, str(repeat)
+
+
+def make_cases(devices: list[str], only: Sequence[str], short: bool) -> list[Case]:
+    """All that is measured, devices side by side. `short` is to see that everything works."""
+    cases = []
+    for script, flags in FLAGS.items() if "control" in only else ():
+        for num_envs, iterations in {8: 1}.items() if short else CONTROL.items():
+            steps = num_envs * flags["num_steps"] * iterations
+            given = flags | {"num_envs": num_envs, "total_timesteps": steps, "eval_episodes": 1}
+            setting = f"{flags['env_id']}, {num_envs} environments"
+            cases += [Case("control", script, setting, device, given) for device in devices]
+    sizes = [("default model", {}, 512, 4, {})]
+    flags = {"max_completion_length": 26, "torch_threads": cpus()}
+    sizes += [(f"25M weights, batches of {size}", LARGE, size, 2, flags) for size in (128, 512)]
+    for setting, model, size, iterations, flags in sizes if "language" in only else ():
+        size, iterations, model = (16, 1, model and TINY) if short else (size, iterations, model)
+        given = {"batch_size": size, "total_timesteps": size * iterations, "eval_episodes": 8} | flags
+        given |= {"log_interval": 1_000_000, "num_preferences": size, "preference_rounds": 1}
+        for script in ("grpo",) if setting.endswith("512") else LANGUAGE:
+            cases += [Case("language", script, setting, device, given, model) for device in devices]
+    if "grid" in only:
+        cases += [Case("grid", "smoke", "64 runs", device, {}) for device in devices]
+    return cases
+
+
+def cpus() -> int:
+    """How many CPUs this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def system() -> str:
+    """The machine and the versions that a timing depends on."""
+    versions = [f"{name} {installed_version(name)}" for name in ("python", "torch", "gymnasium", "numpy", "mujoco")]
+    cards = [f"{torch.cuda.get_device_name(0)}, CUDA {torch.version.cuda}"] if torch.cuda.is_available() else []
+    return "; ".join([f"{cpu_model()}, {cpus()} CPUs", *cards, ", ".join(versions)])
+
+
+# ======================================================================================================================
+# One measurement
+# ======================================================================================================================
+def fresh(name: str) -> ModuleType:
+    """The script as a module, as if imported for the first time: measurements wrap its functions."""
+    if str(ROOT) not in sys.path:
+        sys.path.insert(0, str(ROOT))
+    return importlib.reload(importlib.import_module(name))
+
+
+def make_args(script: ModuleType, case: Case, seed: int, folder: Path, **more: object) -> object:
+    """The script's Args, from those of the case's flags that it has."""
+    flags = {name: value for name, value in case.flags.items() if name in script.Args.__dataclass_fields__}
+    return script.Args(**flags, seed=seed, device=case.device, run_dir=folder / "run", **more)
+
+
+def measure_control(case: Case, seed: int, folder: Path) -> dict[str, float]:
+    """Steps per second, and the share of the time that the update takes."""
+    script = fresh(case.script)
+    measure.shares(script, make_args(script, case, seed, folder))
+    summary, shares = (json.loads((folder / "run" / f"{name}.json").read_text()) for name in ("summary", "shares"))
+    return {"steps_per_second": summary["sps"], "update": shares["update"]}
+
+
+def measure_language(case: Case, seed: int, folder: Path) -> dict[str, float]:
+    """Tokens sampled and learned from per second of training, and the GPU's memory at its peak. The base model has
+    random weights: only the speed is asked for."""
+    script, tokens = fresh(case.script), 0
+    script.GPT = functools.partial(script.GPT, **case.model)
+    args = make_args(script, case, seed, folder, base_model=str(folder / "base.pt"))
+    torch.manual_seed(0)
+    weights = script.GPT(len(script.Characters.symbols), context=32).state_dict()
+    torch.save([args.carelessness, args.coherent, weights], args.base_model)
+    record_step = script.Run.record_step
+
+    def count_tokens(run, rewards, lengths):
+        nonlocal tokens
+        tokens += int(lengths.sum())
+        record_step(run, rewards, lengths)
+
+    script.Run.record_step = count_tokens
+    if case.device == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+    seconds = script.train(args)["wall_seconds"]
+    values = {"tokens_per_second": tokens / seconds}
+    if case.device == "cuda":
+        values["peak_memory"] = torch.cuda.max_memory_allocated() / 2**20
+    return values
+
+
+def measure_grid(case: Case, seed: int, folder: Path, short: bool, deadline: float) -> dict[str, float]:
+    """Runs of the smoke suite per minute: eight at a time on one GPU, or one on each CPU. At the deadline it stops, and
+    what has been done by then counts."""
+    words = [sys.executable, "-m", "benchmark", "run", "smoke", "--dir", folder / "grid", "--algorithms"]
+    words += [GRID[0], "--steps", "2048", "--seeds", seed] if short else [*GRID, "--seeds", f"{seed}-{seed + 7}"]
+    words += ["--gpus", "0", "--runs-per-gpu", "8"] if case.device == "cuda" else []
+    begun = time.monotonic()
+    process = subprocess.Popen([*map(str, words)], cwd=ROOT, stdout=sys.stdout, stderr=sys.stdout)
+    try:
+        process.wait(max(1, deadline - begun))
+    except subprocess.TimeoutExpired:
+        process.send_signal(signal.SIGINT)
+        process.wait()
+    finally:
+        process.kill()
+    seconds, done = time.monotonic() - begun, len([*folder.glob("grid/*/run/summary.json")])
+    if not done:
+        raise RuntimeError("no run came to its end")
+    return {"runs_per_minute": done / seconds * 60}
+
+
+# ======================================================================================================================
+# All of them
+# ======================================================================================================================
+def load_rows(path: Path) -> list[dict[str, str]]:
+    """The rows of gpu.csv; none where there is no such file. Refuses a folder that is not this command's."""
+    if not path.exists():
+        if path.parent.exists() and (not path.parent.is_dir() or any(path.parent.iterdir())):
+            raise BadInput(f"{path.parent} is not empty and has no {path.name}; name another --dir")
+        return []
+    try:
+        reader = csv.DictReader(io.StringIO(path.read_text(encoding="utf-8")))
+        rows = list(reader)
+        good = reader.fieldnames == COLUMNS and all(None not in (*row, *row.values()) for row in rows)
+        [float(row["value"]) for row in rows]
+    except (KeyError, TypeError, ValueError, csv.Error):
+        good = False
+    if not good:
+        raise BadInput(f"{path} is no table of this command, or damaged; name another --dir")
+    return rows
+
+
+def save_rows(path: Path, rows: list[dict[str, str]]) -> None:
+    """Write gpu.csv anew: a kill never leaves half a row."""
+    file = io.StringIO()
+    writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_atomically(path, file.getvalue().encode())
+
+
+def gpu(
+    directory: Path, devices: list[str], only: list[str] | None, repeats: int, minutes: float, short: bool
+) -> int:  # fmt: skip
+    """Measure what is not yet in `directory`, until `minutes` have passed, and report; return the exit status."""
+    for part in only or ():
+        if part not in PARTS:
+            raise BadInput(f"--only {part}: there is no such part; {did_you_mean(part, list(PARTS))}")
+    if "cuda" in devices and not torch.cuda.is_available():
+        raise BadInput("PyTorch finds no CUDA card here; --device cpu measures without one")
+    path, deadline = directory / "gpu.csv", time.monotonic() + 60 * minutes
+    rows, here = load_rows(path), system() + "; short" * short
+    if any(row["system"] != here for row in rows):
+        raise BadInput(f"{path} holds measurements of another machine or other versions; name another --dir")
+    directory.mkdir(parents=True, exist_ok=True)
+    rows = [row for row in rows if row["quantity"] != "failed"]  # another try
+    save_rows(path, rows)  # even an empty table marks the folder as this command's
+    done = {tuple(row[name] for name in COLUMNS[:5]) for row in rows}
+    cases, late = make_cases(devices, only or PARTS, short), 0
+    plan = [(case, repeat) for repeat in range(1, repeats + 1) for case in cases if case.part != "grid"]
+    plan += [(case, 1) for case in cases if case.part == "grid"]  # minutes each: once
+    for case, repeat in plan:
+        if case.key(repeat) in done:
+            continue
+        if time.monotonic() > deadline:
+            late += 1
+            continue
+        values = run_case(case, repeat, directory / "runs", short, deadline)
+        rows += [
+            dict(zip(COLUMNS, (*case.key(repeat), name, f"{value:.6g}", UNITS[name], here), strict=True))
+            for name, value in values.items()
+        ]
+        save_rows(path, rows)
+        shown = "; ".join(f"{name} {value:,.6g}" for name, value in values.items())
+        print(f"{case.script}, {case.setting}, {case.device}, {repeat}: {shown}", flush=True)
+    failed = sum(row["quantity"] == "failed" for row in rows)
+    write_atomically(directory / "report.md", report(rows).encode())
+    print(f"{len(rows)} rows, {failed} failed, {late} not measured for want of time: {directory / 'report.md'}")
+    return 1 if failed or late else 0
+
+
+def run_case(case: Case, repeat: int, runs: Path, short: bool, deadline: float) -> dict[str, float]:
+    """The quantities of one measurement; "failed" where it raised, whose log says why."""
+    name = "__".join(case.key(repeat)[1:]).replace(" ", "-").replace(",", "")
+    places = (runs / f"{name}{suffix}" for suffix in ("", *(f"__{k}" for k in range(2, 1000))))
+    folder = next(place for place in places if not place.exists())  # one that was stopped stays
+    folder.mkdir(parents=True)
+    with (folder / "log.txt").open("w", encoding="utf-8") as log, redirect_stdout(log), redirect_stderr(log):
+        try:
+            if case.part == "grid":
+                return measure_grid(case, repeat, folder, short, deadline)
+            return {"control": measure_control, "language": measure_language}[case.part](case, repeat, folder)
+        except Exception as error:
+            print(f"{type(error).__name__}: {error}")
+            return {"failed": 1.0}
+        finally:
+            shutil.rmtree(folder / "run", ignore_errors=True)  # a checkpoint of the large model takes 300 MB
+            (folder / "base.pt").unlink(missing_ok=True)
+            if case.device == "cuda":
+                torch.cuda.empty_cache()
+
+
+def report(rows: list[dict[str, str]]) -> str:
+    """The table: medians of the repeats, with how many times as fast as the CPU the GPU is."""
+    cells: dict[tuple[str, ...], dict[str, list[float]]] = {}
+    for row in rows:
+        cell = cells.setdefault((row["script"], row["setting"], row["device"]), {})
+        cell.setdefault(row["quantity"], []).append(float(row["value"]))
+    lines = [
+        "# CPU and GPU",
+        "",
+        f"Made by `python -m benchmark gpu` on: {rows[0]['system'] if rows else 'nothing'}.",
+        "Medians of the n repeats in `gpu.csv`. Memory is PyTorch's peak on the GPU.",
+        "",
+        "| script | setting | device | n | speed | update | memory | times the CPU |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for (script, setting, device), cell in cells.items():
+        speed, n, ratio = "failed", 0, ""
+        for name in SPEEDS & cell.keys():
+            speed, n = f"{median(cell[name]):,.0f} {UNITS[name]}", len(cell[name])
+            base = cells.get((script, setting, "cpu"), {}).get(name)
+            ratio = f"{median(cell[name]) / median(base):.2f}" if base and device != "cpu" else ""
+        update = f"{median(cell['update']):.0%}" if "update" in cell else ""
+        memory = f"{median(cell['peak_memory']):,.0f} MiB" if "peak_memory" in cell else ""
+        lines.append(f"| {script} | {setting} | {device} | {n} | {speed} | {update} | {memory} | {ratio} |")
+    return "\n".join([*lines, ""])
