@@ -10,7 +10,6 @@ import csv
 import functools
 import importlib
 import io
-import json
 import os
 import shutil
 import signal
@@ -26,7 +25,6 @@ from types import ModuleType
 
 import torch
 
-from . import measure
 from .grid import ROOT, BadInput, did_you_mean
 from .pool import cpu_model, installed_version, write_atomically
 
@@ -114,11 +112,23 @@ def make_args(script: ModuleType, case: Case, seed: int, folder: Path, **more: o
 
 
 def measure_control(case: Case, seed: int, folder: Path) -> dict[str, float]:
-    """Steps per second, and the share of the time that the update takes."""
-    script = fresh(case.script)
-    measure.shares(script, make_args(script, case, seed, folder))
-    summary, shares = (json.loads((folder / "run" / f"{name}.json").read_text()) for name in ("summary", "shares"))
-    return {"steps_per_second": summary["sps"], "update": shares["update"]}
+    """Steps per second, and the share of the time that lies between a rollout and its log: advantages and update."""
+    script, ended, updating = fresh(case.script), 0.0, 0.0
+    record_step, record_iteration = script.Run.record_step, script.Run.record_iteration
+
+    def step(run, *args):
+        nonlocal ended
+        record_step(run, *args)
+        ended = time.perf_counter()
+
+    def iteration(run, losses):
+        nonlocal updating
+        updating += time.perf_counter() - ended
+        record_iteration(run, losses)
+
+    script.Run.record_step, script.Run.record_iteration = step, iteration
+    summary = script.train(make_args(script, case, seed, folder))
+    return {"steps_per_second": summary["sps"], "update": updating / summary["wall_seconds"]}
 
 
 def measure_language(case: Case, seed: int, folder: Path) -> dict[str, float]:

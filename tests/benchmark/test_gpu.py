@@ -1,7 +1,6 @@
 """python -m benchmark gpu: what it measures, the table that is resumed from, and the report."""
 
 import csv
-import json
 import subprocess
 from pathlib import Path
 from types import SimpleNamespace
@@ -228,15 +227,34 @@ def test_the_report_has_medians_and_the_ratio_to_the_cpu():
     assert "| grpo | s | cuda | 1 | 7 tokens/s |  | 1,234 MiB |  |" in lines
 
 
-def test_shares_are_the_update_s(tmp_path, monkeypatch):
-    """Of what measure.py leaves: the summary's speed and the update's share."""
+def test_the_share_of_the_update(tmp_path, monkeypatch):
+    """What lies between the last step of a rollout and its log, on a clock that the script
+    moves."""
+    clock = SimpleNamespace(now=0.0)
 
-    def shares(script, args):
-        args.run_dir.mkdir()
-        (args.run_dir / "summary.json").write_text(json.dumps({"sps": 123.0}))
-        (args.run_dir / "shares.json").write_text(json.dumps({"update": 0.25, "policy": 0.5}))
+    class Run:
+        def record_step(self, *args):
+            clock.now += 1
+
+        def record_iteration(self, losses):
+            clock.now += 10
+
+    def train(args):
         assert (args.device, args.seed, args.num_envs) == ("cpu", 7, 8)
+        run = script.Run()
+        for _ in range(3):
+            for _ in range(2):
+                clock.now += 100  # the environments
+                run.record_step(0.0, False)
+            clock.now += 1000  # the update
+            run.record_iteration({})
+        return {"sps": 123.0, "wall_seconds": clock.now}
 
-    monkeypatch.setattr(gpu.measure, "shares", shares)
+    ppo = gpu.fresh("ppo")
+    script = SimpleNamespace(Run=Run, train=train, Args=ppo.Args)
+    monkeypatch.setattr(gpu, "fresh", lambda name: script)
+    monkeypatch.setattr(gpu.time, "perf_counter", lambda: clock.now)
     case = gpu.Case("control", "ppo", "any", "cpu", {"num_envs": 8})
-    assert gpu.measure_control(case, 7, tmp_path) == {"steps_per_second": 123.0, "update": 0.25}
+    values = gpu.measure_control(case, 7, tmp_path)
+    share = 3 * 1000 / (3 * (2 * 101 + 1000 + 10))
+    assert values == {"steps_per_second": 123.0, "update": pytest.approx(share)}
