@@ -135,7 +135,7 @@ def measure_language(case: Case, seed: int, folder: Path) -> dict[str, float]:
     """Tokens sampled and learned from per second of training, and the GPU's memory at its peak. The base model has
     random weights: only the speed is asked for."""
     script, tokens = fresh(case.script), 0
-    script.GPT = functools.partial(script.GPT, **case.model)
+    script.GPT.__init__ = functools.partialmethod(script.GPT.__init__, **case.model)
     args = make_args(script, case, seed, folder, base_model=str(folder / "base.pt"))
     torch.manual_seed(0)
     weights = script.GPT(len(script.Characters.symbols), context=32).state_dict()

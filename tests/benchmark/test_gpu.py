@@ -63,7 +63,7 @@ def test_the_plan():
 def test_one_iteration_of_two_scripts_on_the_cpu(tmp_path, monkeypatch, capsys):
     """The real thing, short: from the command line to the report, and again for nothing."""
     monkeypatch.setattr(gpu, "FLAGS", {"ppo": gpu.FLAGS["ppo"]})
-    monkeypatch.setattr(gpu, "LANGUAGE", ("dpo",))
+    monkeypatch.setattr(gpu, "LANGUAGE", ("ppo_rlhf",))
     out = tmp_path / "out"
     words = ["gpu", "--dir", str(out), "--device", "cpu", "--only", "control", "language"]
     words += ["--repeats", "1", "--short"]
@@ -74,7 +74,7 @@ def test_one_iteration_of_two_scripts_on_the_cpu(tmp_path, monkeypatch, capsys):
     }
     assert set(values) == {
         ("ppo", "Car", "steps_per_second"), ("ppo", "Car", "update"),
-        ("dpo", "def", "tokens_per_second"), ("dpo", "25M", "tokens_per_second"),
+        ("ppo_rlhf", "def", "tokens_per_second"), ("ppo_rlhf", "25M", "tokens_per_second"),
         ("grpo", "25M", "tokens_per_second"),
     }  # fmt: skip
     assert all(value > 0 for value in values.values())
