@@ -392,8 +392,6 @@ def check_args(args: Args) -> Args:
                 limits = f"{kind.__name__}, {low:g} to {high:g}"
                 raise BadInput(f"{name} must be {limits}, not {value}")
             flags[name] = kind(value)  # 1e6 is a number of steps
-    if not getattr(torch, args.device).is_available():
-        raise BadInput(f"PyTorch finds no device {args.device} here")
     if not args.resume:
         name = f"{args.env_id}__{SCRIPT.stem}__{args.seed}__{datetime.now():%Y%m%d-%H%M%S-%f}"
         run_dir = Path(args.run_dir or "runs/" + re.sub(r"[/:\\]", "_", name))
@@ -445,6 +443,8 @@ class Run(ExitStack):
     """The run directory and its log. Its exit closes them and gives torch's settings back."""
 
     def __init__(self, args: Args):
+        if not getattr(torch, args.device).is_available():
+            raise BadInput(f"PyTorch finds no device {args.device} here")
         super().__init__()
         self.args, self.global_step, self.episodes, self.seconds = args, 0, 0, 0.0
         self.recent_returns: deque[float] = deque(maxlen=100)

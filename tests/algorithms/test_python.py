@@ -5,7 +5,7 @@ import math
 import sys
 import threading
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -226,3 +226,19 @@ def test_train_never_exits_the_process(script, tmp_path, monkeypatch):
     assert "sys.exit" not in above
     assert "sys.exit" in below
     assert "total_timesteps" in fields(script)
+
+
+@pair
+def test_a_run_of_another_device_is_refused_or_goes_on_elsewhere(script, tmp_path):
+    """One made on a card, resumed where there is none: BadInput, and the cpu if it is asked
+    for."""
+    found, run_dir = module(script), tmp_path / "run"
+    train(script, run_dir, env_id=benchmark_env(script), total_timesteps=64)
+    checkpoint = checkpoint_of(run_dir)
+    checkpoint["args"]["device"] = "mps"
+    torch.save(checkpoint, run_dir / "checkpoint.pt")
+    args = found.Args(resume=run_dir, total_timesteps=128)
+    with pytest.raises(found.BadInput, match="no device mps"):
+        found.train(args)
+    args = replace(found.check_args(args), device="cpu")
+    assert found.train(args)["global_step"] == 128
