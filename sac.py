@@ -273,7 +273,10 @@ def train(args: Args) -> dict:
         target.load_state_dict(critic.state_dict())
         temperature = Temperature(args.alpha or 1.0).to(device)
         target_entropy = -float(action_dim)
-        buffer = ReplayBuffer(args.buffer_size, obs_dim, action_dim)
+        try:
+            buffer = ReplayBuffer(args.buffer_size, obs_dim, action_dim)
+        except (MemoryError, ValueError) as error:
+            raise BadInput(f"buffer_size {args.buffer_size}: {error}") from None
         policy_weights = [*actor.parameters(), *temperature.parameters()]
         target_and_critic = list(zip(target.parameters(), critic.parameters(), strict=True))
         policy_optimizer = torch.optim.Adam(policy_weights, lr=args.learning_rate, fused=True)

@@ -196,7 +196,6 @@ def test_every_number_is_checked(script, tmp_path):
         ("sac", {"tau": 0.0, "gamma": 0, "learning_rate": 0}),
         ("sac", {"tau": 1.0, "alpha": 0.5, "gamma": 1}),
         ("sac", {"buffer_size": 2, "batch_size": 1, "learning_starts": 1}),
-        ("sac", {"learning_starts": 1e15}),
         ("reinforce", {"num_envs": 1}),
         ("reinforce_baseline", {"num_envs": 1}),
     ],
@@ -247,6 +246,11 @@ def test_normalized_advantages_of_a_single_step(script, num_envs, tmp_path):
 def test_a_buffer_smaller_than_one_step_of_all_environments(tmp_path):
     line = refused("sac", tmp_path / "run", num_envs=4, buffer_size=3)
     assert line == "buffer_size must be at least num_envs, 4"
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_buffer_larger_than_the_memory(tmp_path):
+    assert "buffer_size" in refused("sac", tmp_path / "run", buffer_size=10**14)
     assert not (tmp_path / "run").exists()
 
 

@@ -222,7 +222,7 @@ def test_train_never_exits_the_process(script, tmp_path, monkeypatch):
         with pytest.raises(found.BadInput):
             found.train(found.Args(**flags))
     source = (ROOT / f"{script}.py").read_text()
-    above, below = source.split('if __name__ == "__main__"')
+    above, below = source.split('\nif __name__ == "__main__"')
     assert "sys.exit" not in above
     assert "sys.exit" in below
     assert "total_timesteps" in fields(script)
