@@ -1,0 +1,182 @@
+"""The page: scripts, alignments, notes and figures put into one HTML file."""
+
+import html
+import json
+import re
+from functools import cache, partial
+from itertools import combinations
+from pathlib import Path
+from string import Template
+from textwrap import dedent
+
+from math_core import LatexError, LatexToMathML
+from pygments.lexers import PythonLexer
+from pygments.token import Token
+
+from .align import align
+from .figures import ladder, results
+from .structure import Part, parts_of
+
+try:
+    import tomllib
+except ModuleNotFoundError:  # Python 3.10
+    import tomli as tomllib
+
+HERE = Path(__file__).parent
+CLASSES = (  # the first that a token belongs to
+    (Token.Literal.String.Doc, "d"), (Token.Literal.String, "s"), (Token.Comment, "c"),
+    (Token.Keyword.Constant, "n"), (Token.Keyword, "k"), (Token.Operator.Word, "k"),
+    (Token.Name.Decorator, "f"), (Token.Name.Function, "f"), (Token.Name.Class, "f"),
+    (Token.Name.Builtin, "b"), (Token.Literal.Number, "n"),
+)  # fmt: skip
+
+
+class FaultyNotes(ValueError):
+    """Notes, or a command line, that cannot work."""
+
+
+def highlight(text: str) -> list[list[str]]:
+    """Each line as [class, text, class, text, ...]; the texts joined are the line."""
+    lines = [[]]
+    for kind, value in PythonLexer(stripnl=False, ensurenl=False).get_tokens(text):
+        name = next((name for known, name in CLASSES if kind in known), "")
+        for i, piece in enumerate(value.split("\n")):
+            if i:
+                lines.append([])
+            if piece and lines[-1][-2:-1] == [name]:
+                lines[-1][-1] += piece
+            elif piece:
+                lines[-1] += [name, piece]
+    return lines[: len(text.splitlines())]
+
+
+@cache
+def mathml(latex: str, display: bool = False) -> str:
+    try:
+        return LatexToMathML().convert_with_local_state(latex, displaystyle=display)
+    except LatexError as error:
+        raise FaultyNotes(f"notes.toml: {latex}: {error}") from None
+
+
+def prose(text: str) -> str:
+    """Words with `code` and $mathematics$ as HTML."""
+    pieces = re.split(r"(`[^`]+`|\$[^$]+\$)", " ".join(text.split()))
+    marked = {
+        "`": lambda p: f"<code>{html.escape(p[1:-1])}</code>",
+        "$": lambda p: mathml(p[1:-1]),
+    }
+    return "".join(marked.get(p[:1], partial(html.escape, quote=False))(p) for p in pieces)
+
+
+def note_html(note: dict) -> str:
+    """A note as it stands beside the code."""
+    parts = [f'<div class="eq">{mathml(x, True)}</div>' for x in note.get("equations", [])]
+    if "symbols" in note:
+        rows = "".join(
+            f"<tr><td>{mathml(symbol)}</td><td>{prose(f'`{name}`')}</td><td>{prose(shape)}</td></tr>"
+            for symbol, name, shape in note["symbols"]
+        )
+        head = "<tr><th>symbol</th><th>variable</th><th>shape or meaning</th></tr>"
+        parts.append(f"<table><thead>{head}</thead><tbody>{rows}</tbody></table>")
+    for key, title in (
+        ("text", ""),
+        ("why", "Why so"),
+        ("pitfall", "Pitfall"),
+        ("source", "Source"),
+    ):
+        if key in note:
+            parts.append(f"<p>{f'<b>{title}.</b> ' * bool(title)}{prose(note[key])}</p>")
+    return "".join(parts)
+
+
+def part_text(lines: list[str], part: Part) -> str:
+    return dedent("\n".join(lines[part.start : part.end])).strip()
+
+
+def notes_of(scripts: dict[str, list[str]], parts: dict[str, list[Part]], notes: list[dict]):
+    """For each script, the number of each part's note, or -1. A note is keyed by script.part;
+    other scripts with the very text of that part share it."""
+    texts = {(s, p.name): part_text(scripts[s], p) for s in scripts for p in parts[s]}
+    own, shared = {}, {}
+    for number, note in enumerate(notes):
+        for key in note["at"]:
+            place = tuple(key.split(".", 1))
+            if place[0] not in scripts:
+                continue  # its script may not be written yet; a test holds every key to code
+            if place not in texts or place in own:
+                raise FaultyNotes(f"notes.toml: {key} is no part of a script, or has two notes")
+            own[place] = number
+            shared.setdefault((place[1], texts[place]), number)
+    return {
+        s: [own.get((s, p.name), shared.get((p.name, texts[s, p.name]), -1)) for p in parts[s]]
+        for s in scripts
+    }
+
+
+def compared(text: str) -> dict[str, list[str]]:
+    """The bullets of "Compared with X.py:" in a script's docstring, by X."""
+    found = re.search(r"^Compared with (\w+)\.py:\n((?:- .*\n|  .*\n)+)", text, re.MULTILINE)
+    bullets = re.split(r"^- ", found[2], flags=re.MULTILINE)[1:] if found else []
+    return {found[1]: [" ".join(b.split()) for b in bullets]} if found else {}
+
+
+def findings(root: Path) -> dict[str, str]:
+    """The bullets of the results' README that have a bold title, by title."""
+    path = root / "benchmark/results/README.md"
+    text = path.read_text(encoding="utf-8") if path.exists() else ""
+    found = re.findall(r"^- \*\*(.+?)\.?\*\* ((?:.+\n)(?:  .+\n)*)", text, re.MULTILINE)
+    return {title: re.sub(r"\[([^]]+)\]\([^)]*\)", r"\1", body) for title, body in found}
+
+
+def load(root: Path) -> tuple[dict, dict[str, str]]:
+    """The notes, and the text of those of their scripts that exist."""
+    try:
+        notes = tomllib.loads((HERE / "notes.toml").read_text(encoding="utf-8"))
+    except tomllib.TOMLDecodeError as error:
+        raise FaultyNotes(f"notes.toml: {error}") from None
+    paths = {s["name"]: root / f"{s['name']}.py" for s in notes["script"]}
+    notes["script"] = [s for s in notes["script"] if paths[s["name"]].exists()]
+    return notes, {s["name"]: paths[s["name"]].read_text("utf-8") for s in notes["script"]}
+
+
+def page_data(root: Path) -> dict:
+    """All that the page's script draws from."""
+    notes, texts = load(root)
+    lines = {name: text.splitlines() for name, text in texts.items()}
+    parts = {name: parts_of(text) for name, text in texts.items()}
+    noted = notes_of(lines, parts, notes["note"])
+    table, scripts, known = {}, {}, findings(root)
+    for script in notes["script"]:
+        name = script["name"]
+        keys = [json.dumps(line) for line in highlight(texts[name])]
+        scripts[name] = {
+            "lines": [table.setdefault(key, len(table)) for key in keys],
+            "parts": [[p.name, p.section, p.start, p.end, n]
+                      for p, n in zip(parts[name], noted[name], strict=True)],
+            "parent": script.get("parent"), "title": script["title"],
+            "bullets": {other: [prose(re.sub(r"\b(\w+_\w+)\b(?!\.py)", r"`\1`", b)) for b in bs]
+                        for other, bs in compared(texts[name]).items()},
+            "buys": prose(script.get("buys", "")),
+            "findings": [[title, prose(known[title])]
+                         for title in script.get("findings", []) if title in known],
+        }  # fmt: skip
+    pairs = {
+        f"{a}..{b}": align(lines[a], lines[b], parts[a], parts[b], notes["counterparts"])
+        for a, b in combinations(texts, 2)
+    }
+    return {
+        "lines": [json.loads(key) for key in table], "scripts": scripts, "pairs": pairs,
+        "notes": [note_html(note) for note in notes["note"]],
+        "charts": results(root, notes["results"], list(texts)),
+    }  # fmt: skip
+
+
+def build(root: Path) -> str:
+    """The whole page."""
+    data = json.dumps(page_data(root), ensure_ascii=False, separators=(",", ":"))
+    template = Template((HERE / "page.html").read_text(encoding="utf-8"))
+    pieces = {
+        name: (HERE / f"page.{name}").read_text(encoding="utf-8") for name in ("css", "js")
+    }
+    pieces["ladder"] = ladder(load(root)[0]["script"])
+    return template.substitute(pieces, data=data.replace("</", "<\\/"))
