@@ -14,6 +14,7 @@ import re
 from collections import Counter
 from difflib import SequenceMatcher
 from functools import cache
+from itertools import product
 
 from .structure import Part
 
@@ -29,7 +30,10 @@ def words(line: str) -> tuple[str, ...]:
 
 @cache
 def likeness(left: str, right: str) -> float:
-    """The share of two lines' characters, without blanks, that are words of both, in order."""
+    """The share of two lines' characters, without blanks, that are words of both, in order. A
+    definition's first line is always like another's."""
+    if left.startswith("def ") and right.startswith("def "):
+        return 1.0
     pair = [[word for word in words(line) if not word.isspace()] for line in (left, right)]
     total = sum(len(word) for side in pair for word in side)
     common = [sum(map(len, (Counter(pair[0]) & Counter(pair[1])).elements())), 0]
@@ -93,61 +97,50 @@ def line_pairs(left: list[str], right: list[str]) -> list[tuple[int, int]]:
     return pairs
 
 
-def compare_lines(left: list[str], right: list[str]) -> list[tuple]:
-    """The rows of two parts: (kind, n), or (CHANGED, marks, marks)."""
-    rows, i, j = [], 0, 0
-    for x, y in [*line_pairs(left, right), (len(left), len(right))]:
-        rows += [(LEFT, x - i)] * (x > i) + [(RIGHT, y - j)] * (y > j)
+def compare_lines(left: list[str], right: list[str], a: range, b: range) -> list[list]:
+    """[kind, number on the left, number on the right, at] of each line of two ranges."""
+    rows, i, j = [], a.start, b.start
+    pairs = line_pairs([left[n] for n in a], [right[n] for n in b])
+    for x, y in [*((a.start + x, b.start + y) for x, y in pairs), (a.stop, b.stop)]:
+        rows += [[LEFT, n, None, None] for n in range(i, x)]
+        rows += [[RIGHT, None, n, None] for n in range(j, y)]
         i, j = x + 1, y + 1
-        if x < len(left):
-            a, b = left[x], right[y]
-            kind = SAME if a == b else INDENTED if a.strip() == b.strip() else CHANGED
-            last = rows[-1] if rows else (None,)
-            if kind == CHANGED:
-                rows.append((CHANGED, *marks(a, b)))
-            elif last[0] == kind:
-                rows[-1] = (kind, last[1] + 1)
-            else:
-                rows.append((kind, 1))
+        if x < a.stop:
+            alike = left[x].strip() == right[y].strip()
+            kind = SAME if left[x] == right[y] else INDENTED if alike else CHANGED
+            rows.append([kind, x, y, None])
     return rows
 
 
 def match_parts(
     left: list[Part],
     right: list[Part],
-    text: tuple[list[str], list[str]],
+    texts: tuple[list[str], list[str]],
     groups: list[list[str]],
 ) -> dict[int, int]:
     """Which part of the right script belongs to each of the left: the one of the same name,
     else a counterpart of one group, else one of the same section with much the same lines."""
     names = {part.name: j for j, part in enumerate(right)}
     found = {i: names[part.name] for i, part in enumerate(left) if part.name in names}
-
-    def free(wanted=None):
-        return (
-            [i for i, p in enumerate(left) if i not in found and (not wanted or p.name in wanted)],
-            [j for j, p in enumerate(right)
-             if j not in found.values() and (not wanted or p.name in wanted)],
-        )  # fmt: skip
-
     for group in groups:
-        found |= zip(*free(group), strict=False)
-    for i in free()[0]:
-        lines = {line.strip() for line in text[0][left[i].start : left[i].end]} - {""}
-        for j in free()[1]:
-            others = {line.strip() for line in text[1][right[j].start : right[j].end]} - {""}
-            share = 2 * len(lines & others) / max(1, len(lines) + len(others))
-            if left[i].section == right[j].section and share >= RENAMED:
+        i = [i for i, part in enumerate(left) if i not in found and part.name in group]
+        j = [j for j, p in enumerate(right) if j not in found.values() and p.name in group]
+        found |= zip(i, j, strict=False)
+    for i, j in product(range(len(left)), range(len(right))):
+        p, q = left[i], right[j]
+        if i not in found and j not in found.values() and p.section == q.section:
+            sets = [{x.strip() for x in text[part.start : part.end]} - {""}
+                    for text, part in zip(texts, (p, q), strict=True)]  # fmt: skip
+            if 2 * len(sets[0] & sets[1]) >= RENAMED * sum(map(len, sets)):
                 found[i] = j
-                break
     return found
 
 
-def in_order(left: list[Part], right: list[Part], found: dict[int, int]) -> list[tuple]:
-    """Entries (left part, right part, moved) in the order they are read in."""
-    ids = [-1 - found[i] if i in found else i for i in range(len(left))]
-    others = [-1 - j if j in found.values() else len(left) + j for j in range(len(right))]
+def in_order(left: int, right: int, found: dict[int, int]) -> list[tuple[int, int, int]]:
+    """Entries (left part, right part, moved) of so many parts, in the order to read them in."""
+    ids = [("pair", found[i]) if i in found else i for i in range(left)]
     back, entries = {j: i for i, j in found.items()}, []
+    others = [("pair", j) if j in back else ("right", j) for j in range(right)]
     for tag, i, i_end, j, j_end in SequenceMatcher(
         None, ids, others, autojunk=False
     ).get_opcodes():
@@ -159,36 +152,31 @@ def in_order(left: list[Part], right: list[Part], found: dict[int, int]) -> list
     return entries
 
 
-def mark_moved(entries: list[tuple], left: list[str], right: list[str]) -> list[tuple]:
-    """Entries whose one-sided lines, where they occur once on the other side too, are moved."""
-    single = ({}, {})  # text of a one-sided line -> its numbers
-    for side, sides, kind in ((0, left, LEFT), (1, right, RIGHT)):
-        for *_, numbered in entries:
-            for row, numbers in numbered:
-                if row[0] == kind:
-                    for number in range(numbers[side], numbers[side] + row[1]):
-                        single[side].setdefault(sides[number].strip(), []).append(number)
-    once = [{text: at[0] for text, at in side.items() if len(at) == 1} for side in single]
-    moved = {text for text in once[0] if len(text) > 20 and text in once[1]}
-    result = []
-    for *head, numbered in entries:
-        rows = []
-        for row, numbers in numbered:
-            if row[0] not in (LEFT, RIGHT):
-                rows.append(row)
-                continue
+def mark_moved(rows: list[list], left: list[str], right: list[str]) -> None:
+    """Lines of one side that occur once on the other, and there alone too, have moved."""
+    alone = ({}, {})  # text -> rows that have it on one side
+    for row in rows:
+        if row[0] in (LEFT, RIGHT):
             side = row[0] - LEFT
-            for number in range(numbers[side], numbers[side] + row[1]):
-                text = (left, right)[side][number].strip()
-                new = (row[0] + 2, 1, once[1 - side][text]) if text in moved else (row[0], 1)
-                last = rows[-1] if rows else (None,)
-                joins = last[0] == new[0] and last[2:] == tuple(x - last[1] for x in new[2:])
-                if joins:
-                    rows[-1] = (last[0], last[1] + 1, *last[2:])
-                else:
-                    rows.append(new)
-        result.append((*head, rows))
-    return result
+            alone[side].setdefault((left, right)[side][row[1 + side]].strip(), []).append(row)
+    for text in alone[0].keys() & alone[1].keys():
+        if len(text) > 20 and len(alone[0][text]) == len(alone[1][text]) == 1:
+            (a,), (b,) = alone[0][text], alone[1][text]
+            a[0], a[3], b[0], b[3] = LEFT_MOVED, b[2], RIGHT_MOVED, a[1]
+
+
+def in_runs(rows: list[list], left: list[str], right: list[str]) -> list[tuple]:
+    """The rows as the page has them."""
+    runs = []
+    for kind, i, j, at in rows:
+        last = runs[-1] if runs else (None,)
+        if kind == CHANGED:
+            runs.append((CHANGED, *marks(left[i], right[j])))
+        elif last[0] == kind and (at is None or at == last[2] + last[1]):
+            runs[-1] = (kind, last[1] + 1, *last[2:])
+        else:
+            runs.append((kind, 1) if at is None else (kind, 1, at))
+    return runs
 
 
 def align(
@@ -197,17 +185,15 @@ def align(
 ) -> list[tuple]:  # fmt: skip
     """The alignment of two scripts, given as lines; `groups` are names of counterparts."""
     found = match_parts(left_parts, right_parts, (left, right), groups)
-    entries = []
-    for i, j, moved in in_order(left_parts, right_parts, found):
-        spans = [range(0)] * 2
-        if not (moved and j < 0):
-            spans = [range(p[n].start, p[n].end) if n >= 0 else range(0)
-                     for p, n in ((left_parts, i), (right_parts, j))]  # fmt: skip
-        a, b = spans[0].start, spans[1].start
-        numbered = []
-        for row in compare_lines([left[n] for n in spans[0]], [right[n] for n in spans[1]]):
-            numbered.append((row, (a, b)))
-            n = 1 if row[0] == CHANGED else row[1]
-            a, b = a + n * (row[0] != RIGHT), b + n * (row[0] != LEFT)
-        entries.append((i, j, moved, numbered))
-    return mark_moved(entries, left, right)
+    entries = in_order(len(left_parts), len(right_parts), found)
+    bodies = []
+    for i, j, moved in entries:
+        elsewhere = moved and j < 0
+        spans = [range(0) if n < 0 or elsewhere else range(parts[n].start, parts[n].end)
+                 for n, parts in ((i, left_parts), (j, right_parts))]  # fmt: skip
+        bodies.append(compare_lines(left, right, *spans))
+    mark_moved([row for body in bodies for row in body], left, right)
+    return [
+        (*entry, in_runs(body, left, right))
+        for entry, body in zip(entries, bodies, strict=True)
+    ]

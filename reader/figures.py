@@ -11,7 +11,7 @@ import numpy as np
 from benchmark import stats
 
 WIDTH, HEIGHT, LEFT, BOTTOM, TOP = 340, 190, 46, 26, 8
-PITCH, STEP, BOX, TALL = 196, 50, 158, 38  # of the ladder: columns, rows, a node
+PITCH, STEP, BOX, TALL = 204, 50, 158, 38  # of the ladder: columns, rows, a node
 
 
 def number(value: float, digits: int = 1) -> str:
@@ -72,16 +72,15 @@ def row_of_results(rows: list[dict], statistic) -> list[list[str]]:
             ["last 100 episodes", with_interval(values("train_return_mean"), statistic)]
         )
     if len(steps := values("steps_to_threshold")):
-        what = "completions" if rows[0].get("exact_success") else "steps"
-        level = number(float(rows[0]["threshold"]), 2).removesuffix(".00")
-        shown.append([f"{what} to {level}, median", number(float(stats.median(steps)))])
+        level, median = float(rows[0]["threshold"]), number(float(stats.median(steps)))
+        shown.append(["steps to a return of, median", f"{level:g}: {median}"])
     return shown
 
 
 def ticks(low: float, high: float) -> list[float]:
     """About four round numbers from `low` to `high`."""
     step = 10 ** math.floor(math.log10((high - low) / 2))
-    step *= next(k for k in (5, 2, 1, 0.5) if (high - low) / (k * step) >= 3)
+    step *= next(k for k in (5, 2, 1, 0.5) if (high - low) / (k * step) > 2.99)
     return [step * k for k in range(math.ceil(low / step), math.floor(high / step + 1e-9) + 1)]
 
 
@@ -95,7 +94,7 @@ def chart(drawn: dict[str, np.ndarray], statistic) -> tuple[str, dict[str, str]]
     right, low, high = max(x[0, -1] for x in lines.values()), np.nanmin(every), np.nanmax(every)
 
     def at(x, y) -> str:
-        px = LEFT + x / right * (WIDTH - LEFT - 8)
+        px = LEFT + x / right * (WIDTH - LEFT - 16)
         py = HEIGHT - BOTTOM - (y - low) / (high - low) * (HEIGHT - BOTTOM - TOP)
         return f"{px:.1f},{py:.1f}"
 
@@ -177,12 +176,12 @@ def ladder(scripts: list[dict]) -> str:
         script = by_name[name]
         if parent := script.get("parent"):
             px, py = place[parent][0] + BOX, place[parent][1] + TALL / 2
-            end, mid = y + TALL / 2, (px + x) / 2 - 6
+            end, mid = y + TALL / 2, px + 8
             edges.append(
                 f'<a href="#{parent}..{name}" data-edge="{parent}..{name}" aria-label="'
                 f'{parent}.py beside {name}.py"><path d="M{px},{py}H{mid}V{end}H{x}"/>'
-                f'<circle cx="{x - 17}" cy="{end}" r="12"/>'
-                f'<text x="{x - 17}" y="{end + 5}" class="mid">&#8644;</text></a>'
+                f'<circle cx="{x - 20}" cy="{end}" r="12"/>'
+                f'<text x="{x - 20}" y="{end + 5}" class="mid">&#8644;</text></a>'
             )
         nodes.append(
             f'<a href="#{name}" data-node="{name}"><rect x="{x}" y="{y}" width="{BOX}" '

@@ -2,7 +2,7 @@
 const data = JSON.parse(document.getElementById("data").textContent);
 const [SAME, INDENTED, CHANGED, LEFT, RIGHT, LEFT_MOVED, RIGHT_MOVED] = [0, 1, 2, 3, 4, 5, 6];
 const CONTEXT = 2, SHORTEST = 4;  // lines of context around a difference; lines worth a fold
-const names = Object.keys(data.scripts), byId = id => document.getElementById(id);
+const byId = id => document.getElementById(id);
 const escape = text => text.replace(/[&<>"]/g, c => ({"&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;"}[c]));
 const plural = (n, word) => `${n} ${word}${n === 1 ? "" : "s"}`;
 let view = {}, places = new Map();
@@ -34,39 +34,43 @@ function lineHtml(script, number, marks = []) {
   }
   return html;
 }
-function sideHtml(side, script, number, sign, marks, title = "") {
-  if (number === null) return `<div class="side ${side}"></div>`;
-  return `<div class="side ${side}"><a href="../${script}.py#L${number + 1}" data-sign="${sign}" tabindex="-1"${title}>` +
-    `${number + 1}</a><span data-line="${number}">${lineHtml(script, number, marks)}</span></div>`;
+const SIGNS = ["", "\u21e5", "~", "-", "+", "\u2195", "\u2195"];
+const STYLES = ["same", "same", "changed", "only", "only", "moved", "moved"];
+function sideHtml(side, number, kind, marks, at) {
+  const script = view[side === "l" ? "left" : "right"], title = at === undefined ? "" : ` title="on the other side: line ${at + 1}"`;
+  return `<div class="side ${side} ${view.right ? STYLES[kind] : "same"}"${title}><a href="../${script}.py#L${number + 1}" tabindex="-1" ` +
+    `data-sign="${view.right ? SIGNS[kind] : ""}">${number + 1}</a><span data-line="${number}">${lineHtml(script, number, marks)}</span></div>`;
 }
-function rowHtml(kind, a, b, rest) {
-  const [what, sign] = [["same", ["", ""]], ["same indented", ["\u21e5", "\u21e5"]], ["changed", ["~", "~"]], ["left", ["-", ""]],
-    ["right", ["", "+"]], ["left moved", ["\u2195", ""]], ["right moved", ["", "\u2195"]]][kind];
-  const title = kind >= LEFT_MOVED ? ` title="on the other side at line ${rest[1] + 1}"` : "";
-  return `<div class="row ${what}">${sideHtml("l", view.left, a, sign[0], rest[0], title)}` +
-    `${view.right ? sideHtml("r", view.right, b, sign[1], rest[1], title) : ""}</div>`;
+// One {kind, l, r} a row; what only the right has stands beside what only the left has.
+function rowsOf([i, j, , runs]) {
+  const rows = [], first = (script, part) => part < 0 ? 0 : data.scripts[script].parts[part][2];
+  let a = first(view.left, i), b = view.right && first(view.right, j), free = [];
+  for (const [kind, ...rest] of runs) for (let n = 0; n < (kind === CHANGED ? 1 : rest[0]); n++) {
+    const [onLeft, onRight] = [kind < LEFT || kind % 2, view.right && (kind < LEFT || kind % 2 === 0)];
+    const marks = kind === CHANGED ? rest : [], at = kind < LEFT_MOVED ? undefined : rest[1] + n;
+    const row = {kind, l: onLeft ? sideHtml("l", a++, kind, marks[0], at) : "", r: onRight ? sideHtml("r", b++, kind, marks[1], at) : ""};
+    if (onLeft && onRight) free = [];
+    if (!onLeft && free.length) free.shift().r = row.r;
+    else rows.push(row);
+    if (onLeft && !onRight) free.push(row);
+  }
+  return rows;
 }
 function rowsHtml(entry, whole) {
-  const [i, j, , rows] = entry, lines = [];
-  let a = i < 0 ? 0 : data.scripts[view.left].parts[i][2], b = j < 0 ? 0 : data.scripts[view.right].parts[j][2];
-  for (const [kind, ...rest] of rows) for (let n = kind === CHANGED ? 1 : rest[0]; n; n--) {
-    const onLeft = ![RIGHT, RIGHT_MOVED].includes(kind), onRight = view.right && ![LEFT, LEFT_MOVED].includes(kind);
-    const offset = rest[0] - n, more = kind === CHANGED ? rest : kind >= LEFT_MOVED ? [[], rest[1] + offset] : [];
-    lines.push([kind, rowHtml(kind, onLeft ? a++ : null, onRight ? b++ : null, more)]);
+  const rows = rowsOf(entry), differs = k => rows[k].kind > INDENTED;
+  const html = (from, to) => rows.slice(from, to).map(({l, r}) =>
+    `<div class="row">${l || "<div class='side l'></div>"}${view.right ? r || "<div class='side r'></div>" : ""}</div>`).join("");
+  if (whole) return html(0, rows.length);
+  let all = "";
+  for (let start = 0, end; start < rows.length; start = end) {
+    for (end = start; end < rows.length && (differs(start) ? differs(end) : rows[end].kind === rows[start].kind); end++);
+    const from = start + (start ? CONTEXT : 0), to = end - (end < rows.length ? CONTEXT : 0);
+    if (differs(start)) all += `<div class="hunk" tabindex="-1">${html(start, end)}</div>`;
+    else if (rows[start].kind === SAME && to - from >= SHORTEST)
+      all += html(start, from) + foldHtml(plural(to - from, "identical line"), html(from, to)) + html(to, end);
+    else all += html(start, end);
   }
-  if (whole) return lines.map(line => line[1]).join("");
-  let html = "";
-  for (let start = 0, end; start < lines.length; start = end) {
-    const differs = k => lines[k][0] > INDENTED, kind = lines[start][0];
-    for (end = start; end < lines.length && (differs(start) ? differs(end) : lines[end][0] === kind); end++);
-    const run = lines.slice(start, end).map(line => line[1]);
-    const before = start ? CONTEXT : 0, after = end < lines.length ? CONTEXT : 0, hidden = run.length - before - after;
-    if (differs(start)) html += `<div class="hunk" tabindex="-1">${run.join("")}</div>`;
-    else if (kind === SAME && hidden >= SHORTEST) html += run.slice(0, before).join("") +
-      foldHtml(plural(hidden, "identical line"), run.slice(before, run.length - after).join("")) + run.slice(run.length - after).join("");
-    else html += run.join("");
-  }
-  return html;
+  return all;
 }
 const foldHtml = (title, inner) => `<details class="fold"><summary>${title}</summary>${inner}</details>`;
 
@@ -79,7 +83,7 @@ function partHtml(entry) {
   if (!rows.length) return `<h3>${head} <small>moved: it stands beside its counterpart, elsewhere on this page</small></h3>`;
   if (view.right && one) head += ` <small>only in <span class="${p ? "l" : "r"}">${p ? view.left : view.right}.py</span></small>`;
   if (view.right && moved && !one) head += " <small>moved</small>";
-  head = `<h3 id="part-${(p || q)[0]}">${head}</h3>`;
+  head = `<h3 id="part-${(p || q)[0].replace(" ", "-")}">${head}</h3>`;
   if (one) {
     const inner = rowsHtml(entry, !view.right), side = p ? "l" : "r", n = Math.max(...ids);
     return `${head}<div class="solo ${side}"><div class="rows code">${inner}</div>${note(n, side)}</div>`;
@@ -125,32 +129,37 @@ function path(left, right) {
   const [a, b] = [up(left), up(right)], shared = a.find(name => b.includes(name));
   return [...a.slice(0, a.indexOf(shared)), ...b.slice(0, b.indexOf(shared)).reverse()];
 }
-function chartHtml(env, sides) {
-  const chart = data.charts[env], label = side => `<b class="${side}">${view[side === "l" ? "left" : "right"]}.py</b>`;
-  const shown = sides.map(([side, script]) => [side, chart.scripts[script]]).filter(s => s[1]);
-  const rows = shown.map(([side, s]) => `<tr><td>${label(side)}</td>${s.row.map(c => `<td>${c[1]}</td>`).join("")}</tr>`);
-  const folders = [...new Set(shown.map(s => s[1].folder))].map(f => `<a href="../benchmark/results/${f}/report.md">${f}</a>`).join(", ");
-  const title = `${env}: ${sides.map(s => s[1]).join(" and ")}`;
-  return `<figure><svg class="chart" viewBox="0 0 340 190" width="340" height="190" role="img" aria-label="Learning curves, ${title}">${chart.frame}` +
-    shown.map(([side, s]) => `<g class="${side}">${s.shape}</g>`).join("") + `</svg><figcaption>${env}: return by ${chart.unit}, ${chart.statistic}, ` +
-    `95% band. ${shown.map(([side, s]) => `${label(side)} n = ${s.row[0][1]}`).join("; ")}. From ${folders}.</figcaption></figure>` +
-    `<div class="scroller"><table class="facts"><thead><tr><th>${env}</th>${shown[0][1].row.map(c => `<th>${c[0]}</th>`).join("")}</tr></thead>` +
-    `<tbody>${rows.join("")}</tbody></table></div>`;
+function chartHtml(env, shown) {
+  const chart = data.charts[env], folders = [...new Set(shown.map(([, s]) => chart.scripts[s].folder))];
+  const links = folders.map(f => `<a href="../benchmark/results/${f}/report.md">${f}</a>`).join(", ");
+  return `<figure><svg class="chart" viewBox="0 0 340 190" width="340" height="190" role="img" aria-label="Learning curves: ${env}">` +
+    chart.frame + shown.map(([side, s]) => `<g class="${side}">${chart.scripts[s].shape}</g>`).join("") + `</svg><figcaption>` +
+    `<b>${env}</b>: return by ${chart.unit}, ${chart.statistic} over seeds, 95% band (${links})</figcaption></figure>`;
+}
+function tableHtml(drawn) {
+  const tables = new Map();  // one for each heading
+  for (const [env, shown] of drawn) for (const [side, s] of shown) {
+    const row = data.charts[env].scripts[s].row, head = ["environment", "script", ...row.map(c => c[0])];
+    const cells = [env, `<b class="${side}">${s}.py</b>`, ...row.map(c => c[1])];
+    tables.set(head.join(), (tables.get(head.join()) || [head]).concat([cells]));
+  }
+  const line = (cells, tag) => `<tr>${cells.map(c => `<${tag}>${c}</${tag}>`).join("")}</tr>`;
+  return [...tables.values()].map(([head, ...rows]) => `<div class="scroller" tabindex="0" role="region" aria-label="Results"><table class="facts">` +
+    `<thead>${line(head, "th")}</thead><tbody>${rows.map(r => line(r, "td")).join("")}</tbody></table></div>`).join("");
 }
 function topHtml() {
   const {left, right} = view, steps = right ? path(left, right) : [left].filter(n => data.scripts[n].parent);
   const words = steps.map(name => {
     const s = data.scripts[name], items = (s.bullets[s.parent] || []).map(b => `<li>${b}</li>`).join("");
     const found = s.findings.map(([title, body]) => `<p><b>Measured: ${title}.</b> ${body}</p>`).join("");
-    return `<h2>${name}.py compared with <a href="#${s.parent}..${name}">${s.parent}.py</a></h2><p>${s.buys}</p><ul>${items}</ul>${found}`;
+    return `<div><h2>${name}.py compared with <a href="#${s.parent}..${name}">${s.parent}.py</a></h2><p>${s.buys}</p><ul>${items}</ul>${found}</div>`;
   }).join("");
   const sides = [["l", left], ["r", right]].filter(s => s[1]), envs = Object.keys(data.charts);
-  const having = script => envs.filter(env => data.charts[env].scripts[script]);
-  const common = envs.filter(env => sides.every(s => data.charts[env].scripts[s[1]]));
-  let charts = common.map(env => `<div>${chartHtml(env, sides)}</div>`).join("");
-  if (!common.length) charts = sides.filter(s => having(s[1]).length).map(s => `<div>${chartHtml(having(s[1])[0], [s])}</div>`).join("");
-  const apart = right && !common.length ? `<p>No environment was run with both.${charts ? " Each on one of its own:" : ""}</p>` : "";
-  return `<div>${words || `<h2>${data.scripts[left].title}</h2>`}</div><div><h2>Measured</h2>${apart}<div class="charts">${charts}</div></div>`;
+  const having = sides => envs.filter(env => sides.every(([, s]) => data.charts[env].scripts[s])).map(env => [env, sides]);
+  const common = having(sides), drawn = common.length ? common : sides.flatMap(side => having([side]).slice(0, 1));
+  const apart = common.length || !right ? "" : `<p>No environment was run with both${drawn.length ? "; each on one of its own" : ""}.</p>`;
+  return `<div class="words">${words || `<h2>${data.scripts[left].title}</h2>`}</div>` + (drawn.length || apart ? `<h2>Measured</h2>${apart}` : "") +
+    `<div class="charts">${drawn.map(([env, shown]) => chartHtml(env, shown)).join("")}</div>${tableHtml(drawn)}`;
 }
 const HOME = `<div class="home"><h2>How to read it</h2><p>Both scripts stand in two columns, aligned by section and by function. What is identical is
   folded to a line. <b>~</b> marks lines that changed, and the words in them; <b>-</b> what only the left has, <b>+</b> what only the right has,
@@ -160,7 +169,7 @@ const HOME = `<div class="home"><h2>How to read it</h2><p>Both scripts stand in 
 
 // ---- The view, from the address ----
 function show() {
-  const [left, right] = decodeURIComponent(location.hash.slice(1)).split("/")[0].split("..");
+  const [pair, anchor] = location.hash.slice(1).split("/"), [left, right] = pair.split("..");
   const old = view.key, known = name => data.scripts[name];
   view = known(left) ? {left, right: known(right) && right !== left ? right : ""} : {left: "", right: ""};
   view.key = view.left + ".." + view.right;
@@ -178,8 +187,7 @@ function show() {
     setFolds(false);
     if (old !== undefined) scrollTo(0, places.get(location.hash) || 0);
   }
-  const part = byId("part-" + (decodeURIComponent(location.hash).split("/")[1] || ""));
-  if (part) part.scrollIntoView();
+  if (byId("part-" + anchor)) byId("part-" + anchor).scrollIntoView();
   count();
 }
 function count() {
@@ -210,7 +218,6 @@ const actions = {
 const keys = {n: "next", p: "previous", f: "fold", s: "swap"};
 for (const [id, action] of Object.entries(actions)) byId(id).addEventListener("click", action);
 for (const side of ["left", "right"]) {
-  byId(side).innerHTML = `<option value="">none</option>` + names.map(name => `<option value="${name}">${name}.py</option>`).join("");
   byId(side).addEventListener("change", () => go(byId("left").value || byId("right").value, byId("left").value && byId("right").value));
 }
 addEventListener("keydown", event => {

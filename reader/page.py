@@ -178,5 +178,8 @@ def build(root: Path) -> str:
     pieces = {
         name: (HERE / f"page.{name}").read_text(encoding="utf-8") for name in ("css", "js")
     }
-    pieces["ladder"] = ladder(load(root)[0]["script"])
+    scripts = load(root)[0]["script"]
+    pieces["ladder"] = ladder(scripts)
+    options = (f'<option value="{s["name"]}">{s["name"]}.py</option>' for s in scripts)
+    pieces["options"] = '<option value="">none</option>' + "".join(options)
     return template.substitute(pieces, data=data.replace("</", "<\\/"))
