@@ -11,8 +11,7 @@ if __name__ == "__main__":
             raise FaultyNotes(f"no arguments are known, such as {sys.argv[1]}")
         page = build(Path(__file__).parents[1])
     except FaultyNotes as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+        sys.exit(print(f"error: {error}", file=sys.stderr) or 2)
     path = Path(__file__).with_name("index.html")
     path.write_text(page, encoding="utf-8", newline="\n")
     print(f"{path}: {len(page.encode()):,} bytes")

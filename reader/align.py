@@ -11,7 +11,6 @@ an entry without rows says so. A row is one of
 """
 
 import re
-from collections import Counter
 from difflib import SequenceMatcher
 from functools import cache
 from itertools import product
@@ -19,68 +18,50 @@ from itertools import product
 from .structure import Part
 
 SAME, INDENTED, CHANGED, LEFT, RIGHT, LEFT_MOVED, RIGHT_MOVED = range(7)
-ALIKE = 0.5  # lines more alike than this stand side by side, as one line that changed
-RENAMED = 0.6  # parts under other names that share this much of their lines, likewise
-
-
-@cache
-def words(line: str) -> tuple[str, ...]:
-    return tuple(re.findall(r"\w+|\s+|.", line))
+ALIKE = 0.5  # lines that share more of their words stand side by side, as one that changed
+HEAD = re.compile(r"(def) |(\w+)(?:: [^=]+)? +[|+]?= ")  # of a function, or of what is assigned
 
 
 @cache
 def likeness(left: str, right: str) -> float:
-    """The share of two lines' characters, without blanks, that are words of both, in order. A
-    definition's first line is always like another's."""
-    if left.startswith("def ") and right.startswith("def "):
+    """The share of two lines' words that both have, in order; 1 for two heads of functions, or
+    lines that assign to the same name."""
+    heads = [HEAD.match(line) for line in (left, right)]
+    if all(heads) and heads[0].groups() == heads[1].groups():
         return 1.0
-    pair = [[word for word in words(line) if not word.isspace()] for line in (left, right)]
-    total = sum(len(word) for side in pair for word in side)
-    common = [sum(map(len, (Counter(pair[0]) & Counter(pair[1])).elements())), 0]
-    if not total or 2 * common[0] / total < ALIKE:  # an upper bound, found faster
-        return float(left == right)
-    for block in SequenceMatcher(None, *pair, autojunk=False).get_matching_blocks():
-        common[1] += sum(map(len, pair[0][block.a : block.a + block.size]))
-    return 2 * common[1] / total
+    pair = [re.findall(r"\w+", line) for line in (left, right)]
+    matcher = SequenceMatcher(None, *pair, autojunk=False)
+    return matcher.ratio() if matcher.quick_ratio() >= ALIKE else 0.0
 
 
 @cache
 def marks(left: str, right: str) -> tuple[list[int], list[int]]:
     """Where two lines differ, to the word: starts and ends in turn, for each. Differences with
     nothing but blanks between them are one, and indentation is none."""
-    pair, result = (words(left), words(right)), ([], [])
+    pair, result = [re.findall(r"\w+|\s+|.", line) for line in (left, right)], ([], [])
     for tag, *bounds in SequenceMatcher(None, *pair, autojunk=False).get_opcodes():
-        for side, (first, last) in enumerate((bounds[:2], bounds[2:])):
-            start, length = (
-                len("".join(pair[side][i:j])) for i, j in ((0, first), (first, last))
-            )
-            text, found = (left, right)[side], result[side]
-            if tag == "equal" or not text[start : start + length].strip():
-                continue
-            if found and not text[found[-1] : start].strip():
-                found[-1] = start + length
-            else:
-                found += [start, start + length]
+        for side, text in enumerate((left, right)):
+            first, last = bounds[2 * side : 2 * side + 2]
+            start, end = (len("".join(pair[side][:n])) for n in (first, last))
+            found = result[side]
+            if tag != "equal" and text[start:end].strip():
+                if found and not text[found[-1] : start].strip():
+                    found[-1] = end
+                else:
+                    found += [start, end]
     return result
 
 
 def pair_up(left: list[str], right: list[str]) -> list[tuple[int, int]]:
-    """Pairs of alike lines, in order on both sides, that have the most text in common."""
-    best = [[(0.0, None)] * (len(right) + 1) for _ in range(len(left) + 1)]
-    for i in reversed(range(len(left))):
-        for j in reversed(range(len(right))):
-            options = [(best[i + 1][j][0], (i + 1, j)), (best[i][j + 1][0], (i, j + 1))]
-            if (alike := likeness(left[i], right[j])) >= ALIKE:
-                weight = alike * (1 + min(len(left[i]), len(right[j])))
-                options.append((best[i + 1][j + 1][0] + weight, (i + 1, j + 1)))
-            best[i][j] = max(options, key=lambda option: option[0])
-    pairs, i, j = [], 0, 0
-    while i < len(left) and j < len(right):
-        following = best[i][j][1]
-        if following == (i + 1, j + 1):
-            pairs.append((i, j))
-        i, j = following
-    return pairs
+    """Pairs of alike lines, in order: those with the most in common, then before and after."""
+    found = product(enumerate(left), enumerate(right))
+    alike = {(i, j): likeness(a, b) * (1 + min(len(a), len(b)))
+             for (i, a), (j, b) in found if likeness(a, b) >= ALIKE}  # fmt: skip
+    if not alike:
+        return []
+    i, j = max(alike, key=alike.get)
+    after = pair_up(left[i + 1 :], right[j + 1 :])
+    return [*pair_up(left[:i], right[:j]), (i, j), *((i + 1 + x, j + 1 + y) for x, y in after)]
 
 
 def line_pairs(left: list[str], right: list[str]) -> list[tuple[int, int]]:
@@ -112,27 +93,15 @@ def compare_lines(left: list[str], right: list[str], a: range, b: range) -> list
     return rows
 
 
-def match_parts(
-    left: list[Part],
-    right: list[Part],
-    texts: tuple[list[str], list[str]],
-    groups: list[list[str]],
-) -> dict[int, int]:
+def match_parts(left: list[Part], right: list[Part], groups: list[list[str]]) -> dict[int, int]:
     """Which part of the right script belongs to each of the left: the one of the same name,
-    else a counterpart of one group, else one of the same section with much the same lines."""
+    else a counterpart of one group."""
     names = {part.name: j for j, part in enumerate(right)}
     found = {i: names[part.name] for i, part in enumerate(left) if part.name in names}
     for group in groups:
         i = [i for i, part in enumerate(left) if i not in found and part.name in group]
         j = [j for j, p in enumerate(right) if j not in found.values() and p.name in group]
         found |= zip(i, j, strict=False)
-    for i, j in product(range(len(left)), range(len(right))):
-        p, q = left[i], right[j]
-        if i not in found and j not in found.values() and p.section == q.section:
-            sets = [{x.strip() for x in text[part.start : part.end]} - {""}
-                    for text, part in zip(texts, (p, q), strict=True)]  # fmt: skip
-            if 2 * len(sets[0] & sets[1]) >= RENAMED * sum(map(len, sets)):
-                found[i] = j
     return found
 
 
@@ -141,9 +110,8 @@ def in_order(left: int, right: int, found: dict[int, int]) -> list[tuple[int, in
     ids = [("pair", found[i]) if i in found else i for i in range(left)]
     back, entries = {j: i for i, j in found.items()}, []
     others = [("pair", j) if j in back else ("right", j) for j in range(right)]
-    for tag, i, i_end, j, j_end in SequenceMatcher(
-        None, ids, others, autojunk=False
-    ).get_opcodes():
+    matcher = SequenceMatcher(None, ids, others, autojunk=False)
+    for tag, i, i_end, j, j_end in matcher.get_opcodes():
         if tag == "equal":
             entries += [(x, found[x], 0) for x in range(i, i_end)]
         else:
@@ -184,7 +152,7 @@ def align(
     groups: list[list[str]] = (),
 ) -> list[tuple]:  # fmt: skip
     """The alignment of two scripts, given as lines; `groups` are names of counterparts."""
-    found = match_parts(left_parts, right_parts, (left, right), groups)
+    found = match_parts(left_parts, right_parts, groups)
     entries = in_order(len(left_parts), len(right_parts), found)
     bodies = []
     for i, j, moved in entries:

@@ -12,6 +12,11 @@ from benchmark import stats
 
 WIDTH, HEIGHT, LEFT, BOTTOM, TOP = 340, 190, 46, 26, 8
 PITCH, STEP, BOX, TALL = 204, 50, 158, 38  # of the ladder: columns, rows, a node
+COLUMNS = [  # title, column of results.csv, digits: of environments, and of tasks for language
+    [("evaluation", "eval_return_mean", 1), ("last 100 episodes", "train_return_mean", 1)],
+    [("mode's success", "eval_return_mean", 3), ("exact success", "exact_success", 3),
+     ("KL, nats", "kl", 3)],
+]  # fmt: skip
 
 
 def number(value: float, digits: int = 1) -> str:
@@ -22,10 +27,8 @@ def number(value: float, digits: int = 1) -> str:
 
 def with_interval(values: np.ndarray, statistic, digits: int = 1) -> str:
     ends = stats.interval(values, statistic)
-    shown = [number(x, digits) for x in ends if not np.isnan(x)]
-    return number(float(statistic(values)), digits) + (
-        f" [{', '.join(shown)}]" if shown else ""
-    )
+    shown = ", ".join(number(x, digits) for x in ends if not np.isnan(x))
+    return number(float(statistic(values)), digits) + f" [{shown}]" * bool(shown)
 
 
 def read_csv(path: Path) -> list[dict]:
@@ -59,21 +62,14 @@ def row_of_results(rows: list[dict], statistic) -> list[list[str]]:
 
     failed = sum(row["status"] != "done" for row in rows)
     rows = [row for row in rows if row["status"] == "done"]
+    task = bool(rows and rows[0].get("exact_success"))
     shown = [["n", f"{len(rows)}" + f", {failed} failed" * bool(failed)]]
-    if rows and rows[0].get("exact_success"):
-        shown.append(
-            ["mode's success", with_interval(values("eval_return_mean"), statistic, 3)]
-        )
-        shown.append(["exact success", with_interval(values("exact_success"), statistic, 3)])
-        shown.append(["KL, nats", with_interval(values("kl"), statistic, 3)])
-    elif rows:
-        shown.append(["evaluation", with_interval(values("eval_return_mean"), statistic)])
-        shown.append(
-            ["last 100 episodes", with_interval(values("train_return_mean"), statistic)]
-        )
+    for title, name, digits in COLUMNS[task] if rows else ():
+        shown.append([title, with_interval(values(name), statistic, digits)])
     if len(steps := values("steps_to_threshold")):
-        level, median = float(rows[0]["threshold"]), number(float(stats.median(steps)))
-        shown.append(["steps to a return of, median", f"{level:g}: {median}"])
+        median, level = number(float(stats.median(steps))), float(rows[0]["threshold"])
+        what = "completions" if task else "steps"
+        shown.append([f"{what} to the threshold, median", f"{median} ({level:g})"])
     return shown
 
 
@@ -84,7 +80,7 @@ def ticks(low: float, high: float) -> list[float]:
     return [step * k for k in range(math.ceil(low / step), math.floor(high / step + 1e-9) + 1)]
 
 
-def chart(drawn: dict[str, np.ndarray], statistic) -> tuple[str, dict[str, str]]:
+def draw(drawn: dict[str, np.ndarray], statistic) -> tuple[str, dict[str, str]]:
     """The frame of one environment's curves, and each script's band and line in it."""
     lines = {}
     for name, table in drawn.items():
@@ -93,23 +89,19 @@ def chart(drawn: dict[str, np.ndarray], statistic) -> tuple[str, dict[str, str]]
     every = np.concatenate([line[1:].ravel() for line in lines.values()])
     right, low, high = max(x[0, -1] for x in lines.values()), np.nanmin(every), np.nanmax(every)
 
-    def at(x, y) -> str:
-        px = LEFT + x / right * (WIDTH - LEFT - 16)
-        py = HEIGHT - BOTTOM - (y - low) / (high - low) * (HEIGHT - BOTTOM - TOP)
-        return f"{px:.1f},{py:.1f}"
-
     def path(xs, ys) -> str:
-        return " ".join(at(x, y) for x, y in zip(xs, ys, strict=True))
+        px = LEFT + np.asarray(xs) / right * (WIDTH - LEFT - 16)
+        py = HEIGHT - BOTTOM - (np.asarray(ys) - low) / (high - low) * (HEIGHT - BOTTOM - TOP)
+        return " ".join(f"{x:.1f},{y:.1f}" for x, y in zip(px, py, strict=True))
 
     frame = []
     for y in ticks(low, high):
-        (x, py), end = at(0, y).split(","), at(right, y).split(",")[0]
-        frame.append(f'<path class="grid" d="M{x},{py}H{end}"/>')
-        label = f"{y:,.0f}" if high - low > 4 else f"{y:.1f}"
+        (_, py), label = path([0], [y]).split(","), f"{y:,.{0 if high - low > 4 else 1}f}"
+        frame.append(f'<path class="grid" d="M{LEFT},{py}H{WIDTH - 16}"/>')
         frame.append(f'<text x="{LEFT - 5}" y="{float(py) + 4:.1f}" class="end">{label}</text>')
     for x in ticks(0, right):
-        px = at(x, low).split(",")[0]
         label = f"{x / 1e6:g}M" if x >= 1e6 else f"{x / 1e3:g}k" if x else "0"
+        px = path([x], [low]).split(",")[0]
         frame.append(f'<text x="{px}" y="{HEIGHT - 9}" class="mid">{label}</text>')
     shapes = {}
     for name, (xs, mid, lower, upper) in lines.items():
@@ -119,58 +111,46 @@ def chart(drawn: dict[str, np.ndarray], statistic) -> tuple[str, dict[str, str]]
     return "".join(frame), shapes
 
 
-def results(root: Path, sources: list[dict], scripts: list[str]) -> dict[str, dict]:
-    """Per environment: unit, frame, and per script its shape, row and folder. The first source
-    that has a script's curve or row on an environment is used; missing folders are left out."""
-    tables, rows, statistics = defaultdict(dict), {}, {}
+def results(
+    root: Path, sources: list[dict], scripts: list[str], environments: list[str] = ()
+) -> dict[str, dict]:
+    """Per environment, those named first: statistic, frame, and per script its shape, row and
+    folder. The first source with a script's curve is used; missing folders are left out."""
+    charts = {}
     for source in sources:
-        folder, statistic = root / "benchmark/results" / source["folder"], source["statistic"]
-        grouped = defaultdict(list)
+        folder, grouped = root / "benchmark/results" / source["folder"], defaultdict(list)
         for row in read_csv(folder / "results.csv"):
             grouped[row["env_id"], row["algorithm"]].append(row)
-        found = curves(folder / "curves.csv", set(scripts))
-        for (env, script), group in sorted(grouped.items()):
-            if script in scripts and (env, script) in found and script not in tables[env]:
-                statistics.setdefault(env, statistic)
-                tables[env][script] = found[env, script]
-                rows[env, script] = source["folder"], group
-    charts = {}
-    for env, drawn in tables.items():
-        statistic = getattr(stats, statistics[env])
-        frame, shapes = chart({s: drawn[s] for s in scripts if s in drawn}, statistic)
-        task = "exact_success" in rows[env, next(iter(drawn))][1][0]
-        charts[env] = {
-            "frame": frame,
-            "statistic": {"iqm": "IQM", "mean": "mean"}[statistics[env]],
-            "unit": "completions" if task else "environment steps",
-            "scripts": {
-                s: {"shape": shape, "folder": rows[env, s][0],
-                    "row": row_of_results(rows[env, s][1], statistic)}
-                for s, shape in shapes.items()
-            },
-        }  # fmt: skip
-    return charts
+        for (env, script), table in curves(folder / "curves.csv", set(scripts)).items():
+            chart = charts.setdefault(env, {"statistic": source["statistic"], "scripts": {}})
+            if grouped[env, script] and script not in chart["scripts"]:
+                row = row_of_results(grouped[env, script], getattr(stats, chart["statistic"]))
+                shown = {"folder": source["folder"], "row": row, "shape": table}
+                chart["scripts"][script] = shown
+    for chart in charts.values():
+        shown = {s: chart["scripts"][s] for s in scripts if s in chart["scripts"]}
+        tables = {script: one["shape"] for script, one in shown.items()}
+        chart["frame"], shapes = draw(tables, getattr(stats, chart["statistic"]))
+        chart["scripts"] = {s: one | {"shape": shapes[s]} for s, one in shown.items()}
+    order = [*environments, *charts]
+    return dict(sorted(charts.items(), key=lambda item: order.index(item[0])))
 
 
 def ladder(scripts: list[dict]) -> str:
     """The family as a tree, from left to right: nodes open a script, edges open a pair."""
     by_name = {script["name"]: script for script in scripts}
-    children = defaultdict(list)
-    for script in scripts:
-        children[script.get("parent")].append(script["name"])
-    place, rows = {}, 0
+    place = {}
 
-    def settle(name: str, depth: int) -> None:
-        nonlocal rows
-        for child in children[name]:
-            settle(child, depth + 1)
-        ys = [place[child][1] for child in children[name]]
-        place[name] = depth * PITCH + 2, ys[0] if ys else rows * STEP + 2
-        rows += not ys
+    def settle(name: str, depth: int, row: int) -> int:
+        """Give a script and those below it their places; return the next free row."""
+        place[name] = depth * PITCH + 2, row * STEP + 2
+        below = [script["name"] for script in scripts if script.get("parent") == name]
+        for child in below:
+            row = settle(child, depth + 1, row)
+        return row + (not below)
 
-    for root in children[None]:
-        settle(root, 0)
-    width, height = max(x for x, _ in place.values()) + BOX + 2, rows * STEP - STEP + TALL + 4
+    rows = settle(scripts[0]["name"], 0, 0)
+    width, height = max(x for x, _ in place.values()) + BOX + 2, (rows - 1) * STEP + TALL + 4
     nodes, edges = [], []
     for name, (x, y) in place.items():
         script = by_name[name]
@@ -178,13 +158,12 @@ def ladder(scripts: list[dict]) -> str:
             px, py = place[parent][0] + BOX, place[parent][1] + TALL / 2
             end, mid = y + TALL / 2, px + 8
             edges.append(
-                f'<a href="#{parent}..{name}" data-edge="{parent}..{name}" aria-label="'
-                f'{parent}.py beside {name}.py"><path d="M{px},{py}H{mid}V{end}H{x}"/>'
-                f'<circle cx="{x - 20}" cy="{end}" r="12"/>'
+                f'<a href="#{parent}..{name}" aria-label="{parent}.py beside {name}.py"><path '
+                f'd="M{px},{py}H{mid}V{end}H{x}"/><circle cx="{x - 20}" cy="{end}" r="12"/>'
                 f'<text x="{x - 20}" y="{end + 5}" class="mid">&#8644;</text></a>'
             )
         nodes.append(
-            f'<a href="#{name}" data-node="{name}"><rect x="{x}" y="{y}" width="{BOX}" '
+            f'<a href="#{name}"><rect x="{x}" y="{y}" width="{BOX}" '
             f'height="{TALL}" rx="6"/><text x="{x + 9}" y="{y + 16}">{name}.py</text>'
             f'<text x="{x + 9}" y="{y + 30}" class="adds">{escape(script["adds"])}</text></a>'
         )

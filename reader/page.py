@@ -11,7 +11,7 @@ from textwrap import dedent
 
 from math_core import LatexError, LatexToMathML
 from pygments.lexers import PythonLexer
-from pygments.token import Token
+from pygments.token import STANDARD_TYPES
 
 from .align import align
 from .figures import ladder, results
@@ -23,12 +23,8 @@ except ModuleNotFoundError:  # Python 3.10
     import tomli as tomllib
 
 HERE = Path(__file__).parent
-CLASSES = (  # the first that a token belongs to
-    (Token.Literal.String.Doc, "d"), (Token.Literal.String, "s"), (Token.Comment, "c"),
-    (Token.Keyword.Constant, "n"), (Token.Keyword, "k"), (Token.Operator.Word, "k"),
-    (Token.Name.Decorator, "f"), (Token.Name.Function, "f"), (Token.Name.Class, "f"),
-    (Token.Name.Builtin, "b"), (Token.Literal.Number, "n"),
-)  # fmt: skip
+# Pygments' short names of kinds of tokens that are not shown as their first letter says.
+SHOWN = {"sd": "d", "nf": "f", "nc": "f", "nb": "b", "kc": "n", "mi": "n", "mf": "n", "ow": "k"}
 
 
 class FaultyNotes(ValueError):
@@ -39,7 +35,8 @@ def highlight(text: str) -> list[list[str]]:
     """Each line as [class, text, class, text, ...]; the texts joined are the line."""
     lines = [[]]
     for kind, value in PythonLexer(stripnl=False, ensurenl=False).get_tokens(text):
-        name = next((name for known, name in CLASSES if kind in known), "")
+        name = STANDARD_TYPES[kind]
+        name = SHOWN.get(name, name[:1] if name[:1] in "ksc" else "")
         for i, piece in enumerate(value.split("\n")):
             if i:
                 lines.append([])
@@ -78,14 +75,9 @@ def note_html(note: dict) -> str:
         )
         head = "<tr><th>symbol</th><th>variable</th><th>shape or meaning</th></tr>"
         parts.append(f"<table><thead>{head}</thead><tbody>{rows}</tbody></table>")
-    for key, title in (
-        ("text", ""),
-        ("why", "Why so"),
-        ("pitfall", "Pitfall"),
-        ("source", "Source"),
-    ):
-        if key in note:
-            parts.append(f"<p>{f'<b>{title}.</b> ' * bool(title)}{prose(note[key])}</p>")
+    titles = {"text": "", "why": "<b>Why so.</b> ", "pitfall": "<b>Pitfall.</b> "}
+    titles["source"] = "<b>Source.</b> "
+    parts += [f"<p>{titles[key]}{prose(note[key])}</p>" for key in titles if key in note]
     return "".join(parts)
 
 
@@ -113,19 +105,20 @@ def notes_of(scripts: dict[str, list[str]], parts: dict[str, list[Part]], notes:
     }
 
 
-def compared(text: str) -> dict[str, list[str]]:
-    """The bullets of "Compared with X.py:" in a script's docstring, by X."""
-    found = re.search(r"^Compared with (\w+)\.py:\n((?:- .*\n|  .*\n)+)", text, re.MULTILINE)
-    bullets = re.split(r"^- ", found[2], flags=re.MULTILINE)[1:] if found else []
-    return {found[1]: [" ".join(b.split()) for b in bullets]} if found else {}
+def compared(text: str) -> list[str]:
+    """The bullets of "Compared with X.py:" in a script's docstring."""
+    found = re.search(r"^Compared with \w+\.py:\n((?:- .*\n|  .*\n)+)", text, re.MULTILINE)
+    bullets = re.split(r"^- ", found[1], flags=re.MULTILINE)[1:] if found else []
+    return [" ".join(bullet.split()) for bullet in bullets]
 
 
 def findings(root: Path) -> dict[str, str]:
-    """The bullets of the results' README that have a bold title, by title."""
+    """The bullets of the results' README on findings, by their titles in bold; "": of what."""
     path = root / "benchmark/results/README.md"
     text = path.read_text(encoding="utf-8") if path.exists() else ""
+    text = re.sub(r"\[([^]]+)\]\([^)]*\)", r"\1", text.partition("\n## Findings\n")[2])
     found = re.findall(r"^- \*\*(.+?)\.?\*\* ((?:.+\n)(?:  .+\n)*)", text, re.MULTILINE)
-    return {title: re.sub(r"\[([^]]+)\]\([^)]*\)", r"\1", body) for title, body in found}
+    return {"": text.split("\n\n")[0].removesuffix(" Made by"), **dict(found)}
 
 
 def load(root: Path) -> tuple[dict, dict[str, str]]:
@@ -154,8 +147,8 @@ def page_data(root: Path) -> dict:
             "parts": [[p.name, p.section, p.start, p.end, n]
                       for p, n in zip(parts[name], noted[name], strict=True)],
             "parent": script.get("parent"), "title": script["title"],
-            "bullets": {other: [prose(re.sub(r"\b(\w+_\w+)\b(?!\.py)", r"`\1`", b)) for b in bs]
-                        for other, bs in compared(texts[name]).items()},
+            "bullets": [prose(re.sub(r"\b([a-z]+_[a-z]\w+)\b(?!\.py)", r"`\1`", bullet))
+                        for bullet in compared(texts[name])],
             "buys": prose(script.get("buys", "")),
             "findings": [[title, prose(known[title])]
                          for title in script.get("findings", []) if title in known],
@@ -166,8 +159,8 @@ def page_data(root: Path) -> dict:
     }
     return {
         "lines": [json.loads(key) for key in table], "scripts": scripts, "pairs": pairs,
-        "notes": [note_html(note) for note in notes["note"]],
-        "charts": results(root, notes["results"], list(texts)),
+        "notes": [note_html(note) for note in notes["note"]], "context": prose(known[""]),
+        "charts": results(root, notes["results"], list(texts), notes["environments"]),
     }  # fmt: skip
 
 
@@ -175,11 +168,8 @@ def build(root: Path) -> str:
     """The whole page."""
     data = json.dumps(page_data(root), ensure_ascii=False, separators=(",", ":"))
     template = Template((HERE / "page.html").read_text(encoding="utf-8"))
-    pieces = {
-        name: (HERE / f"page.{name}").read_text(encoding="utf-8") for name in ("css", "js")
-    }
+    pieces = {x: (HERE / f"page.{x}").read_text(encoding="utf-8") for x in ("css", "js")}
     scripts = load(root)[0]["script"]
-    pieces["ladder"] = ladder(scripts)
-    options = (f'<option value="{s["name"]}">{s["name"]}.py</option>' for s in scripts)
-    pieces["options"] = '<option value="">none</option>' + "".join(options)
-    return template.substitute(pieces, data=data.replace("</", "<\\/"))
+    options = "".join(f'<option value="{s["name"]}">{s["name"]}.py</option>' for s in scripts)
+    pieces |= {"ladder": ladder(scripts), "data": data.replace("</", "<\\/")}
+    return template.substitute(pieces, options='<option value="">none</option>' + options)

@@ -48,16 +48,13 @@ def parts_of(text: str) -> list[Part]:
     first_import = next(n for n in body if isinstance(n, ast.Import | ast.ImportFrom))
     starts = {0: "header", first_import.lineno - 1: "imports"}
     for node in body:
-        if isinstance(node, ast.ClassDef | ast.FunctionDef):
-            starts[code_start(lines, node)] = node.name
+        if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.If):
+            starts[code_start(lines, node)] = getattr(node, "name", "main")
         if isinstance(node, ast.FunctionDef):
             starts |= paragraph_starts(lines, node)
-        if isinstance(node, ast.ClassDef):
-            for method in node.body:
-                if isinstance(method, ast.FunctionDef) and method.name != "__init__":
-                    starts[code_start(lines, method)] = f"{node.name}.{method.name}"
-        if isinstance(node, ast.If):
-            starts[code_start(lines, node)] = "main"
+        for method in node.body if isinstance(node, ast.ClassDef) else ():
+            if isinstance(method, ast.FunctionDef) and method.name != "__init__":
+                starts[code_start(lines, method)] = f"{node.name}.{method.name}"
     sections = {0: "Header", min(n for n, name in starts.items() if name == "Args"): "Args"}
     for number, line in enumerate(lines[:-2]):
         if RULE.match(line) and RULE.match(lines[number + 2]):

@@ -199,7 +199,7 @@ def test_an_inserted_flag_is_one_new_line():
 def test_a_renamed_function_stands_beside_what_it_was():
     left = TEXTS["trpo"]
     right = left.replace("fisher_vector_product", "metric_times")
-    entries = aligned(left, right)
+    entries = aligned(left, right, [["fisher_vector_product", "metric_times"]])
     assert_nothing_lost(entries, left, right)
     rows = rows_by_name(entries, left, right)
     assert "fisher_vector_product" not in rows

@@ -8,10 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from reader.page import load
+from reader.page import build, load
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGE = (ROOT / "reader/index.html").as_uri()
 TEXTS = {name: text.splitlines() for name, text in load(ROOT)[1].items()}
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 FLAGS = [
@@ -43,14 +42,14 @@ def open_page(browser):
     asked for anything but the file."""
     contexts, complaints, requests = [], [], []
 
-    def opened(address: str = "", width: int = 1600, **options):
+    def opened(address: str = "", width: int = 1600, root: Path = ROOT, **options):
         context = browser.new_context(viewport={"width": width, "height": 900}, **options)
         contexts.append(context)
         page = context.new_page()
         page.on("console", lambda message: complaints.append(message.text))
         page.on("pageerror", lambda error: complaints.append(str(error)))
         page.on("request", lambda request: requests.append(request.url.split("#")[0]))
-        page.goto(PAGE + address)
+        page.goto((root / "reader/index.html").as_uri() + address)
         page.add_script_tag(content=(Path(__file__).parent / "probe.js").read_text())
         return page
 
@@ -58,7 +57,7 @@ def open_page(browser):
     for context in contexts:
         context.close()
     assert complaints == []
-    assert set(requests) <= {PAGE, "data:,"}
+    assert all(url.endswith("/reader/index.html") or url == "data:," for url in requests)
 
 
 def go(page, address: str) -> None:
@@ -105,6 +104,57 @@ def test_notes_and_the_top_are_there(page, right):
     assert page.locator("#top table.facts tbody tr").count() >= 3
 
 
+def test_the_ladders_words_fit_their_boxes(page):
+    over = page.locator("#ladder a:has(rect) text").evaluate_all(
+        """all => all.filter(text => {
+          const rect = text.parentElement.querySelector("rect");
+          const [inner, box] = [text, rect].map(shape => shape.getBoundingClientRect());
+          return inner.right > box.right - 2 || inner.bottom > box.bottom;
+        }).map(text => text.textContent)"""
+    )
+    assert over == []
+
+
+def test_the_top_lists_where_they_differ_and_leads_there(page):
+    go(page, "#a2c..ppo")
+    links = page.locator("#where a")
+    names = links.all_inner_texts()
+    assert "a2c_loss \u21c4 ppo_loss" in names
+    assert {"Args", "SETUP", "UPDATE"} <= set(names)
+    assert not {"gae", "ROLLOUT", "mlp"} & set(names)
+    links.get_by_text("UPDATE").click()
+    page.wait_for_function("location.hash === '#a2c..ppo/UPDATE'")
+    assert 0 < page.locator("#part-UPDATE").bounding_box()["y"] < 300
+    page.go_back()
+    page.wait_for_function("location.hash === '#a2c..ppo' && scrollY === 0")
+
+
+def test_a_link_to_a_folded_part_opens_it(open_page):
+    page = open_page("#a2c..ppo/a2c_loss")  # it stands beside ppo_loss
+    assert 0 < page.locator("#part-ppo_loss").bounding_box()["y"] < 300
+    page = open_page("#a2c..ppo/gae")
+    assert page.locator(".side.l > span", has_text="def gae(").is_visible()
+    assert page.locator(".fold[open]").count() == 1
+
+
+def test_a_moved_function_is_shown_once_beside_its_counterpart(open_page, tmp_path):
+    for path in ROOT.glob("*.py"):
+        shutil.copy(path, tmp_path)
+    text = (tmp_path / "ppo.py").read_text()
+    at, loss = text.index("def gae("), text.index("def ppo_loss(")
+    end = text.index("# ====", loss)
+    (tmp_path / "ppo.py").write_text(text[:at] + text[loss:end] + text[at:loss] + text[end:])
+    (tmp_path / "reader").mkdir()
+    (tmp_path / "reader/index.html").write_text(build(tmp_path), encoding="utf-8")
+    for address in ("#a2c..ppo", "#ppo..a2c"):
+        page = open_page(address, root=tmp_path)
+        for side, name in zip("lr", address[1:].split(".."), strict=True):
+            lines = (tmp_path / f"{name}.py").read_text().splitlines()
+            assert page.evaluate(f"probe.column('{side}')") == lines
+        assert page.locator("h3", has_text="has moved, and stands").count() == 1
+        assert page.locator("h3 small").get_by_text("moved", exact=True).count() == 1
+
+
 def test_a_pair_says_what_the_difference_buys(page):
     go(page, "#a2c..ppo")
     top = page.locator("#top").inner_text()
@@ -112,10 +162,10 @@ def test_a_pair_says_what_the_difference_buys(page):
     assert "What clipping buys" in top
     assert "classic-anew" in top
     go(page, "#reinforce..ppo")  # over the edges between them
-    headings = page.locator("#top .words h2").all_inner_texts()
+    headings = page.locator("#top .words h3").all_inner_texts()
     assert [h.split(".py")[0] for h in headings] == ["reinforce_baseline", "a2c", "ppo"]
     go(page, "#trpo..ppo")  # over their common ancestor
-    headings = page.locator("#top .words h2").all_inner_texts()
+    headings = page.locator("#top .words h3").all_inner_texts()
     assert [h.split(".py")[0] for h in headings] == ["trpo", "ppo"]
     go(page, "#reinforce..reinforce_lm")
     assert "No environment was run with both" in page.locator("#top").inner_text()
@@ -132,7 +182,17 @@ def test_a_deep_link_opens_its_pair_and_part(open_page):
 
 
 @pytest.mark.parametrize(
-    "address", ["#nothing", "#a2c..nothing", "#..", "#a2c..a2c", "#%zz", "#a2c..ppo/nothing"]
+    "address",
+    [
+        "#nothing",
+        "#a2c..nothing",
+        "#..",
+        "#a2c..a2c",
+        "#%zz",
+        "#a2c..ppo/nothing",
+        "#constructor",
+        "#a2c..toString",
+    ],
 )
 def test_strange_addresses_are_no_fault(open_page, address):
     page = open_page(address)
@@ -144,6 +204,7 @@ def test_strange_addresses_are_no_fault(open_page, address):
 def test_back_and_forward_return_to_pair_and_place(page):
     go(page, "#a2c..ppo")
     page.evaluate("scrollTo(0, 1234)")
+    page.wait_for_timeout(200)  # until the scrolling has been noticed
     page.locator("#right").select_option("trpo")
     page.wait_for_function("probe.shows", arg="#a2c..trpo")
     assert page.evaluate("scrollY") == 0
