@@ -143,7 +143,7 @@ function topHtml() {
   const having = sides => envs.filter(env => sides.every(([, s]) => data.charts[env].scripts[s])).map(env => [env, sides]);
   const context = steps.some(name => data.scripts[name].findings.length) ? `<p>${data.context}</p>` : "";
   const common = having(sides), drawn = common.length ? common : sides.flatMap(side => having([side]).slice(0, 1));
-  const apart = common.length || !right ? "" : `<p>No environment was run with both${drawn.length ? "; each on one of its own" : ""}.</p>`;
+  const apart = common.length || !right ? "" : `<p>No environment was run with both${drawn.length > 1 ? "; each on one of its own" : ""}.</p>`;
   return `<h2>${sides.map(s => data.scripts[s[1]].title).join(" and ")}</h2><div class="words">${words}</div>${where}<h2>Measured</h2>${context}${apart}` +
     `<div class="charts">${drawn.map(([env, shown]) => chartHtml(env, shown)).join("")}</div>${tableHtml(drawn)}`;
 }

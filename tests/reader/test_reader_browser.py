@@ -13,6 +13,7 @@ from reader.page import build, load
 ROOT = Path(__file__).resolve().parents[2]
 TEXTS = {name: text.splitlines() for name, text in load(ROOT)[1].items()}
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+PATIENCE = 180_000  # milliseconds; generous, as the machine may be busy
 FLAGS = [
     "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
     "--disable-background-networking", "--disable-component-update", "--disable-sync",
@@ -31,7 +32,9 @@ def browser(tmp_path_factory):
     assert CHROMIUM, "REQUIRE_BROWSER is set, and there is no chromium"
     with sync_playwright() as playwright:
         # Its profile is an empty folder of its own, which playwright makes.
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        browser = playwright.chromium.launch(
+            executable_path=CHROMIUM, args=FLAGS, timeout=PATIENCE
+        )
         yield browser
         browser.close()
 
@@ -46,6 +49,7 @@ def open_page(browser):
         context = browser.new_context(viewport={"width": width, "height": 900}, **options)
         contexts.append(context)
         page = context.new_page()
+        page.set_default_timeout(PATIENCE)
         page.on("console", lambda message: complaints.append(message.text))
         page.on("pageerror", lambda error: complaints.append(str(error)))
         page.on("request", lambda request: requests.append(request.url.split("#")[0]))
@@ -204,7 +208,7 @@ def test_strange_addresses_are_no_fault(open_page, address):
 def test_back_and_forward_return_to_pair_and_place(page):
     go(page, "#a2c..ppo")
     page.evaluate("scrollTo(0, 1234)")
-    page.wait_for_timeout(200)  # until the scrolling has been noticed
+    page.wait_for_function("places.get('#a2c..ppo') === 1234")  # it is noticed a little later
     page.locator("#right").select_option("trpo")
     page.wait_for_function("probe.shows", arg="#a2c..trpo")
     assert page.evaluate("scrollY") == 0
