@@ -144,7 +144,8 @@ function topHtml() {
   const context = steps.some(name => data.scripts[name].findings.length) ? `<p>${data.context}</p>` : "";
   const common = having(sides), drawn = common.length ? common : sides.flatMap(side => having([side]).slice(0, 1));
   const apart = common.length || !right ? "" : `<p>No environment was run with both${drawn.length > 1 ? "; each on one of its own" : ""}.</p>`;
-  return `<h2>${sides.map(s => data.scripts[s[1]].title).join(" and ")}</h2><div class="words">${words}</div>${where}<h2>Measured</h2>${context}${apart}` +
+  return `<h2>${sides.map(s => data.scripts[s[1]].title).join(" and ")}</h2><div class="words">${words}</div>${context}${where}` +
+    `<h2>Measured</h2>${apart}<p>In brackets: 95% bootstrap intervals over n seeds. Evaluation: with the policy's mode, after training.</p>` +
     `<div class="charts">${drawn.map(([env, shown]) => chartHtml(env, shown)).join("")}</div>${tableHtml(drawn)}`;
 }
 
@@ -176,9 +177,8 @@ function count() {
 function step(by) {
   const {hunks} = view, focused = hunks.indexOf(document.activeElement);
   view.at = Math.min(hunks.length - 1, Math.max(0, (focused < 0 ? view.at : focused) + by));
-  if (!hunks.length) return;
-  hunks[view.at].focus({preventScroll: true});
-  hunks[view.at].scrollIntoView({block: hunks[view.at].offsetHeight > innerHeight / 2 ? "start" : "center"});
+  hunks[view.at]?.focus({preventScroll: true});
+  hunks[view.at]?.scrollIntoView({block: hunks[view.at].offsetHeight > innerHeight / 2 ? "start" : "center"});
   count();
 }
 function setFolds(open) {

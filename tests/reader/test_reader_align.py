@@ -206,6 +206,14 @@ def test_a_renamed_function_stands_beside_what_it_was():
     assert {row[0] for row in rows["metric_times"]} == {SAME, CHANGED}
 
 
+def test_a_name_that_is_assigned_something_else_is_one_changed_line():
+    left = TEXTS["a2c"]
+    right = left.replace("-(dist.log_prob(actions) * advantages).mean()", "some.thing(else_)")
+    entries = aligned(left, right)
+    assert_nothing_lost(entries, left, right)
+    assert [row[0] for entry in entries for row in entry[3] if row[0] != SAME] == [CHANGED]
+
+
 def test_counterparts_stand_side_by_side():
     def together(left, right, groups):
         parts = parts_of(TEXTS[left]), parts_of(TEXTS[right])

@@ -369,6 +369,7 @@ def test_it_prints(open_page, scheme):
     assert left["y"] == right["y"]
     assert right["x"] > left["x"] + 400
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    assert page.evaluate("probe.tallest()") < 1.5  # 96 columns fit on paper too
 
 
 def test_line_numbers_link_to_the_files(page):

@@ -49,6 +49,7 @@ def test_the_data_cannot_end_their_element():
     text = PAGE.read_text(encoding="utf-8")
     embedded = text[text.index('id="data">') :]
     embedded = embedded[: embedded.index("</script>")].removeprefix('id="data">')
+    assert "</" not in embedded
     assert json.loads(embedded)["scripts"].keys() == load(ROOT)[1].keys()
 
 
