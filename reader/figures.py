@@ -26,9 +26,14 @@ def number(value: float, digits: int = 1) -> str:
 
 
 def with_interval(values: np.ndarray, statistic, digits: int = 1) -> str:
-    ends = stats.interval(values, statistic)
-    shown = ", ".join(number(x, digits) for x in ends if not np.isnan(x))
-    return number(float(statistic(values)), digits) + f" [{shown}]" * bool(shown)
+    """As the reports have it: a statistic of the seeds and its 95% interval."""
+    low, high = stats.interval([values], statistic)
+    shown = number(float(statistic([values])), digits)
+    if high - low <= 1e-9 * max(1, abs(high)):
+        return f"{shown} (saturated)"
+    return (
+        shown if np.isnan(low) else f"{shown} [{number(low, digits)}, {number(high, digits)}]"
+    )
 
 
 def read_csv(path: Path) -> list[dict]:
@@ -67,7 +72,7 @@ def row_of_results(rows: list[dict], statistic) -> list[list[str]]:
     for title, name, digits in COLUMNS[task] if rows else ():
         shown.append([title, with_interval(values(name), statistic, digits)])
     if len(steps := values("steps_to_threshold")):
-        median, level = number(float(stats.median(steps))), float(rows[0]["threshold"])
+        median, level = number(float(stats.median([steps]))), float(rows[0]["threshold"])
         what = "completions" if task else "steps"
         shown.append([f"{what} to the threshold, median", f"{median} ({level:g})"])
     return shown
@@ -84,8 +89,9 @@ def draw(drawn: dict[str, np.ndarray], statistic) -> tuple[str, dict[str, str]]:
     """The frame of one environment's curves, and each script's band and line in it."""
     lines = {}
     for name, table in drawn.items():
-        low, high = stats.interval(table[:, 1:], statistic)
-        lines[name] = np.stack([table[:, 0], statistic(table[:, 1:]), low, high])
+        seeds = [table[:, 1:]]
+        band = stats.interval(seeds, statistic)
+        lines[name] = np.stack([table[:, 0], statistic(seeds), *band])
     every = np.concatenate([line[1:].ravel() for line in lines.values()])
     right, low, high = max(x[0, -1] for x in lines.values()), np.nanmin(every), np.nanmax(every)
 
@@ -132,8 +138,9 @@ def results(
         tables = {script: one["shape"] for script, one in shown.items()}
         chart["frame"], shapes = draw(tables, getattr(stats, chart["statistic"]))
         chart["scripts"] = {s: one | {"shape": shapes[s]} for s, one in shown.items()}
-    order = [*environments, *charts]
-    return dict(sorted(charts.items(), key=lambda item: order.index(item[0])))
+    return {
+        env: charts[env] for env in dict.fromkeys([*environments, *charts]) if env in charts
+    }
 
 
 def ladder(scripts: list[dict]) -> str:

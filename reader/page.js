@@ -145,7 +145,7 @@ function topHtml() {
   const common = having(sides), drawn = common.length ? common : sides.flatMap(side => having([side]).slice(0, 1));
   const apart = common.length || !right ? "" : `<p>No environment was run with both${drawn.length > 1 ? "; each on one of its own" : ""}.</p>`;
   return `<h2>${sides.map(s => data.scripts[s[1]].title).join(" and ")}</h2><div class="words">${words}</div>${context}${where}` +
-    `<h2>Measured</h2>${apart}<p>In brackets: 95% bootstrap intervals over n seeds. Evaluation: with the policy's mode, after training.</p>` +
+    `<h2>Measured</h2>${apart}<p>In brackets: 95% intervals over n seeds. Evaluation: with the policy's mode, after training.</p>` +
     `<div class="charts">${drawn.map(([env, shown]) => chartHtml(env, shown)).join("")}</div>${tableHtml(drawn)}`;
 }
 

@@ -93,8 +93,6 @@ def notes_of(scripts: dict[str, list[str]], parts: dict[str, list[Part]], notes:
     for number, note in enumerate(notes):
         for key in note["at"]:
             place = tuple(key.split(".", 1))
-            if place[0] not in scripts:
-                continue  # its script may not be written yet; a test holds every key to code
             if place not in texts or place in own:
                 raise FaultyNotes(f"notes.toml: {key} is no part of a script, or has two notes")
             own[place] = number
@@ -122,14 +120,13 @@ def findings(root: Path) -> dict[str, str]:
 
 
 def load(root: Path) -> tuple[dict, dict[str, str]]:
-    """The notes, and the text of those of their scripts that exist."""
+    """The notes, and the texts of the scripts."""
     try:
         notes = tomllib.loads((HERE / "notes.toml").read_text(encoding="utf-8"))
     except tomllib.TOMLDecodeError as error:
         raise FaultyNotes(f"notes.toml: {error}") from None
-    paths = {s["name"]: root / f"{s['name']}.py" for s in notes["script"]}
-    notes["script"] = [s for s in notes["script"] if paths[s["name"]].exists()]
-    return notes, {s["name"]: paths[s["name"]].read_text("utf-8") for s in notes["script"]}
+    names = [script["name"] for script in notes["script"]]
+    return notes, {name: (root / f"{name}.py").read_text(encoding="utf-8") for name in names}
 
 
 def page_data(root: Path) -> dict:

@@ -94,22 +94,15 @@ def test_rows_are_those_of_the_reports(data):
         for script, shown in chart["scripts"].items():
             row = dict(shown["row"])
             where = shown["folder"], env, script
-            if "evaluation" in row:
-                assert row["evaluation"] == report_cell(
-                    *where, "return of the final evaluation", statistic
-                )
-                assert row["last 100 episodes"] == report_cell(
-                    *where, "last 100 training", statistic
-                )
-            else:
-                for title, column in (
-                    ("mode's success", "mode"),
-                    ("exact success", "exact success"),
-                    ("KL, nats", "KL"),
-                ):
-                    assert row[title] == report_cell(
-                        *where, "exact success, the probability", column
-                    )
+            columns = {"evaluation": f"evaluation, {statistic}"}
+            columns["last 100 episodes"] = f"last 100 episodes, {statistic}"
+            caption = "returns of the final evaluation"
+            if "exact success" in row:
+                columns = {"mode's success": "mode", "exact success": "exact success"}
+                columns["KL, nats"] = "KL"
+                caption = "exact success, the probability"
+            for title, column in columns.items():
+                assert row[title] == report_cell(*where, caption, column)
             checked += 1
     assert checked >= 15
 
