@@ -1,0 +1,118 @@
+// What the tests of the page ask it in the browser. A function each, by name.
+const probe = {
+  // The menus show an address.
+  shows: address => {
+    const [left, right] = address.slice(1).split("/")[0].split("..");
+    return document.getElementById("left").value === left &&
+      document.getElementById("right").value === (right || "");
+  },
+
+  // The lines of a column by their numbers, or what is wrong with it.
+  column: side => {
+    const lines = [];
+    for (const span of document.querySelectorAll(`.side.${side} > span`)) {
+      const n = Number(span.dataset.line);
+      if (n in lines) return `line ${n} twice`;
+      if (span.previousSibling.textContent !== String(n + 1)) return `line ${n} has another number`;
+      lines[n] = span.textContent;
+    }
+    return lines;
+  },
+
+  // Open all pairs of `texts`, every other one the other way round; return those whose columns are not the texts, or
+  // that have no difference or nothing folded.
+  wrongPairs: async texts => {
+    const wrong = [], names = Object.keys(texts);
+    const same = (side, name) => JSON.stringify(probe.column(side)) === JSON.stringify(texts[name]);
+    for (const [i, one] of names.entries()) for (const [j, other] of names.slice(i + 1).entries()) {
+      const [left, right] = j % 2 ? [other, one] : [one, other];
+      await new Promise(done => {
+        addEventListener("hashchange", done, {once: true});
+        location.hash = `${left}..${right}`;
+      });
+      const whole = same("l", left) && same("r", right) && probe.shows(location.hash);
+      const lively = [".hunk", ".fold", ".note", "#top li"].every(x => document.querySelector(x));
+      if (!whole || !lively) wrong.push(location.hash);
+    }
+    return wrong;
+  },
+
+  isSeen: element => element.checkVisibility() && element.getClientRects().length > 0,
+
+  // Texts with a contrast below 4.5 to what is behind them, and how many were looked at.
+  poorContrast: () => {
+    const parse = text => [...text.match(/[\d.]+/g).map(Number), 1].slice(0, 4);
+    const linear = v => v <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4;
+    const luminance = color => {
+      const [r, g, b] = color.slice(0, 3).map(v => linear(v / 255));
+      return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+    };
+    const behind = element => {
+      const shape = element.closest("svg a") && element.parentElement.querySelector("rect, circle");
+      if (shape) return parse(getComputedStyle(shape).fill);
+      for (let e = element; e; e = e.parentElement) {
+        const color = parse(getComputedStyle(e).backgroundColor);
+        if (color[3] > 0) return color;
+      }
+      return [255, 255, 255, 1];
+    };
+    const poor = [];
+    let checked = 0;
+    for (const e of document.querySelectorAll("body *")) {
+      const words = [...e.childNodes].some(n => n.nodeType === Node.TEXT_NODE && n.data.trim());
+      if (!words || !probe.isSeen(e)) continue;
+      const style = getComputedStyle(e), ground = behind(e);
+      const ink = parse(e.closest("svg") ? style.fill : style.color);
+      const [a, b] = [luminance(ink), luminance(ground)].sort((x, y) => y - x);
+      checked += 1;
+      if ((a + 0.05) / (b + 0.05) < 4.5 || ground[3] < 1 || ink[3] < 1)
+        poor.push(`${e.tagName} ${e.textContent.slice(0, 40)}: ${ink} on ${ground}`);
+    }
+    return [checked, poor];
+  },
+
+  // What has the focus: its tag, whether it is outlined, and its name for those who do not see it.
+  focused: () => {
+    const e = document.activeElement, shapes = [e, e.querySelector("rect, circle")].filter(Boolean);
+    const outlined = shapes.some(x => getComputedStyle(x).outlineStyle !== "none");
+    const label = e.labels && e.labels.length ? e.labels[0].textContent : "";
+    return [e.tagName, outlined, e.getAttribute("aria-label") || label || e.textContent.trim()];
+  },
+
+  // Each line's side, number, kind and marked words, for one column.
+  summary: side => [...document.querySelectorAll(`.side.${side}`)].filter(s => s.firstChild).map(s =>
+    [s.lastChild.dataset.line, s.classList[2], ...[...s.querySelectorAll("mark")].map(m => m.textContent)].join()),
+
+  // The most lines that any line of code takes on the screen.
+  tallest: () => Math.max(...[...document.querySelectorAll(".side > span")].map(span =>
+    span.getBoundingClientRect().height / parseFloat(getComputedStyle(span).lineHeight))),
+
+  // Of rows with both sides: how much higher one is, and the gap between them.
+  offsets: () => [...document.querySelectorAll(".row:has(.l + .r)")].filter(probe.isSeen).map(row => {
+    const [l, r] = [...row.children].map(side => side.getBoundingClientRect());
+    return [l.top - r.top, r.left - l.right];
+  }),
+
+  // Of each difference, the sides of its lines from top to bottom: "llrr".
+  orders: () => [...document.querySelectorAll(".hunk")].map(hunk =>
+    [...hunk.querySelectorAll(".side")].filter(s => s.firstChild)
+      .sort((a, b) => a.getBoundingClientRect().top - b.getBoundingClientRect().top)
+      .map(s => s.classList[1]).join("")),
+
+  // How much the layout has shifted since the page was opened.
+  shift: () => new Promise(done => {
+    let sum = 0;
+    new PerformanceObserver(list => list.getEntries().forEach(e => { sum += e.value; }))
+      .observe({type: "layout-shift", buffered: true});
+    setTimeout(() => done(sum), 500);
+  }),
+
+  longestUnfoldedRun: () => {
+    let run = 0, longest = 0;
+    for (const side of document.querySelectorAll(".code .side.l")) {
+      run = side.matches(".same") && !side.closest(".fold") ? run + 1 : 0;
+      longest = Math.max(longest, run);
+    }
+    return longest;
+  },
+};

@@ -1,0 +1,288 @@
+"""The alignment: nothing is lost, and planted edits are seen as what they are."""
+
+import re
+from itertools import combinations
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from reader.align import (
+    CHANGED,
+    INDENTED,
+    LEFT,
+    LEFT_MOVED,
+    RIGHT,
+    RIGHT_MOVED,
+    SAME,
+    align,
+)
+from reader.page import load
+from reader.structure import parts_of
+
+ROOT = Path(__file__).resolve().parents[2]
+TEXTS = load(ROOT)[1]
+GROUPS = load(ROOT)[0]["counterparts"]
+
+
+def aligned(left: str, right: str, groups=()):
+    return align(left.splitlines(), right.splitlines(), parts_of(left), parts_of(right), groups)
+
+
+def lines_of(entries, left: str, right: str):
+    """(kind, line on the left or None, line on the right or None, rest) of every row."""
+    parts, found = (parts_of(left), parts_of(right)), []
+    for i, j, _, rows in entries:
+        a = parts[0][i].start if i >= 0 else 0
+        b = parts[1][j].start if j >= 0 else 0
+        for kind, *rest in rows:
+            for k in range(1 if kind == CHANGED else rest[0]):
+                on_left, on_right = (
+                    kind not in (RIGHT, RIGHT_MOVED),
+                    kind not in (LEFT, LEFT_MOVED),
+                )
+                at = rest[1] + k if kind in (LEFT_MOVED, RIGHT_MOVED) else rest
+                found.append((kind, a if on_left else None, b if on_right else None, at))
+                a, b = a + on_left, b + on_right
+    return found
+
+
+def kinds(entries) -> set[int]:
+    return {row[0] for entry in entries for row in entry[3]}
+
+
+def rows_by_name(entries, left: str, right: str) -> dict[str, list]:
+    parts = parts_of(left), parts_of(right)
+    return {
+        (parts[1][j] if j >= 0 else parts[0][i]).name: rows for i, j, _, rows in entries if rows
+    }
+
+
+def assert_nothing_lost(entries, left: str, right: str):
+    """Every line of both texts stands in one row, and rows say the truth about their lines."""
+    a, b, found = left.splitlines(), right.splitlines(), lines_of(entries, left, right)
+    assert sorted(x for _, x, _, _ in found if x is not None) == list(range(len(a)))
+    assert sorted(y for _, _, y, _ in found if y is not None) == list(range(len(b)))
+    for kind, x, y, rest in found:
+        if kind == SAME:
+            assert a[x] == b[y]
+        elif kind == INDENTED:
+            assert a[x] != b[y]
+            assert a[x].strip() == b[y].strip()
+        elif kind == CHANGED:
+            unmarked = []
+            for text, marks in ((a[x], rest[0]), (b[y], rest[1])):
+                assert marks == sorted(marks)
+                for start, end in reversed(list(zip(marks[::2], marks[1::2], strict=True))):
+                    assert text[start:end].strip()
+                    text = text[:start] + text[end:]
+                unmarked.append(re.sub(r"\s+", "", text))
+            assert unmarked[0] == unmarked[1]
+        elif kind == LEFT_MOVED:
+            assert a[x].strip() == b[rest].strip()
+        elif kind == RIGHT_MOVED:
+            assert b[y].strip() == a[rest].strip()
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_parts_cover_a_script_and_are_its_definitions_and_paragraphs(name):
+    text = TEXTS[name]
+    lines, parts = text.splitlines(), parts_of(text)
+    assert [n for p in parts for n in range(p.start, p.end)] == list(range(len(lines)))
+    names = [p.name for p in parts]
+    assert len(set(names)) == len(names)
+    top = re.findall(r"^(?:def|class) (\w+)", text, re.MULTILINE)
+    assert set(top) <= set(names)
+    paragraphs = re.findall(r"^ +# ---- ([A-Z ]+) ----$", text, re.MULTILINE)
+    assert [n for n in names if n in paragraphs] == paragraphs
+    sections = list(dict.fromkeys(p.section for p in parts))
+    assert sections == ["Header", "Args", "Networks", "Mathematics", "Training", "Scaffold"]
+    for part in parts:
+        if part.name in top:
+            assert re.match(rf"(def|class) {part.name}\b|@", lines[part.start])
+
+
+@pytest.mark.parametrize(("left", "right"), [*combinations(TEXTS, 2)])
+def test_every_pair_keeps_every_line(left, right):
+    entries = aligned(TEXTS[left], TEXTS[right], GROUPS)
+    assert_nothing_lost(entries, TEXTS[left], TEXTS[right])
+    names = [
+        {p.name: n for n, p in enumerate(parts_of(text))}
+        for text in (TEXTS[left], TEXTS[right])
+    ]
+    together = {(i, j) for i, j, _, _ in entries if i >= 0 and j >= 0}
+    for name in names[0].keys() & names[1].keys():  # Args beside Args, gae beside gae
+        assert (names[0][name], names[1][name]) in together
+
+
+def test_a_script_beside_itself_is_identical():
+    assert kinds(aligned(TEXTS["ppo"], TEXTS["ppo"])) == {SAME}
+
+
+def cut(text: str, name: str) -> tuple[str, str]:
+    """A text without one of its parts, and the part."""
+    lines, part = (
+        text.splitlines(keepends=True),
+        next(p for p in parts_of(text) if p.name == name),
+    )
+    return "".join(lines[: part.start] + lines[part.end :]), "".join(
+        lines[part.start : part.end]
+    )
+
+
+def insert_before(text: str, name: str, piece: str) -> str:
+    lines, part = (
+        text.splitlines(keepends=True),
+        next(p for p in parts_of(text) if p.name == name),
+    )
+    return "".join(lines[: part.start]) + piece + "".join(lines[part.start :])
+
+
+@pytest.mark.parametrize(
+    ("name", "before"), [("a2c_loss", "gae"), ("mlp", "a2c_loss"), ("Run.save", "Run.write")]
+)
+def test_a_moved_function_is_moved_not_deleted_and_added(name, before):
+    old = TEXTS["a2c"]
+    rest, piece = cut(old, name)
+    new = insert_before(rest, before, piece)
+    assert new != old
+    for left, right in ((old, new), (new, old)):
+        entries = aligned(left, right)
+        assert_nothing_lost(entries, left, right)
+        assert kinds(entries) == {SAME}
+        moved = [entry for entry in entries if entry[2]]
+        assert len(moved) == 2  # where it was, and where it is
+        assert sorted(len(entry[3]) for entry in moved) == [0, 1]
+
+
+def test_a_function_that_moved_and_changed_shows_what_changed():
+    rest, piece = cut(TEXTS["a2c"], "a2c_loss")
+    new = insert_before(rest, "gae", piece.replace("ent_coef * entropy", "2 * entropy"))
+    entries = aligned(TEXTS["a2c"], new)
+    assert_nothing_lost(entries, TEXTS["a2c"], new)
+    assert [row[0] for entry in entries for row in entry[3] if row[0] != SAME] == [CHANGED]
+
+
+def test_a_renamed_variable_is_marked_alone():
+    left = TEXTS["ppo"]
+    right = re.sub(r"\bclipped_ratio\b", "bounded", left)
+    entries = aligned(left, right)
+    assert_nothing_lost(entries, left, right)
+    assert kinds(entries) == {SAME, CHANGED}
+    a, b = left.splitlines(), right.splitlines()
+    changed = [row for row in lines_of(entries, left, right) if row[0] == CHANGED]
+    assert len(changed) == sum("clipped_ratio" in line for line in a) > 1
+    for _, x, y, (on_left, on_right) in changed:
+        for text, marks, word in (
+            (a[x], on_left, "clipped_ratio"),
+            (b[y], on_right, "bounded"),
+        ):
+            spans = [list(m.span()) for m in re.finditer(rf"\b{word}\b", text)]
+            assert marks == [n for span in spans for n in span]
+
+
+def test_an_inserted_flag_is_one_new_line():
+    flag = "    new_flag: float = 0.5  # what it does, in so many words\n"
+    left = TEXTS["ppo"]
+    right = left.replace("    clip_coef: float", flag + "    clip_coef: float")
+    for pair, kind in (((left, right), RIGHT), ((right, left), LEFT)):
+        entries = aligned(*pair)
+        assert_nothing_lost(entries, *pair)
+        different = {
+            name: [row for row in rows if row[0] != SAME]
+            for name, rows in rows_by_name(entries, *pair).items()
+        }
+        assert {name: rows for name, rows in different.items() if rows} == {"Args": [(kind, 1)]}
+
+
+def test_a_renamed_function_stands_beside_what_it_was():
+    left = TEXTS["trpo"]
+    right = left.replace("fisher_vector_product", "metric_times")
+    entries = aligned(left, right, [["fisher_vector_product", "metric_times"]])
+    assert_nothing_lost(entries, left, right)
+    rows = rows_by_name(entries, left, right)
+    assert "fisher_vector_product" not in rows
+    assert {row[0] for row in rows["metric_times"]} == {SAME, CHANGED}
+
+
+def test_a_name_that_is_assigned_something_else_is_one_changed_line():
+    left = TEXTS["a2c"]
+    right = left.replace("-(dist.log_prob(actions) * advantages).mean()", "some.thing(else_)")
+    entries = aligned(left, right)
+    assert_nothing_lost(entries, left, right)
+    assert [row[0] for entry in entries for row in entry[3] if row[0] != SAME] == [CHANGED]
+
+
+def test_counterparts_stand_side_by_side():
+    def together(left, right, groups):
+        parts = parts_of(TEXTS[left]), parts_of(TEXTS[right])
+        entries = aligned(TEXTS[left], TEXTS[right], groups)
+        return {(parts[0][i].name, parts[1][j].name) for i, j, _, _ in entries if i >= 0 <= j}
+
+    assert ("reinforce_loss", "ppo_loss") in together("reinforce", "ppo", GROUPS)
+    assert ("reinforce_loss", "ppo_loss") not in together("reinforce", "ppo", ())
+    assert ("returns_to_go", "gae") in together("reinforce_baseline", "a2c", GROUPS)
+    assert ("leave_one_out", "group_relative") in together("rloo", "grpo", GROUPS)
+    assert ("ADVANTAGE", "PREFERENCE") in together("rloo", "dpo", GROUPS)
+
+
+def test_a_line_that_moved_to_another_paragraph_is_moved():
+    line = "            losses = {name: value.item() for name, value in parts.items()}\n"
+    left = TEXTS["a2c"]
+    right = left.replace(line, "").replace(
+        "            loss.backward()\n", f"{line}            loss.backward()\n"
+    )
+    assert right.count(line) == 1
+    entries = aligned(left, right)
+    assert_nothing_lost(entries, left, right)
+    assert kinds(entries) == {SAME, LEFT_MOVED, RIGHT_MOVED}
+
+
+def test_lines_that_are_only_indented_are_not_changed():
+    left = TEXTS["a2c"]
+    body = "            loss.backward()\n            parts["
+    assert body in left
+    right = left.replace(
+        "            loss.backward()\n",
+        "            if True:\n                loss.backward()\n",
+    )
+    entries = aligned(left, right)
+    assert_nothing_lost(entries, left, right)
+    update = rows_by_name(entries, left, right)["UPDATE"]
+    assert [row for row in update if row[0] != SAME] == [(RIGHT, 1), (INDENTED, 1)]
+
+
+EDITS = st.lists(
+    st.tuples(
+        st.sampled_from(["delete", "double", "swap", "word", "indent"]), st.integers(57, 300)
+    ),
+    max_size=12,
+)
+
+
+@given(EDITS)
+@settings(max_examples=25)
+def test_any_edits_keep_every_line(edits):
+    left = TEXTS["a2c"]
+    lines = left.splitlines()
+    for what, n in edits:
+        if (
+            lines[n].strip().startswith(("@", "class", "def", "with", '"""'))
+            or '"""' in lines[n]
+        ):
+            continue
+        if what == "delete" and lines[n].startswith("    #"):
+            del lines[n]
+        elif what == "double" and re.match(r"    # ?\w", lines[n]):
+            lines.insert(n, lines[n])
+        elif (
+            what == "swap"
+            and re.match(r"    \w+: ", lines[n])
+            and re.match(r"    \w+: ", lines[n + 1])
+        ):
+            lines[n : n + 2] = lines[n + 1], lines[n]
+        elif what == "word":
+            lines[n] = re.sub(r"\bvalues?\b", "worth", lines[n])
+    right = "\n".join(lines) + "\n"
+    assert_nothing_lost(aligned(left, right), left, right)

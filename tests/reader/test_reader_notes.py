@@ -1,0 +1,186 @@
+"""The notes: keys name code, all mathematics has a note, symbols are in formula and code."""
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+from reader.page import FaultyNotes, load, mathml, notes_of, part_text
+from reader.structure import parts_of
+
+ROOT = Path(__file__).resolve().parents[2]
+NOTES, TEXTS = load(ROOT)
+LINES = {name: text.splitlines() for name, text in TEXTS.items()}
+PARTS = {name: parts_of(text) for name, text in TEXTS.items()}
+NUMBERS = notes_of(LINES, PARTS, NOTES["note"])
+GREEK = {
+    "alpha",
+    "beta",
+    "gamma",
+    "delta",
+    "lambda",
+    "theta",
+    "phi",
+    "pi",
+    "mu",
+    "sigma",
+    "tau",
+}
+
+
+def noted():
+    """(script, part, note) of every part that has a note, its own or a shared one."""
+    for script, numbers in NUMBERS.items():
+        for part, number in zip(PARTS[script], numbers, strict=True):
+            if number >= 0:
+                yield script, part, NOTES["note"][number]
+
+
+def source_of(script, part) -> str:
+    return "\n".join(LINES[script][part.start : part.end])
+
+
+def test_the_ladder_has_every_script():
+    assert TEXTS.keys() == {path.stem for path in ROOT.glob("*.py")}
+    known = [s["name"] for s in NOTES["script"]]
+    for script in NOTES["script"]:
+        assert script.get("parent", known[0]) in known[: known.index(script["name"]) + 1]
+        parent = script.get("parent")
+        if parent:  # an edge is what the docstring compares with
+            assert f"Compared with {parent}.py:" in TEXTS[script["name"]]
+            assert script["buys"]
+
+
+def test_every_key_names_existing_code():
+    for note in NOTES["note"]:
+        for key in note["at"]:
+            script, name = key.split(".", 1)
+            assert name in [p.name for p in PARTS[script]], key
+
+
+def test_all_mathematics_and_all_paragraphs_of_the_loop_have_a_note():
+    missing = []
+    for script, parts in PARTS.items():
+        for part, number in zip(parts, NUMBERS[script], strict=True):
+            function = part.section == "Mathematics" and part.name != "Mathematics"
+            paragraph = (
+                part.section == "Training" and part.name.isupper() and part.name != "SETUP"
+            )
+            if (function or paragraph) and number < 0:
+                missing.append(f"{script}.{part.name}")
+    assert not missing
+
+
+def test_scripts_with_the_same_text_share_a_note_and_others_do_not():
+    by_text = {}
+    for script, part, note in noted():
+        key = part.name, part_text(LINES[script], part)
+        assert by_text.setdefault(key, note) is note
+        own = f"{script}.{part.name}" in note["at"]
+        twins = [k.split(".")[0] for k in note["at"] if k.split(".", 1)[1] == part.name]
+        texts = [part_text(LINES[s], p) for s in twins for p in PARTS[s] if p.name == part.name]
+        assert own or key[1] in texts
+
+
+def test_every_symbol_is_in_an_equation_and_its_variable_in_the_code():
+    for script, part, note in noted():
+        equations = " ".join(note.get("equations", [])).replace(" ", "")
+        for symbol, variable, _ in note.get("symbols", []):
+            assert symbol.replace(" ", "") in equations, (note["at"], symbol)
+            assert re.search(rf"\b{variable}\b", source_of(script, part)), (
+                script,
+                part.name,
+                variable,
+            )
+
+
+def identifiers(script, part) -> set[str]:
+    """What the formulas in a function's docstring name: single letters, Greek letters, and the
+    function's arguments. Words of prose and of subscripts are left out."""
+    node = ast.parse("\n".join(LINES[script][part.start : part.end])).body[0]
+    doc = (ast.get_docstring(node) or "").splitlines()
+    formulas = " ".join(line for line in doc[1:] if line.startswith("    "))
+    formulas = re.sub(r"\^T|'s\b", "", formulas)
+    arguments = {arg.arg for arg in node.args.args}
+    words = set(re.findall(r"[A-Za-z]\w*", formulas))
+    return {w for w in words if w in arguments or w in GREEK or len(w) == 1} - {"a"}
+
+
+def test_equations_name_what_the_docstrings_formulas_name():
+    checked = 0
+    for script, part, note in noted():
+        if part.section != "Mathematics" or part.name[0].isupper():
+            continue
+        equations = " ".join(note.get("equations", []))
+        known = set(re.findall(r"[A-Za-z]+", equations)) | {
+            s[1] for s in note.get("symbols", [])
+        }
+        wanted = identifiers(script, part)
+        assert wanted <= known, (script, part.name, wanted - known)
+        checked += len(wanted)
+    assert checked > 50
+
+
+def test_defaults_in_tables_are_the_scripts():
+    checked = 0
+    for script, _, note in noted():
+        for _, variable, shape in note.get("symbols", []):
+            claimed = re.match(r"(-?[\d.]+) by default", shape)
+            default = re.search(rf"^    {variable}: .*? = (\S+)", TEXTS[script], re.MULTILINE)
+            if claimed:
+                assert float(claimed[1]) == float(default[1]), (script, variable)
+                checked += 1
+    assert checked >= 10
+
+
+def test_flags_and_names_in_backticks_exist():
+    """Of the words in backticks that look like names in code, each is one in a script."""
+    everything = "\n".join(TEXTS.values())
+    for script, _, note in noted():
+        prose = " ".join(note.get(k, "") for k in ("text", "why", "pitfall"))
+        for name in re.findall(r"`([\w.()/-]+)`", prose):
+            word = re.sub(r"^--(no-)?|\(\)$", "", name).replace("-", "_")
+            for piece in re.split(r"[./()]+", word.removesuffix(".py")):
+                assert re.search(rf"\b{piece}\b", everything) or piece in TEXTS, (script, name)
+
+
+def test_sections_of_papers_are_those_that_the_scripts_name():
+    """A number of a section or an appendix in a source stands in the part's docstring or, for
+    paragraphs of the loop, elsewhere in the script, behind the same author."""
+    for script, part, note in noted():
+        for piece in re.split(r"; ", note.get("source", "")):
+            place = re.search(r"\b(sections?|appendix) .*", piece)
+            if place:
+                text = " ".join(
+                    (
+                        source_of(script, part)
+                        if part.section == "Mathematics"
+                        else TEXTS[script]
+                    ).split()
+                )
+                author = piece.split()[0]
+                text = re.sub(r"\s+", " ", text)
+                assert re.search(rf"{author}[^;]*?{re.escape(place[0])}", text), (
+                    note["at"],
+                    piece,
+                )
+
+
+@pytest.mark.parametrize("note", NOTES["note"], ids=lambda note: note["at"][0])
+def test_a_note_says_why_and_what_to_beware_of(note):
+    assert set(note) <= {"at", "equations", "symbols", "text", "why", "pitfall", "source"}
+    assert "why" in note or "text" in note
+    assert "pitfall" in note or "why" in note
+    assert "equations" in note or "symbols" not in note
+    for latex in note.get("equations", []):
+        assert mathml(latex, True).startswith("<math")
+
+
+def test_faulty_notes_are_named():
+    with pytest.raises(FaultyNotes, match=r"a2c\.nothing is no part"):
+        notes_of(LINES, PARTS, [{"at": ["a2c.nothing"]}])
+    with pytest.raises(FaultyNotes, match="two notes"):
+        notes_of(LINES, PARTS, [{"at": ["a2c.gae"]}, {"at": ["a2c.gae"]}])
+    with pytest.raises(FaultyNotes, match=r"\\frac"):
+        mathml(r"\frac{1}")

@@ -1,0 +1,271 @@
+"""The page as a file: it is what the scripts and results say now, small, and needs nothing."""
+
+import csv
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+import pytest
+
+from reader import figures
+from reader.page import build, compared, findings, load, page_data, prose
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGE = ROOT / "reader/index.html"
+# The edges both of whose ends were run on one environment.
+WITH_CURVES = {
+    "reinforce..reinforce_baseline", "reinforce_baseline..a2c", "a2c..ppo", "a2c..trpo",
+    "reinforce_lm..rloo", "rloo..grpo", "rloo..ppo_rlhf", "rloo..dpo",
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def data() -> dict:
+    return page_data(ROOT)
+
+
+def test_the_committed_page_is_not_stale():
+    assert PAGE.read_text(encoding="utf-8") == build(ROOT), "run `python -m reader`, and commit"
+
+
+def test_the_page_is_one_small_file_that_loads_nothing():
+    text = PAGE.read_text(encoding="utf-8")
+    assert len(text.encode()) < 3_000_000
+    head = (
+        text[: text.index('<script type="application/json"')] + text[text.rindex("<script>") :]
+    )
+    assert not re.search(r"\bsrc=|@import|url\(|fetch\(|import\(|XMLHttp|WebSocket", head)
+    assert re.findall(r"https?://[^\s\"'<]+", head) == []
+    assert re.findall(r"<link[^>]*>", text) == ['<link rel="icon" href="data:,">']
+
+
+def test_the_data_cannot_end_their_element():
+    text = PAGE.read_text(encoding="utf-8")
+    embedded = text[text.index('id="data">') :]
+    embedded = embedded[: embedded.index("</script>")].removeprefix('id="data">')
+    assert "</" not in embedded
+    assert json.loads(embedded)["scripts"].keys() == load(ROOT)[1].keys()
+
+
+def test_lines_of_the_data_are_the_scripts(data):
+    for name, text in load(ROOT)[1].items():
+        lines = ["".join(data["lines"][n][1::2]) for n in data["scripts"][name]["lines"]]
+        assert lines == text.splitlines()
+
+
+def test_every_pair_is_there_once(data):
+    names = list(data["scripts"])
+    pairs = [frozenset(key.split("..")) for key in data["pairs"]]
+    assert len(set(pairs)) == len(pairs) == len(names) * (len(names) - 1) / 2
+
+
+def test_which_edges_have_curves(data):
+    found = set()
+    for name, script in data["scripts"].items():
+        for chart in data["charts"].values():
+            if script["parent"] in chart["scripts"] and name in chart["scripts"]:
+                found.add(f"{script['parent']}..{name}")
+    new = {"a3c", "sac", "trpo_continuous"}  # whose results may not be there yet
+    assert {edge for edge in found if edge.split("..")[1] not in new} == WITH_CURVES
+
+
+def report_cell(folder: str, env: str, script: str, caption: str, column: str) -> str:
+    """A cell of the table of a report whose caption begins with the environment."""
+    text = (ROOT / f"benchmark/results/{folder}/report.md").read_text()
+    table = re.search(
+        rf"^\*{re.escape(env)}[^*]*{caption}[^*]*\*\n\n((?:\|.*\n)+)", text, re.MULTILINE
+    )[1]
+    head, _, *rows = (
+        [c.strip() for c in row.strip("|").split("|")] for row in table.split("\n") if row
+    )
+    return next(row[head.index(column)] for row in rows if row[0] == script)
+
+
+def test_rows_are_those_of_the_reports(data):
+    checked = 0
+    for env, chart in data["charts"].items():
+        statistic = {"iqm": "IQM", "mean": "mean"}[chart["statistic"]]
+        for script, shown in chart["scripts"].items():
+            row = dict(shown["row"])
+            where = shown["folder"], env, script
+            columns = {"evaluation": f"evaluation, {statistic}"}
+            columns["last 100 episodes"] = f"last 100 episodes, {statistic}"
+            caption = "returns of the final evaluation"
+            if "exact success" in row:
+                columns = {"mode's success": "mode", "exact success": "exact success"}
+                columns["KL, nats"] = "KL"
+                caption = "exact success, the probability"
+            for title, column in columns.items():
+                assert row[title] == report_cell(*where, caption, column)
+            checked += 1
+    assert checked >= 15
+
+
+def test_curves_are_those_of_the_csv(data):
+    """The line on CartPole-v1, from the CSV by hand: the mean of the middle six of ten."""
+    chart = data["charts"]["CartPole-v1"]
+    shown = chart["scripts"]["a2c"]
+    curves = {}
+    with (ROOT / f"benchmark/results/{shown['folder']}/curves.csv").open(newline="") as file:
+        for row in csv.DictReader(file):
+            if (row["env_id"], row["algorithm"], row["axis"]) == (
+                "CartPole-v1",
+                "a2c",
+                "steps",
+            ):
+                curves.setdefault(float(row["position"]), []).append(row["return"])
+    middle = {
+        x: float(np.mean(sorted(map(float, ys))[2:-2]))
+        for x, ys in curves.items()
+        if "" not in ys
+    }
+    points = re.search(r'<polyline points="([^"]*)"', shown["shape"])[1].split()
+    drawn = [tuple(map(float, point.split(","))) for point in points]
+    assert len(drawn) == len(middle)
+    xs, ys = zip(*sorted(middle.items()), strict=True)
+    for values, pixels in ((xs, [p[0] for p in drawn]), (ys, [p[1] for p in drawn])):
+        slope, offset = np.polyfit(values, pixels, 1)
+        assert np.abs(np.polyval([slope, offset], values) - pixels).max() < 0.1
+    ticks = re.findall(
+        r'<path class="grid" d="M46,([\d.]+)H[\d.]+"/><text [^>]*>([\d,]+)</text>',
+        chart["frame"],
+    )
+    slope, offset = np.polyfit(ys, [p[1] for p in drawn], 1)
+    for pixel, label in ticks:
+        assert float(pixel) == pytest.approx(
+            slope * float(label.replace(",", "")) + offset, abs=0.2
+        )
+
+
+def write_results(root: Path, statuses: list[str]) -> None:
+    folder = root / "benchmark/results/some"
+    folder.mkdir(parents=True)
+    rows = [
+        "algorithm,env_id,seed,status,eval_return_mean,train_return_mean,threshold,steps_to_threshold"
+    ]
+    curves = ["env_id,algorithm,seed,axis,position,return"]
+    for seed, status in enumerate(statuses, 1):
+        done = status == "done"
+        returns = f"{seed},{2 * seed}" if done else ","
+        rows.append(f"x,E,{seed},{status},{returns},9,{100 * seed if seed < 3 else 'never'}")
+        if done:
+            curves += [
+                f"E,x,{seed},steps,{10 * k},{k + seed if k > 1 else ''}" for k in (1, 2, 3)
+            ]
+            curves += [f"E,x,{seed},seconds,{k},-1000" for k in (1, 2)]
+    (folder / "results.csv").write_text("\n".join(rows) + "\n")
+    (folder / "curves.csv").write_text("\n".join(curves) + "\n")
+
+
+def test_results_of_a_folder(tmp_path):
+    write_results(tmp_path, ["done", "done", "done", "failed"])
+    sources = [
+        {"folder": "missing", "statistic": "iqm"},
+        {"folder": "some", "statistic": "mean"},
+    ]
+    charts = figures.results(tmp_path, sources, ["x", "y"])
+    assert list(charts) == ["E"]
+    assert list(charts["E"]["scripts"]) == ["x"]
+    shown = charts["E"]["scripts"]["x"]
+    row = dict(shown["row"])
+    assert row["n"] == "3, 1 failed"
+    assert row["evaluation"].startswith("2.0 [")
+    assert row["last 100 episodes"].startswith("4.0 [")
+    assert row["steps to the threshold, median"] == f"{median([100, 200, 1e9]):.1f} (9)"
+    points = re.search(r'<polyline points="([^"]*)"', shown["shape"])[1].split()
+    assert len(points) == 2  # no point where a seed had no episode yet
+
+
+def test_no_results_are_no_fault(tmp_path):
+    assert figures.results(tmp_path, [{"folder": "missing", "statistic": "iqm"}], ["x"]) == {}
+    assert findings(tmp_path) == {"": ""}
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "expected"),
+    [
+        (0, 500, [0, 100, 200, 300, 400, 500]),
+        (-500, -80, [-500, -400, -300, -200, -100]),
+        (0.4, 1, [0.4, 0.6, 0.8, 1.0]),
+    ],
+)
+def test_ticks_are_round(low, high, expected):
+    assert figures.ticks(low, high) == pytest.approx(expected)
+
+
+def test_bullets_are_the_docstrings(data):
+    bullets = compared(load(ROOT)[1]["ppo"])
+    assert bullets[0] == "the clipped surrogate ratio * A instead of log pi * A;"
+    assert len(bullets) == 4
+    assert bullets[1].endswith("target_kl can end them early;")  # from a second line
+    for name, script in data["scripts"].items():
+        assert bool(script["bullets"]) == bool(script["parent"]), name
+
+
+def test_findings_are_those_of_the_results(data):
+    titles = {t for s in load(ROOT)[0]["script"] for t in s.get("findings", [])}
+    assert titles <= findings(ROOT).keys()
+    text = " ".join((ROOT / "benchmark/results/README.md").read_text().split())
+    for script in data["scripts"].values():
+        for title, _ in script["findings"]:
+            body = " ".join(findings(ROOT)[title].split())
+            assert body[:60] in text
+
+
+def test_prose_escapes_and_typesets():
+    assert prose("a < b & `x < y`") == "a &lt; b &amp; <code>x &lt; y</code>"
+    assert prose("so $x_t$ is").startswith("so <math>")
+
+
+def test_bad_arguments_end_with_one_line():
+    result = subprocess.run(
+        [sys.executable, "-m", "reader", "--open"], cwd=ROOT, capture_output=True, text=True
+    )
+    assert (result.returncode, result.stdout) == (2, "")
+    assert result.stderr == "error: no arguments are known, such as --open\n"
+
+
+def test_faulty_notes_end_with_one_line_and_leave_the_page(tmp_path):
+    shutil.copytree(
+        ROOT / "reader", tmp_path / "reader", ignore=shutil.ignore_patterns("__pycache__")
+    )
+    shutil.copytree(
+        ROOT / "benchmark", tmp_path / "benchmark", ignore=shutil.ignore_patterns("results")
+    )
+    shutil.copy(ROOT / "a2c.py", tmp_path)
+    notes = tmp_path / "reader/notes.toml"
+    notes.write_text(notes.read_text() + "\n[[note]\n")
+    result = subprocess.run(
+        [sys.executable, "-m", "reader"], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert result.returncode == 2
+    assert result.stderr.startswith("error: notes.toml: ")
+    assert result.stderr.count("\n") == 1
+    assert (tmp_path / "reader/index.html").read_bytes() == PAGE.read_bytes()
+
+
+def test_the_command_writes_the_page(tmp_path):
+    shutil.copytree(
+        ROOT / "reader",
+        tmp_path / "reader",
+        ignore=shutil.ignore_patterns("__pycache__", "index.html"),
+    )
+    shutil.copytree(
+        ROOT / "benchmark",
+        tmp_path / "benchmark",
+        ignore=shutil.ignore_patterns("*.png", "*.svg", "peers*"),
+    )
+    for path in ROOT.glob("*.py"):
+        shutil.copy(path, tmp_path)
+    env = os.environ | {"PYTHONHASHSEED": "7"}  # the page does not depend on it
+    result = subprocess.run(
+        [sys.executable, "-m", "reader"], cwd=tmp_path, capture_output=True, text=True, env=env
+    )
+    assert (result.returncode, result.stderr) == (0, "")
+    assert (tmp_path / "reader/index.html").read_bytes() == PAGE.read_bytes()
