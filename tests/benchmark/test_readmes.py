@@ -98,12 +98,12 @@ def classic() -> list[tuple[list[str], list[str]]]:
 
 def continuous() -> list[tuple[list[str], list[str]]]:
     """README.md's table of the continuous environments."""
-    found = []
-    for row in table(PAGES[0], "environment", "n", "evaluation"):
-        folder = "pendulum" if row[0] == "Pendulum-v1" else "continuous"
-        files, name = cells(folder), "ppo_continuous"
-        keys = [files[row[0], name, key] for key in ("n", MEAN, TRAINED)]
-        expected = [row[0], *keys[:2], worst(folder, row[0], name), keys[2]]
+    found, names = [], ("ppo_continuous", "trpo_continuous")
+    files = cells("trpo-continuous")
+    for row in table(PAGES[0], "environment", "n", "`ppo_continuous.py`"):
+        expected = [row[0], files[row[0], names[0], "n"]]
+        for name in names:
+            expected += [files[row[0], name, MEAN], worst("trpo-continuous", row[0], name)]
         found.append((row, expected))
     return found
 
@@ -115,6 +115,17 @@ def published() -> list[tuple[list[str], list[str]]]:
         files, name = cells("continuous"), "ppo_continuous"
         ours = [files[row[0], name, "n"], files[row[0], name, MEAN]]
         expected = [row[0], *ours, worst("continuous", row[0], name)]
+        found.append((row[:4], expected))
+    return found
+
+
+def published_trpo() -> list[tuple[list[str], list[str]]]:
+    """The same of TRPO."""
+    found = []
+    for row in table(PAGES[1], "environment", "n", "mean of `trpo_continuous.py`"):
+        files, name = cells("trpo-continuous"), "trpo_continuous"
+        ours = [files[row[0], name, "n"], files[row[0], name, MEAN]]
+        expected = [row[0], *ours, worst("trpo-continuous", row[0], name)]
         found.append((row[:4], expected))
     return found
 
@@ -195,7 +206,8 @@ def parity() -> list[tuple[list[str], list[str]]]:
 
 
 TABLES = [
-    classic, continuous, published, reinforce, pendulum, language, preferences, parity,
+    classic, continuous, published, published_trpo, reinforce, pendulum, language, preferences,
+    parity,
 ]  # fmt: skip
 
 
