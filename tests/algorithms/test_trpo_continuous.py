@@ -182,10 +182,23 @@ def test_a_step_improves_the_surrogate_within_the_trust_region(actor, batch, tar
         assert torch.equal(value, before[key]) is key.startswith("norm."), key
 
 
-def test_a_step_that_is_rejected_changes_nothing(actor, batch):
-    before = vector(actor)
-    obs, actions, _ = batch
-    result = trpo_continuous.trust_region_step(actor, obs, actions, torch.zeros(256), **STEP)
-    assert result["accepted"] == 0
+@pytest.mark.parametrize("change", [{"target_kl": 50.0, "max_iter": 1}, {}])
+def test_a_step_that_is_rejected_changes_nothing(actor, batch, change):
+    """So far off that the quadratic model is useless, or without anything to improve."""
+    obs, actions, advantages = batch
+    before, change = vector(actor), STEP | {"cg_damping": 1e-4} | change
+    advantages = advantages * (change["max_iter"] == 1)
+    result = trpo_continuous.trust_region_step(actor, obs, actions, advantages, **change)
+    assert result["accepted"] == result["kl"] == result["step_fraction"] == 0
     assert torch.equal(before, vector(actor))
     assert np.isfinite(list(result.values())).all()
+
+
+def test_the_line_search_shrinks_until_the_kl_holds(actor, batch):
+    """With hardly any damping the quadratic model proposes too long a step."""
+    old = moments(actor, batch[0])
+    change = {"target_kl": 0.5, "cg_damping": 1e-5}
+    result = trpo_continuous.trust_region_step(actor, *batch, **STEP | change)
+    assert result["accepted"] == 1
+    assert result["step_fraction"] < 1
+    assert closed_form(*old, *moments(actor, batch[0])).mean() <= 0.5001
