@@ -85,6 +85,14 @@ def cpu_model() -> str:
     return names[0] if names else platform.machine()
 
 
+def gpu_model(visible: str) -> str:
+    """The name of the first GPU in a CUDA_VISIBLE_DEVICES; "" where there is none or nobody knows."""
+    words = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader", "-i", visible.split(",")[0]]
+    with suppress(OSError):
+        return subprocess.run(words, capture_output=True, text=True).stdout.strip() if visible else ""
+    return ""
+
+
 def installed_version(module: str) -> str | None:
     """The version of `module` as it is installed here, without a local suffix such as +cpu; None if it is not."""
     if module == "python":
@@ -201,7 +209,9 @@ def run_job(
     not tried again; where it answers --resume, the checkpoint is no good and the run starts anew. An attempt may take
     `timeout` seconds, and write nothing for `stall`; `variables` join the environment. The caller holds the job's lock.
     """
-    record, failures, begun = new_record(job) | {"cpu": cpu_model()}, 0, time.monotonic()
+    visible = (variables or os.environ).get("CUDA_VISIBLE_DEVICES", "")  # the latter as Ray sets it
+    machine = {"cpu": cpu_model(), "gpu": gpu_model(visible) if "cuda" in job.words() else ""}
+    record, failures, begun = new_record(job) | machine, 0, time.monotonic()
     try:
         if same := not differences(job):  # the counts go on
             was = read_json(job.directory / "job.json") or {}

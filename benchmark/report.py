@@ -642,7 +642,7 @@ def notices(runs: list[Run]) -> list[str]:
     if good and min(filter(None, cells)) <= FEW:
         lines.append(f"Beware: some results have {FEW} seeds or fewer, with which intervals tell little.")
     lines.append(coverage_words())
-    for name, found in (("devices", "device"), ("CPU models", "cpu")):
+    for name, found in (("devices", "device"), ("CPU models", "cpu"), ("GPUs", "gpu")):
         mixed = sorted({str(x) for run in good if (x := run.args.get(found) or run.record.get(found))})
         if len(mixed) > 1:
             lines.append(
@@ -650,10 +650,10 @@ def notices(runs: list[Run]) -> list[str]:
             )
     versions = {json.dumps(run.args["versions"]) for run in runs if isinstance(run.args.get("versions"), dict)}
     shown = ["; ".join(f"{name} {version}" for name, version in json.loads(text).items()) for text in sorted(versions)]
-    machines = sorted({str(run.record["cpu"]) for run in runs if run.record.get("cpu")})
+    machines = [sorted({str(run.record[x]) for run in runs if run.record.get(x)}) for x in ("cpu", "gpu")]
     devices = sorted({str(run.args["device"]) for run in runs if "device" in run.args})
     lines.append(
-        f"Device: {', '.join([*devices, *machines]) or 'unknown'}. Versions: {' / '.join(shown) or 'unknown'}."
+        f"Device: {', '.join(sum(machines, devices)) or 'unknown'}. Versions: {' / '.join(shown) or 'unknown'}."
     )
     return list(filter(None, lines))
 
