@@ -46,8 +46,10 @@ def probe(jobs: list[Job]) -> None:
                 bad = ray.get(
                     ray.remote(num_cpus=0)(unseen).options(scheduling_strategy=there).remote(paths), timeout=60
                 )
-            except (ray.exceptions.RayError, ray.exceptions.GetTimeoutError) as error:
+            except ray.exceptions.RayTaskError as error:  # it has not even this module
                 bad = [type(error).__name__]
+            except ray.exceptions.RayError:  # a node that is lost, and does not know it yet: no work goes there either
+                continue
             if bad:
                 where = f"the Ray node {node['NodeManagerHostname']} does not share the folder of runs and scripts"
                 raise BadInput(f"{where}: {', '.join(bad)}")
