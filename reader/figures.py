@@ -37,10 +37,8 @@ def with_interval(values: np.ndarray, statistic, digits: int = 1) -> str:
 
 
 def read_csv(path: Path) -> list[dict]:
-    if not path.exists():
-        return []
-    with path.open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
+    text = path.read_text(encoding="utf-8") if path.exists() else ""
+    return list(csv.DictReader(text.splitlines(keepends=True)))
 
 
 def curves(path: Path, wanted: set[str]) -> dict[tuple[str, str], np.ndarray]:
