@@ -1,6 +1,7 @@
 """Small environments whose properties the tests know exactly. Importing this module registers
 them; NAME-v0 has Discrete actions and NAMEBox-v0 continuous ones."""
 
+import time
 from pathlib import Path
 from typing import ClassVar
 
@@ -133,7 +134,7 @@ class Faulty(gym.Env):
     this process, or of the reset that follows it, whichever `kind` names.
 
     Kinds: reward, obs, reset (its observation): these give `value`; step, ValueError; file, an
-    OSError. At `at` 0 nothing ever happens.
+    OSError; hang, a step that does not end. At `at` 0 nothing ever happens.
     """
 
     steps: ClassVar[int] = 0
@@ -167,6 +168,8 @@ class Faulty(gym.Env):
         now = Faulty.steps == self.at
         if now and self.kind == "step":
             raise ValueError("the simulator is lost")
+        if now and self.kind == "hang":
+            time.sleep(3600)
         if now and self.kind == "file":
             Path("/nowhere/level_9.map").read_text()
         reward = self.value if now and self.kind == "reward" else 1.0

@@ -210,8 +210,10 @@ def workers(pid: int) -> list[int]:
     return [child for child, words in family(pid).items() if "spawn_main" in words]
 
 
-def begun(session: list[int], run_dir: Path, **flags) -> tuple[subprocess.Popen, list[int]]:
-    """A program with two workers that has saved progress; and its workers."""
+def begun(
+    session: list[int], run_dir: Path, reach: int = 1, **flags
+) -> tuple[subprocess.Popen, list[int]]:
+    """A program with two workers that has saved `reach` steps; and its workers."""
     usual = {"checkpoint_interval": 0.1, "num_steps": 16, "run_dir": run_dir}
     usual |= {"num_workers": 2, "total_timesteps": 10_000_000, "env_id": "CartPole-v1"}
     words = command("a3c", **usual | flags)
@@ -224,7 +226,8 @@ def begun(session: list[int], run_dir: Path, **flags) -> tuple[subprocess.Popen,
     while True:
         assert process.poll() is None, process.stderr.read()
         assert time.monotonic() < deadline, "no progress"
-        if (run_dir / "checkpoint.pt").exists() and checkpoint_of(run_dir)["counters"][0]:
+        saved = (run_dir / "checkpoint.pt").exists()
+        if saved and checkpoint_of(run_dir)["counters"][0] >= reach:
             break
         time.sleep(0.05)
     found = workers(process.pid)
@@ -308,6 +311,20 @@ def test_an_interrupt_stops_all_and_can_be_resumed(tmp_path, session):
     assert mean["step"] > old["step"]
     assert not torch.equal(mean["square_avg"], old["square_avg"])
     assert any(not torch.equal(after["actor"][k], v) for k, v in before["actor"].items())
+
+
+def test_workers_in_a_step_that_does_not_end_are_ended_too(tmp_path, session):
+    """An interrupt of train()'s process alone, as a failure there would be, when each worker
+    has sent its one segment."""
+    flags = {"env_id": "envs:Faulty-v0", "env_kwargs": '{"kind": "hang", "at": 17}'}
+    process, _ = begun(session, tmp_path / "run", reach=32, checkpoint_interval=0, **flags)
+    others = list(family(process.pid))
+    time.sleep(1)
+    process.send_signal(signal.SIGINT)
+    _, stderr = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 130
+    assert stderr.startswith("stopped")
+    gone(others)
 
 
 def test_train_in_a_program_of_ones_own(tmp_path):
