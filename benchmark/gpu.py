@@ -8,7 +8,7 @@ The folder holds
 
 import csv
 import functools
-import importlib
+import importlib.util
 import io
 import os
 import shutil
@@ -99,10 +99,11 @@ def system() -> str:
 # One measurement
 # ======================================================================================================================
 def fresh(name: str) -> ModuleType:
-    """The script as a module, as if imported for the first time: measurements wrap its functions."""
-    if str(ROOT) not in sys.path:
-        sys.path.insert(0, str(ROOT))
-    return importlib.reload(importlib.import_module(name))
+    """A copy of the script as a module of its own: measurements wrap its functions."""
+    spec = importlib.util.spec_from_file_location(name, ROOT / f"{name}.py")
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    return script
 
 
 def make_args(script: ModuleType, case: Case, seed: int, folder: Path, **more: object) -> object:
