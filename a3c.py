@@ -69,7 +69,7 @@ class Args:
     # anneal_lr is the paper's.
     env_id: str = "CartPole-v1"  # Gymnasium environment with Discrete actions
     total_timesteps: int | float = 300_000  # environment steps in all, rounded down to updates
-    num_workers: int = 2  # processes, each with one environment; more than cores do not pay
+    num_workers: int = 2  # processes, each with one environment and on a core of its own
     num_steps: int = 5  # steps of a worker for each update
     learning_rate: float = 7e-4  # RMSprop's initial step size
     anneal_lr: bool = True  # decrease the step size linearly to 0 over the run

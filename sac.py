@@ -260,6 +260,8 @@ def train(args: Args) -> dict:
         raise BadInput(f"total_timesteps must be at least num_envs, {args.num_envs}")
     if args.buffer_size < args.num_envs:
         raise BadInput(f"buffer_size must be at least num_envs, {args.num_envs}")
+    if args.learning_starts >= num_iterations * args.num_envs:
+        raise BadInput("learning_starts must be less than total_timesteps")
 
     with Run(args) as run:
         torch.manual_seed(args.seed)

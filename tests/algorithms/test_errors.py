@@ -249,6 +249,12 @@ def test_a_buffer_smaller_than_one_step_of_all_environments(tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize("starts", [64, 65])
+def test_a_run_that_would_never_begin_to_learn(starts, tmp_path):
+    line = refused("sac", tmp_path / "run", total_timesteps=64, learning_starts=starts)
+    assert line == "learning_starts must be less than total_timesteps"
+
+
 def test_a_buffer_larger_than_the_memory(tmp_path):
     assert "buffer_size" in refused("sac", tmp_path / "run", buffer_size=10**14)
     assert not (tmp_path / "run").exists()
