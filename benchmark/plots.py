@@ -99,10 +99,11 @@ def layer(kind: str, encoding: dict, rest: dict | None = None, **mark: object) -
     return {"mark": {"type": kind, "clip": True} | mark, "encoding": encoding} | (rest or {})
 
 
-def tips(names: str) -> list[dict]:
-    """What shows at the pointer."""
-    words, form = ("algorithm", "measure"), {"type": "quantitative", "format": ",.4~g"}
-    return [{"field": name} | (form if name not in words else {}) for name in names.split()]
+def tips(names: str, x: str = "", y: str = "") -> list[dict]:
+    """What shows at the pointer; x and y under the names of their axes."""
+    words, form = ("algorithm", "measure"), {"type": "quantitative", "format": ",.4~r"}
+    titles = {"x": x, "y": y}
+    return [{"field": n, "title": titles.get(n, n)} | (form if n not in words else {}) for n in names.split()]
 
 
 def looks(style: dict[str, dict], labels: dict[str, str], kind: str = "dash") -> dict:
@@ -126,7 +127,7 @@ def plot_bands(
     have a panel each, with the others behind it in grey.
 
     `level` is marked by a thin horizontal line: the environment's threshold. What lies beyond `limits` is cut off. A
-    click on the legend dims the others.
+    click on the legend dims the others, another one brings them back.
     """
     labels = labels or {name: name for name in lines}
     rows = [
@@ -141,7 +142,8 @@ def plot_bands(
     edges = {"x": x, "y": axis("low", y_label, scale=ends), "y2": {"field": "high"}}
     edges |= {name: channel for name, channel in draw.items() if name == "color"}
     layers = [layer("area", edges, opacity=0.18), layer("line", both | draw, strokeWidth=1.8),
-              layer("point", both | {"tooltip": tips("algorithm x y low high")}, opacity=0, size=120)]  # fmt: skip
+              layer("point", both | {"tooltip": tips("algorithm x y low high", x_label, y_label)}, opacity=0,
+                    size=120)]  # fmt: skip
     at = {"data": {"values": [{"level": level}]}}
     rules = [] if level is None else [
         layer("rule", {"y": axis("level", y_label)}, at, color="#666", size=0.8),
@@ -149,7 +151,11 @@ def plot_bands(
               dy=-5, color="#555"),
     ]  # fmt: skip
     if not many:
-        toggle = {"name": "toggle", "select": {"type": "point", "fields": ["algorithm"]}, "bind": "legend"}
+        toggle = {
+            "name": "toggle",
+            "select": {"type": "point", "fields": ["algorithm"], "toggle": "true"},
+            "bind": "legend",
+        }
         dim = {"condition": {"param": "toggle", "value": 1}, "value": 0.15}
         layers[1] = layer("line", both | draw | {"opacity": dim}, {"params": [toggle]}, strokeWidth=1.8)
         return top(title, data={"values": rows}, width=400, height=240, layer=[*layers, *rules])
@@ -240,6 +246,8 @@ def plot_frontier(
         layer("line", lines, {"data": {"values": [row | {"order": i} for i, row in enumerate(paths)]}}, strokeWidth=1),
         layer("rule", bars | {"x": x | {"field": "left"}, "x2": {"field": "right"}}),
         layer("rule", bars | {"y": y | {"field": "low"}, "y2": {"field": "high"}}),
-        layer("point", both | colours | {"tooltip": tips("algorithm x success")}, filled=True, size=55, opacity=1),
+        layer(
+            "point", both | colours | {"tooltip": tips("algorithm x success", x_label)}, filled=True, size=55, opacity=1
+        ),
     ]
     return top(title, data={"values": rows}, width=400, height=260, layer=layers)

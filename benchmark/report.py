@@ -648,8 +648,8 @@ def notices(runs: list[Run]) -> list[str]:
             lines.append(
                 f"Beware: the runs were made on different {name}, so their seconds do not compare: {', '.join(mixed)}."
             )
-    versions = {json.dumps(run.args["versions"]) for run in runs if isinstance(run.args.get("versions"), dict)}
-    shown = ["; ".join(f"{name} {version}" for name, version in json.loads(text).items()) for text in sorted(versions)]
+    several = [run.args["versions"] for run in runs if isinstance(run.args.get("versions"), dict)]
+    shown = sorted({"; ".join(f"{name} {version}" for name, version in sorted(one.items())) for one in several})
     machines = [sorted({str(run.record[x]) for run in runs if run.record.get(x)}) for x in ("cpu", "gpu")]
     devices = sorted({str(run.args["device"]) for run in runs if "device" in run.args})
     lines.append(

@@ -16,10 +16,10 @@ PATIENCE = (
 
 
 def benchmark(*words: object, **options) -> subprocess.CompletedProcess:
-    """Run python -m benchmark to its end: `report`, and what needs options, in a process of its
-    own; all else in this one, which has imported everything. Scripts are processes anyway."""
+    """Run python -m benchmark to its end: what needs options in a process of its own, all else
+    in this one, which has imported everything. Scripts are processes anyway."""
     words = [str(word) for word in words]
-    if options or words[0] == "report":
+    if options:
         return subprocess.run(
             [sys.executable, "-m", "benchmark", *words],
             cwd=ROOT, capture_output=True, text=True, timeout=2 * PATIENCE, **options,

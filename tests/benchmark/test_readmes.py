@@ -99,34 +99,22 @@ def classic() -> list[tuple[list[str], list[str]]]:
 def continuous() -> list[tuple[list[str], list[str]]]:
     """README.md's table of the continuous environments."""
     found, names = [], ("ppo_continuous", "trpo_continuous")
-    files = cells("trpo-continuous")
+    files = cells("continuous")
     for row in table(PAGES[0], "environment", "n", "`ppo_continuous.py`"):
         expected = [row[0], files[row[0], names[0], "n"]]
         for name in names:
-            expected += [files[row[0], name, MEAN], worst("trpo-continuous", row[0], name)]
+            expected += [files[row[0], name, MEAN], worst("continuous", row[0], name)]
         found.append((row, expected))
     return found
 
 
 def published() -> list[tuple[list[str], list[str]]]:
-    """Our columns of the table beside what others have published."""
-    found = []
-    for row in table(PAGES[1], "environment", "n", "mean of `ppo_continuous.py`"):
-        files, name = cells("continuous"), "ppo_continuous"
-        ours = [files[row[0], name, "n"], files[row[0], name, MEAN]]
-        expected = [row[0], *ours, worst("continuous", row[0], name)]
-        found.append((row[:4], expected))
-    return found
-
-
-def published_trpo() -> list[tuple[list[str], list[str]]]:
-    """The same of TRPO."""
-    found = []
-    for row in table(PAGES[1], "environment", "n", "mean of `trpo_continuous.py`"):
-        files, name = cells("trpo-continuous"), "trpo_continuous"
-        ours = [files[row[0], name, "n"], files[row[0], name, MEAN]]
-        expected = [row[0], *ours, worst("trpo-continuous", row[0], name)]
-        found.append((row[:4], expected))
+    """Our columns of the tables beside what others have published."""
+    found, files = [], cells("continuous")
+    for name in ("ppo_continuous", "trpo_continuous"):
+        for row in table(PAGES[1], "environment", "n", f"mean of `{name}.py`"):
+            ours = [files[row[0], name, "n"], files[row[0], name, MEAN]]
+            found.append((row[:4], [row[0], *ours, worst("continuous", row[0], name)]))
     return found
 
 
@@ -140,17 +128,6 @@ def reinforce() -> list[tuple[list[str], list[str]]]:
         reached = files["CartPole-v1", name, "reached"].replace("/", " of ")
         both = [files["LunarLander-v3", name, key] for key in (MEAN, TRAINED)]
         found.append((row, [row[0], row[1], f"{steps} ({reached})", *both]))
-    return found
-
-
-def pendulum() -> list[tuple[list[str], list[str]]]:
-    """Pendulum-v1 before and after actions were rescaled."""
-    found = []
-    for row, folder in zip(table(PAGES[1], "bounds"), ("continuous", "pendulum"), strict=True):
-        env_id, name = "Pendulum-v1", "ppo_continuous"
-        mean, trained = (cells(folder)[env_id, name, key] for key in (MEAN, TRAINED))
-        ours = [mean, worst(folder, env_id, name), trained]
-        found.append((row, [row[0], *ours]))
     return found
 
 
@@ -206,8 +183,7 @@ def parity() -> list[tuple[list[str], list[str]]]:
 
 
 TABLES = [
-    classic, continuous, published, published_trpo, reinforce, pendulum, language, preferences,
-    parity,
+    classic, continuous, published, reinforce, language, preferences, parity,
 ]  # fmt: skip
 
 
