@@ -85,7 +85,7 @@ class Args:
 
     # The run: the same flags in every script.
     env_kwargs: str = "{}"  # JSON object of arguments for the environment: '{"name": value}'
-    seed: int = 1  # fixes the run bit for bit, on one machine and with one set of versions
+    seed: int = 1  # with one worker, fixes the run bit for bit: same machine, same versions
     device: Literal["cpu", "cuda", "mps"] = "cpu"  # small networks are faster there
     torch_threads: int = 1  # more rarely help small networks, and parallel runs share the cores
     log_interval: int = 500  # minimum steps between two entries of losses/* and charts/SPS

