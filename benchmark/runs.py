@@ -5,11 +5,11 @@ import struct
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import cache, lru_cache
 from itertools import product
 from math import inf, isfinite
 from pathlib import Path
 
+import google_crc32c
 import gymnasium as gym
 import numpy as np
 from google.protobuf.message import DecodeError
@@ -26,9 +26,7 @@ SUMMARY = {  # what summary.json must hold -> the types it may have
     "train_return_mean": (int, float, type(None)), "train_episodes": int, "eval_return_mean": (int, float),
     "eval_return_std": (int, float), "eval_episodes": int,
 }  # fmt: skip
-NOT_COMPARED = {"seed", "run_dir", "resume", "log_interval", "checkpoint_interval", "capture_video", "torch_threads"}
-
-
+NOT_COMPARED = {"seed", "run_dir", "resume", "log_interval", "checkpoint_interval", "torch_threads"}
 NOT_NAMED = {"env_id", "task", "base_model", "eval_episodes"}  # nor do these name a run made by hand
 
 
@@ -87,28 +85,10 @@ class Run:
 # ======================================================================================================================
 # Event files
 # ======================================================================================================================
-@cache
-def crc_table() -> np.ndarray:
-    """CRC-32C of each byte value (reflected polynomial 0x82f63b78), (256,) uint32."""
-    table = np.arange(256, dtype=np.uint32)
-    for _ in range(8):
-        table = np.where(table & 1, (table >> 1) ^ np.uint32(0x82F63B78), table >> 1)
-    return table
-
-
-def masked_crc(data: np.ndarray) -> np.ndarray:
-    """The checksum that event files carry, of each row: (records, length) uint8 -> (records,) uint32."""
-    crc = np.full(len(data), 0xFFFFFFFF, np.uint32)
-    for column in data.T:
-        crc = crc_table()[(crc ^ column) & 0xFF] ^ (crc >> 8)
-    crc = ~crc
-    return ((crc >> 15) | (crc << 17)) + np.uint32(0xA282EAD8)
-
-
-@lru_cache(maxsize=10_000)
-def length_crc(length: int) -> int:
-    """The checksum of a record's length; files have few different ones."""
-    return int(masked_crc(np.frombuffer(struct.pack("<Q", length), np.uint8)[None])[0])
+def masked_crc(data: bytes) -> int:
+    """The checksum that event files carry: CRC-32C, turned and shifted."""
+    crc = google_crc32c.value(data)
+    return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
 
 
 def read_records(path: Path) -> tuple[list[bytes], str]:
@@ -117,33 +97,21 @@ def read_records(path: Path) -> tuple[list[bytes], str]:
     A record is: length (uint64), checksum of it, data, checksum of the data, little-endian. Written here because
     TensorBoard's own reader ends at a damaged record without a word.
     """
-    content = path.read_bytes()
-    spans, position, problem = [], 0, ""
-    while position < len(content):
-        if position + 12 > len(content):
-            problem = "truncated"
-            break
-        length, stored = struct.unpack_from("<QI", content, position)
-        if stored != length_crc(length):
-            problem = "corrupt"
-            break
-        if position + 16 + length > len(content):
-            problem = "truncated"
-            break
-        spans.append((position, length))
-        position += 16 + length
-
-    # Checksums of all records of one length at once: a loop over bytes, not over records.
-    array, bad = np.frombuffer(content, np.uint8), len(spans)
-    starts, lengths = np.array(spans, np.int64).reshape(-1, 2).T
-    for length in np.unique(lengths):
-        (indices,) = np.nonzero(lengths == length)
-        rows = array[starts[indices, None] + np.arange(length + 16)]
-        wrong = masked_crc(rows[:, 12:-4]) != np.ascontiguousarray(rows[:, -4:]).view("<u4")[:, 0]
-        bad = min([bad, *indices[wrong]])
-    if bad < len(spans):
-        problem = "corrupt"
-    return [content[start + 12 : start + 12 + length] for start, length in spans[:bad]], problem
+    content, records, start = path.read_bytes(), [], 0
+    while start < len(content):
+        if start + 12 > len(content):
+            return records, "truncated"
+        length, checksum = struct.unpack_from("<QI", content, start)
+        if checksum != masked_crc(content[start : start + 8]):
+            return records, "corrupt"
+        if start + 16 + length > len(content):
+            return records, "truncated"
+        data, checksum = struct.unpack_from(f"<{length}sI", content, start + 12)
+        if checksum != masked_crc(data):
+            return records, "corrupt"
+        records.append(data)
+        start += 16 + length
+    return records, ""
 
 
 def read_log(directory: Path, tags: Sequence[str] = ()) -> tuple[dict[str, np.ndarray], list[str]]:

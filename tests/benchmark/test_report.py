@@ -85,7 +85,7 @@ def rows(path: Path) -> list[dict]:
 # ==============================================================================================
 @given(st.binary(min_size=1, max_size=40))
 def test_checksum_is_tensorboards(data):
-    assert masked_crc(np.frombuffer(data, np.uint8)[None])[0] == masked_crc32c(data)
+    assert masked_crc(data) == masked_crc32c(data)
 
 
 def test_episodes_are_those_that_tensorboard_reads(tmp_path):
@@ -900,15 +900,6 @@ def test_a_tail_that_the_next_session_disowned_is_no_loss(tmp_path):
     ((run,), problems) = find_runs(tmp_path / "runs")
     assert not run.has_curve
     assert len(problems) == 2
-
-
-def test_a_corrupt_length_costs_no_time(tmp_path, monkeypatch):
-    # A length of 0 everywhere: every 16 bytes would be a record.
-    (tmp_path / EVENT_FILE).write_bytes(bytes(16 * 1000))
-    checked = []
-    monkeypatch.setattr(runs, "length_crc", lambda length: checked.append(length) or 1)
-    assert runs.read_records(tmp_path / EVENT_FILE) == ([], "corrupt")
-    assert len(checked) == 1
 
 
 def test_nothing_to_report_on(tmp_path):
