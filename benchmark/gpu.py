@@ -6,10 +6,9 @@ The folder holds
     runs/          what each measurement printed, and its run directory
 """
 
-import csv
 import functools
 import importlib.util
-import io
+import math
 import os
 import shutil
 import signal
@@ -27,6 +26,7 @@ import torch
 
 from .grid import ROOT, BadInput, did_you_mean
 from .pool import cpu_model, installed_version, write_atomically
+from .store import read_csv, write_csv
 
 PARTS = ("control", "language", "grid")
 COLUMNS = ["part", "script", "setting", "device", "repeat", "quantity", "value", "unit", "system"]
@@ -188,12 +188,10 @@ def load_rows(path: Path) -> list[dict[str, str]]:
         if path.parent.exists() and (not path.parent.is_dir() or any(path.parent.iterdir())):
             raise BadInput(f"{path.parent} is not empty and has no {path.name}; name another --dir")
         return []
+    rows = read_csv(path)
     try:
-        reader = csv.DictReader(io.StringIO(path.read_text(encoding="utf-8")))
-        rows = list(reader)
-        good = reader.fieldnames == COLUMNS and all(None not in (*row, *row.values()) for row in rows)
-        [float(row["value"]) for row in rows]
-    except (KeyError, TypeError, ValueError, csv.Error):
+        good = all(list(row) == COLUMNS and math.isfinite(float(row["value"])) for row in rows)
+    except (KeyError, TypeError, ValueError):
         good = False
     if not good:
         raise BadInput(f"{path} is no table of this command, or damaged; name another --dir")
@@ -202,11 +200,7 @@ def load_rows(path: Path) -> list[dict[str, str]]:
 
 def save_rows(path: Path, rows: list[dict[str, str]]) -> None:
     """Write gpu.csv anew: a kill never leaves half a row."""
-    file = io.StringIO()
-    writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    write_atomically(path, file.getvalue().encode())
+    write_csv(path, COLUMNS, [[row[name] for name in COLUMNS] for row in rows])
 
 
 def gpu(
