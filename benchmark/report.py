@@ -634,28 +634,30 @@ def improvement_section(runs: list[Run]) -> Section:
 # The whole report
 # ======================================================================================================================
 def notices(runs: list[Run]) -> list[str]:
-    """What was run, how it ended and with what, and what to beware of: a few sentences."""
+    """How the runs ended, and what to beware of: a few sentences."""
     counts, good = Counter(run.status for run in runs), done(runs)
     text = ", ".join(f"{counts[status]} {status}" for status in ("done", "failed", "unfinished", "missing"))
     lines = [f"{len(runs)} runs: {text}. Only runs that are done enter the numbers; n counts them."]
     cells = [len(done(x)) for groups in by_environment(runs).values() for x in groups.values()]
     if good and min(filter(None, cells)) <= FEW:
         lines.append(f"Beware: some results have {FEW} seeds or fewer, with which intervals tell little.")
-    lines.append(coverage_words())
     for name, found in (("devices", "device"), ("CPU models", "cpu"), ("GPUs", "gpu")):
         mixed = sorted({str(x) for run in good if (x := run.args.get(found) or run.record.get(found))})
         if len(mixed) > 1:
             lines.append(
                 f"Beware: the runs were made on different {name}, so their seconds do not compare: {', '.join(mixed)}."
             )
+    return lines
+
+
+def conditions(runs: list[Run]) -> list[str]:
+    """How far to trust an interval, and what the runs were made with."""
     several = [run.args["versions"] for run in runs if isinstance(run.args.get("versions"), dict)]
     shown = sorted({"; ".join(f"{name} {version}" for name, version in sorted(one.items())) for one in several})
     machines = [sorted({str(run.record[x]) for run in runs if run.record.get(x)}) for x in ("cpu", "gpu")]
     devices = sorted({str(run.args["device"]) for run in runs if "device" in run.args})
-    lines.append(
-        f"Device: {', '.join(sum(machines, devices)) or 'unknown'}. Versions: {' / '.join(shown) or 'unknown'}."
-    )
-    return list(filter(None, lines))
+    made = f"Device: {', '.join(sum(machines, devices)) or 'unknown'}. Versions: {' / '.join(shown) or 'unknown'}."
+    return list(filter(None, [coverage_words(), made]))
 
 
 def runs_table(runs: list[Run]) -> Table:
@@ -689,7 +691,7 @@ def write_report(
     words = prepare(runs)
     scripts = {run.algorithm: Path(run.args["script"]).stem for run in runs if run.args.get("script")}
     style = plots.styles({run.algorithm for run in runs}, scripts)
-    sections = [Section("Summary", [main_table(runs, aggregate)])]
+    sections = [Section("Summary", [main_table(runs, aggregate)], notes=conditions(runs))]
     for env_id, groups in by_environment(runs).items():
         tables = [return_table(groups, env_id, words[env_id]), time_table(groups, env_id)]
         figures = learning_curves(env_id, groups, style, aggregate) + log_figures(env_id, groups, style, tags)
