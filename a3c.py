@@ -65,12 +65,11 @@ from tqdm import tqdm
 
 @dataclass
 class Args:
-    # Defaults: Stable-Baselines3's, which go back to the paper's by way of OpenAI Baselines;
-    # anneal_lr is the paper's.
+    # Defaults: a2c.py's, but longer segments, since each comes from one environment alone.
     env_id: str = "CartPole-v1"  # Gymnasium environment with Discrete actions
     total_timesteps: int | float = 300_000  # environment steps in all, rounded down to updates
     num_workers: int = 2  # processes, each with one environment and on a core of its own
-    num_steps: int = 5  # steps of a worker for each update
+    num_steps: int = 20  # steps of a worker for each update; few make a noisy gradient
     learning_rate: float = 7e-4  # RMSprop's initial step size
     anneal_lr: bool = True  # decrease the step size linearly to 0 over the run
     gamma: float = 0.99  # discount factor
