@@ -65,11 +65,11 @@ from tqdm import tqdm
 
 @dataclass
 class Args:
-    # Defaults: a2c.py's, but longer segments, since each comes from one environment alone.
+    # Defaults: a2c.py's, but longer segments, with which a run takes half the time.
     env_id: str = "CartPole-v1"  # Gymnasium environment with Discrete actions
     total_timesteps: int | float = 300_000  # environment steps in all, rounded down to updates
     num_workers: int = 2  # processes, each with one environment and on a core of its own
-    num_steps: int = 20  # steps of a worker for each update; few make a noisy gradient
+    num_steps: int = 20  # steps of a worker for each update
     learning_rate: float = 7e-4  # RMSprop's initial step size
     anneal_lr: bool = True  # decrease the step size linearly to 0 over the run
     gamma: float = 0.99  # discount factor
