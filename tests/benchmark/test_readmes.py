@@ -182,8 +182,31 @@ def parity() -> list[tuple[list[str], list[str]]]:
     return found
 
 
+def cards() -> list[tuple[list[str], list[str]]]:
+    """benchmark/README.md's ratios of a card to the CPU: in the order of the settings, or from the
+    lowest of the scripts to the highest."""
+    found, files = [], {}
+    report = table(RESULTS / "gpu" / "report.md", "script", "setting", "device")
+    for script, setting, device, *_, ratio in report:
+        if device == "cuda":
+            files.setdefault(setting.split(", ")[-1], {})[script] = ratio
+    for row in table(ROOT / "benchmark" / "README.md", "script", "setting", "times the CPU"):
+        name, size = row[0].split("`")[1].removesuffix(".py") if "`" in row[0] else "", row[1]
+        if "environments" in size:
+            counts = re.findall(r"\d+", size)
+            expected = ", ".join(files[f"{count} environments"][name] for count in counts)
+        elif name == "smoke":
+            expected = files["64 runs"]["smoke"]
+        else:
+            ratios = files[size if "25 million" in row[0] else "default model"]
+            ends = (f(ratios.values(), key=float) for f in (min, max))
+            expected = ratios[name] if name else " to ".join(ends)
+        found.append((row, [row[0], row[1], expected]))
+    return found
+
+
 TABLES = [
-    classic, continuous, published, reinforce, language, preferences, parity,
+    classic, continuous, published, reinforce, language, preferences, parity, cards,
 ]  # fmt: skip
 
 
