@@ -10,11 +10,15 @@ environment and its own copy of the networks. It copies the shared weights, play
 and steps the shared weights with the gradient of its copy. Nobody waits for another, and the
 weights have no lock.
 
-What that costs:
-- stale gradients: while a worker plays, others move the weights that its gradient was made for
-  (losses/staleness counts their updates);
+What that buys: the workers step their environments at the same time, one on each core.
+
+What it costs:
+- stale gradients: a worker's gradient is that at the weights it copied, and others have moved
+  the shared ones since (losses/staleness counts their updates);
 - lost updates: two workers that write at once can overwrite each other's change of a weight;
-- one environment per forward pass: a2c.py asks the network once for the actions of all.
+- one environment per forward pass: a2c.py asks the network once for the actions of all;
+- checkpoints: the weights in them may have learned from segments that are not counted yet, and
+  that a resumed run plays again.
 
 With one worker, a run is repeatable bit for bit. With more it is not: who comes first decides.
 
@@ -68,7 +72,7 @@ class Args:
     # Defaults: a2c.py's, but longer segments, with which a run takes half the time.
     env_id: str = "CartPole-v1"  # Gymnasium environment with Discrete actions
     total_timesteps: int | float = 300_000  # environment steps in all, rounded down to updates
-    num_workers: int = 2  # processes, each with one environment and on a core of its own
+    num_workers: int = 2  # processes, each with one environment; at best one for each core
     num_steps: int = 20  # steps of a worker for each update
     learning_rate: float = 7e-4  # RMSprop's initial step size
     anneal_lr: bool = True  # decrease the step size linearly to 0 over the run
@@ -85,7 +89,7 @@ class Args:
     # The run: the same flags in every script.
     env_kwargs: str = "{}"  # JSON object of arguments for the environment: '{"name": value}'
     seed: int = 1  # with one worker, fixes the run bit for bit: same machine, same versions
-    device: Literal["cpu", "cuda", "mps"] = "cpu"  # small networks are faster there
+    device: Literal["cpu", "cuda", "mps"] = "cpu"  # only cpu: the workers share its memory
     torch_threads: int = 1  # more rarely help small networks, and parallel runs share the cores
     log_interval: int = 500  # minimum steps between two entries of losses/* and charts/SPS
     checkpoint_interval: float = 10.0  # minimum seconds between two checkpoints
@@ -220,7 +224,7 @@ def work(
     Source: Mnih et al. 2016, algorithm S3, and section 4 for the shared RMSprop.
     """
     torch.set_num_threads(args.torch_threads)
-    for other in pipes[:rank] + pipes[rank + 1 :]:  # so that each ends with its one owner
+    for other in pipes[:rank] + pipes[rank + 1 :]:  # so that each closes with its owner
         other.close()
     with make_env(args) as env, pipes[rank] as pipe:
         obs_dim, num_actions = env.observation_space.shape[0], int(env.action_space.n)
@@ -353,9 +357,9 @@ def train(args: Args) -> dict:
             for reader in connection.wait(list(ranks)):
                 try:
                     obs, next_obs, rewards, done, losses = reader.recv()
-                except EOFError:  # the worker has ended; join() raises what it died of
-                    workers.join()
-                    del ranks[reader]
+                except EOFError:  # the worker has ended
+                    workers.processes[ranks.pop(reader)].join()
+                    workers.join(timeout=0)  # raises what a worker died of; awaits no other
                     continue
                 stepped = np.arange(args.num_workers) == ranks[reader]
                 for t in range(args.num_steps):
@@ -380,7 +384,7 @@ LIMITS = {  # of numeric flags; 0 to 1e15 where not named here, 1 to 1e15 for wh
     "seed": (0, 1e15), "gamma": (0, 1), "gae_lambda": (0, 1), "rms_alpha": (0, 1),
     "line_search_shrinking_factor": (0, 1), "max_grad_norm": (1e-9, math.inf),
     "reward_scale": (1e-9, 1e9), "init_std": (1e-9, 1e9), "target_kl": (1e-9, 1e9),
-    "tau": (0, 1), "alpha": (1e-9, 1e9),
+    "tau": (0, 1), "alpha": (1e-9, 1e9), "rms_eps": (1e-15, 1e9),
 }  # fmt: skip
 
 

@@ -318,7 +318,7 @@ LIMITS = {  # of numeric flags; 0 to 1e15 where not named here, 1 to 1e15 for wh
     "seed": (0, 1e15), "gamma": (0, 1), "gae_lambda": (0, 1), "rms_alpha": (0, 1),
     "line_search_shrinking_factor": (0, 1), "max_grad_norm": (1e-9, math.inf),
     "reward_scale": (1e-9, 1e9), "init_std": (1e-9, 1e9), "target_kl": (1e-9, 1e9),
-    "tau": (0, 1), "alpha": (1e-9, 1e9),
+    "tau": (0, 1), "alpha": (1e-9, 1e9), "rms_eps": (1e-15, 1e9),
 }  # fmt: skip
 
 

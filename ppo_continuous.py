@@ -71,7 +71,7 @@ class Args:
     update_epochs: int = 10  # passes over each batch
     init_std: float = 1.0  # initial std of the actions; 1 is half the range of a bounded one
     norm_obs: bool = True  # observations to mean 0, std 1, at most +-10; not in the paper
-    norm_reward: bool = True  # rewards / std of the running return, at most +-10; likewise
+    norm_reward: bool = True  # rewards / std of running return, at most +-10; not in the paper
     norm_adv: bool = True  # normalise advantages in each minibatch; not in the paper
     clip_coef: float = 0.2  # epsilon: outside 1 +- epsilon a ratio earns nothing more
     ent_coef: float = 0.0  # weight of the entropy bonus, which keeps the policy exploring
@@ -367,7 +367,7 @@ LIMITS = {  # of numeric flags; 0 to 1e15 where not named here, 1 to 1e15 for wh
     "seed": (0, 1e15), "gamma": (0, 1), "gae_lambda": (0, 1), "rms_alpha": (0, 1),
     "line_search_shrinking_factor": (0, 1), "max_grad_norm": (1e-9, math.inf),
     "reward_scale": (1e-9, 1e9), "init_std": (1e-9, 1e9), "target_kl": (1e-9, 1e9),
-    "tau": (0, 1), "alpha": (1e-9, 1e9),
+    "tau": (0, 1), "alpha": (1e-9, 1e9), "rms_eps": (1e-15, 1e9),
 }  # fmt: skip
 
 

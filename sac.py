@@ -3,11 +3,12 @@
 # dependencies = ["torch>=2.6", "gymnasium>=1.4", "numpy>=2.0", "tyro>=1.0", "filelock>=3.12",
 #                 "tensorboard>=2.21", "tqdm>=4.66"]
 # ///
-"""Soft Actor-Critic (SAC) with twin critics and automatic temperature, for Box actions.
+"""Soft Actor-Critic (SAC), with a learned temperature, for continuous (Box) actions.
 
-The one off-policy method here. Every step goes into a replay buffer and is learned from many
-times, whichever policy made it. That needs no ratio of probabilities, because two critics learn
-Q(s, a), the return from any action, by one-step bootstrapping. And it is no policy gradient on
+The one off-policy method among the scripts for control. Every step goes into a replay buffer
+and is learned from many times, whichever policy made it. That needs no ratio of probabilities:
+two critics learn Q(s, a), the expected return of action a and then the current policy, and the
+next action in their one-step target is drawn from that policy. And it is no policy gradient on
 rollouts: log pi is not weighted by an advantage. An action is a differentiable function of
 noise, a = tanh(mean + std * noise), so the gradient of Q with respect to the action reaches the
 policy's weights through it (the reparametrisation trick). The reward includes the policy's
@@ -24,12 +25,12 @@ Compared with ppo_continuous.py:
   environment steps, far more computing for each;
 - two critics Q(s, a) instead of V(s). The smaller one counts, because the policy looks for
   actions that a critic overrates. They learn from slowly following copies of themselves;
-- no GAE: the target looks one step ahead. Only `terminated` cuts it; a time limit does not;
+- no GAE: the target looks one step ahead;
 - the gradient through Q instead of a clipped ratio * A;
 - the Gaussian is squashed into the bounds by tanh instead of clipped, for which log pi is
   corrected, and its std depends on the observation;
 - the weight of the entropy is learned, so that the entropy stays near -action_dim;
-- larger ReLU networks, nothing normalised.
+- larger ReLU networks, a constant step size, nothing normalised, gradients not clipped.
 """
 
 import hashlib
@@ -64,19 +65,20 @@ from tqdm import tqdm
 
 @dataclass
 class Args:
-    # Defaults: the second paper's (Table 1), but a larger learning_rate, as rl-baselines3-zoo
-    # has it for Pendulum-v1. For MuJoCo: --learning-rate 3e-4 --learning-starts 10000.
+    # Defaults: the second paper's (Table 1), which has no learning_starts, but a larger
+    # learning_rate, as rl-baselines3-zoo has it for Pendulum-v1. For MuJoCo: --learning-rate
+    # 3e-4 --learning-starts 10000.
     env_id: str = "Pendulum-v1"  # Gymnasium environment with Box actions
-    total_timesteps: int | float = 20_000  # environment steps in all
+    total_timesteps: int | float = 20_000  # environment steps in all, rounded down to num_envs
     num_envs: int = 1  # environments stepped side by side
     gradient_steps: int = 1  # updates after each step of all environments
     learning_rate: float = 1e-3  # step size of Adam, for actor, critics and temperature
     gamma: float = 0.99  # discount factor
-    buffer_size: int = 1_000_000  # transitions kept; the newest replace the oldest
+    buffer_size: int = 1_000_000  # newest transitions kept, in memory and in every checkpoint
     learning_starts: int = 1_000  # steps of uniformly random actions before the first update
     batch_size: int = 256  # transitions of one update, drawn uniformly from the buffer
-    tau: float = 0.005  # share of the critics in each update of the target networks
-    alpha: float | None = None  # fixed temperature; None: learned
+    tau: float = 0.005  # after an update, target = (1 - tau) * target + tau * critic
+    alpha: float | None = None  # fixed weight of the entropy (temperature); None: learned
 
     # The run: the same flags in every script.
     env_kwargs: str = "{}"  # JSON object of arguments for the environment: '{"name": value}'
@@ -121,7 +123,7 @@ class SquashedGaussian:
             1 - tanh(u)^2   = 4 / (e^u + e^-u)^2, whose log is 2 (log 2 - u - softplus(-2 u))
 
         The last form is exact where tanh(u) rounds to 1 and the first would be log 0.
-        Source: Haarnoja et al. 2018, arXiv:1801.01290, appendix C.
+        Source of the first: Haarnoja et al. 2018, arXiv:1801.01290, appendix C.
         """
         noise = (u - self.mean) / self.log_std.exp()
         log_normal = -0.5 * noise**2 - self.log_std - 0.5 * math.log(2 * math.pi)
@@ -145,7 +147,7 @@ class Actor(nn.Module):
 
     def forward(self, obs: Tensor) -> SquashedGaussian:
         mean, log_std = self.mean_and_log_std(obs).chunk(2, -1)
-        return SquashedGaussian(mean, log_std.clamp(-20, 2))
+        return SquashedGaussian(mean, log_std.clamp(-20, 2))  # the authors' limits
 
 
 class Critic(nn.Module):
@@ -179,14 +181,15 @@ def soft_q_targets(
     rewards: Tensor, next_q: Tensor, next_log_probs: Tensor, terminated: Tensor,
     alpha: Tensor, gamma: float,
 ) -> Tensor:  # fmt: skip
-    """What the critics are fitted to, (batch,). next_q is (2, batch), from the target networks;
-    terminated is boolean. With next actions a' that the policy has just drawn:
+    """What the critics are fitted to, (batch,). rewards and next_log_probs are (batch,), next_q
+    is (2, batch), from the target networks, terminated is (batch,), boolean, and alpha is ().
+    With next actions a' that the policy has just drawn:
 
         y = r + gamma * (1 - terminated) * V(next_obs)
         V = min over i of Q_i(next_obs, a') - alpha * log pi(a'|next_obs)
 
-    Sources: Haarnoja et al. 2018, arXiv:1812.05905, section 4.2; for the smaller of two critics
-    Fujimoto et al. 2018, arXiv:1802.09477, section 4.2.
+    Sources: Haarnoja et al. 2018, arXiv:1812.05905, equations 3 and 5, and for the smaller of
+    two critics section 6; Fujimoto et al. 2018, arXiv:1802.09477, section 4.2.
     """
     next_values = next_q.min(0).values - alpha * next_log_probs
     return rewards + gamma * next_values.masked_fill(terminated, 0.0)
@@ -194,21 +197,22 @@ def soft_q_targets(
 
 def critic_loss(q: Tensor, targets: Tensor) -> Tensor:
     """sum over i of 1/2 mean (Q_i(s, a) - y)^2 for q (2, batch) and targets y (batch,).
-    Source: Haarnoja et al. 2018, arXiv:1812.05905, section 4.2."""
+    Source: Haarnoja et al. 2018, arXiv:1812.05905, equation 5, for each critic (section 6)."""
     return 0.5 * ((q - targets) ** 2).mean(-1).sum()
 
 
 def actor_loss(q: Tensor, log_probs: Tensor, alpha: Tensor) -> Tensor:
     """mean (alpha * log pi(a|s) - min_i Q_i(s, a)) with actions a that the policy has just
     drawn; q is (2, batch), log_probs (batch,). Both depend on the policy's weights.
-    Source: Haarnoja et al. 2018, arXiv:1812.05905, section 4.2."""
+    Source: Haarnoja et al. 2018, arXiv:1812.05905, equation 7, smaller critic: section 6."""
     return (alpha * log_probs - q.min(0).values).mean()
 
 
 def temperature_loss(log_alpha: Tensor, log_probs: Tensor, target_entropy: float) -> Tensor:
-    """-log alpha * mean (log pi(a|s) + target_entropy), whose gradient lowers alpha while the
-    entropy is above its target. The paper has alpha for log alpha: the same sign.
-    Source: Haarnoja et al. 2018, arXiv:1812.05905, section 5."""
+    """-log alpha * mean (log pi(a|s) + target_entropy) for log_probs (batch,). Descending it
+    lowers alpha while the entropy is above its target. The paper has alpha in place of log
+    alpha, whose gradient has the same sign.
+    Source: Haarnoja et al. 2018, arXiv:1812.05905, section 6, equation 18."""
     return -log_alpha * (log_probs.mean() + target_entropy)
 
 
@@ -260,8 +264,8 @@ def train(args: Args) -> dict:
         raise BadInput(f"total_timesteps must be at least num_envs, {args.num_envs}")
     if args.buffer_size < args.num_envs:
         raise BadInput(f"buffer_size must be at least num_envs, {args.num_envs}")
-    if args.learning_starts >= num_iterations * args.num_envs:
-        raise BadInput("learning_starts must be less than total_timesteps")
+    if args.learning_starts >= (total_steps := num_iterations * args.num_envs):
+        raise BadInput(f"learning_starts must be less than the run's {total_steps} steps")
 
     with Run(args) as run:
         torch.manual_seed(args.seed)
@@ -288,7 +292,7 @@ def train(args: Args) -> dict:
         state = {"actor": actor, "critic": critic, "target": target, "temperature": temperature}
         state |= {"policy_optimizer": policy_optimizer, "critic_optimizer": critic_optimizer}
         state["buffer"] = buffer
-        run.start(state, num_iterations * args.num_envs)
+        run.start(state, total_steps)
 
         # One step of all environments. next_obs is what it really led to.
         next_obs = np.zeros((args.num_envs, obs_dim), np.float32)
@@ -356,6 +360,7 @@ def train(args: Args) -> dict:
                 with torch.no_grad():
                     for slow, fast in target_and_critic:
                         slow.lerp_(fast, args.tau)  # (1 - tau) * slow + tau * fast
+                # Logged of the last update.
                 parts = {"q_loss": q_loss, "policy_loss": policy_loss, "alpha": alpha}
                 parts |= {"q_target": targets.mean(), "entropy": -log_probs.mean()}
 
@@ -377,7 +382,7 @@ LIMITS = {  # of numeric flags; 0 to 1e15 where not named here, 1 to 1e15 for wh
     "seed": (0, 1e15), "gamma": (0, 1), "gae_lambda": (0, 1), "rms_alpha": (0, 1),
     "line_search_shrinking_factor": (0, 1), "max_grad_norm": (1e-9, math.inf),
     "reward_scale": (1e-9, 1e9), "init_std": (1e-9, 1e9), "target_kl": (1e-9, 1e9),
-    "tau": (0, 1), "alpha": (1e-9, 1e9),
+    "tau": (0, 1), "alpha": (1e-9, 1e9), "rms_eps": (1e-15, 1e9),
 }  # fmt: skip
 
 

@@ -226,7 +226,7 @@ def trust_region_step(
     cg_max_steps: int, cg_damping: float, max_iter: int, shrinking_factor: float,
 ) -> dict[str, float]:  # fmt: skip
     """Improve the actor in place on a batch: obs (batch, obs_dim), the rest (batch,); actions
-    may be (batch, n). Return what happened.
+    may be (batch, n). Return policy_loss, kl, accepted (1 or 0), step_fraction.
 
         maximise g^T s  subject to  1/2 s^T F s <= target_kl
         s = sqrt(2 target_kl / (x^T F x)) x  with  x = F^-1 g
@@ -252,6 +252,7 @@ def trust_region_step(
 
     direction = conjugate_gradient(matvec, gradient, cg_max_steps)
     curvature = direction @ matvec(direction)
+    # Where there is no curvature, the direction is 0 or rounding's: the line search decides.
     scale = (2 * target_kl / curvature).sqrt() if curvature > 0 else 1.0
     with torch.no_grad():
         for i in range(max_iter):
@@ -389,7 +390,7 @@ LIMITS = {  # of numeric flags; 0 to 1e15 where not named here, 1 to 1e15 for wh
     "seed": (0, 1e15), "gamma": (0, 1), "gae_lambda": (0, 1), "rms_alpha": (0, 1),
     "line_search_shrinking_factor": (0, 1), "max_grad_norm": (1e-9, math.inf),
     "reward_scale": (1e-9, 1e9), "init_std": (1e-9, 1e9), "target_kl": (1e-9, 1e9),
-    "tau": (0, 1), "alpha": (1e-9, 1e9),
+    "tau": (0, 1), "alpha": (1e-9, 1e9), "rms_eps": (1e-15, 1e9),
 }  # fmt: skip
 
 

@@ -56,8 +56,9 @@ from tqdm import tqdm
 
 @dataclass
 class Args:
-    # Defaults: trpo.py's, but longer segments, and the gamma of rl-baselines3-zoo for TRPO on
-    # Pendulum-v1. For MuJoCo: --num-steps 256 --gamma 0.99 --cg-max-steps 10.
+    # Defaults: trpo.py's, but a longer run, longer segments, and rl-baselines3-zoo's gamma for
+    # TRPO on Pendulum-v1. For MuJoCo: --num-steps 256 --gamma 0.99 --cg-max-steps 10, and for
+    # HalfCheetah --gamma 0.98 --init-std 0.5.
     env_id: str = "Pendulum-v1"  # Gymnasium environment with Box actions
     total_timesteps: int | float = 200_000  # environment steps in all, rounded down to batches
     num_envs: int = 4  # environments stepped side by side
@@ -66,7 +67,7 @@ class Args:
     gae_lambda: float = 0.95  # bias (0: one-step TD error) against variance (1: n-step return)
     init_std: float = 1.0  # initial std of the actions; 1 is half the range of a bounded one
     norm_obs: bool = True  # observations to mean 0, std 1, at most +-10; not in the paper
-    norm_reward: bool = True  # rewards / std of the running return, at most +-10; likewise
+    norm_reward: bool = True  # rewards / std of running return, at most +-10; not in the paper
     norm_adv: bool = True  # normalise advantages in each batch; the step ignores their scale
     target_kl: float = 0.01  # delta: the largest mean KL(pi_old || pi) of one step
     cg_max_steps: int = 15  # conjugate gradient steps at most
@@ -254,7 +255,7 @@ def trust_region_step(
     cg_max_steps: int, cg_damping: float, max_iter: int, shrinking_factor: float,
 ) -> dict[str, float]:  # fmt: skip
     """Improve the actor in place on a batch: obs (batch, obs_dim), the rest (batch,); actions
-    may be (batch, n). Return what happened.
+    may be (batch, n). Return policy_loss, kl, accepted (1 or 0), step_fraction.
 
         maximise g^T s  subject to  1/2 s^T F s <= target_kl
         s = sqrt(2 target_kl / (x^T F x)) x  with  x = F^-1 g
@@ -280,6 +281,7 @@ def trust_region_step(
 
     direction = conjugate_gradient(matvec, gradient, cg_max_steps)
     curvature = direction @ matvec(direction)
+    # Where there is no curvature, the direction is 0 or rounding's: the line search decides.
     scale = (2 * target_kl / curvature).sqrt() if curvature > 0 else 1.0
     with torch.no_grad():
         for i in range(max_iter):
@@ -431,7 +433,7 @@ LIMITS = {  # of numeric flags; 0 to 1e15 where not named here, 1 to 1e15 for wh
     "seed": (0, 1e15), "gamma": (0, 1), "gae_lambda": (0, 1), "rms_alpha": (0, 1),
     "line_search_shrinking_factor": (0, 1), "max_grad_norm": (1e-9, math.inf),
     "reward_scale": (1e-9, 1e9), "init_std": (1e-9, 1e9), "target_kl": (1e-9, 1e9),
-    "tau": (0, 1), "alpha": (1e-9, 1e9),
+    "tau": (0, 1), "alpha": (1e-9, 1e9), "rms_eps": (1e-15, 1e9),
 }  # fmt: skip
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from .grid import SUITES, BadInput, Job, load_suite, make_jobs, parse_gpus, parse_numbers, parse_shard, take_shard
-from .pool import check_flags, command, differences, last_lines, run_local, save_grid
+from .pool import check_flags, command, cpus, differences, ending, read_output, run_local, save_grid
 
 RUNS = Path("runs/benchmark")  # where a suite's folder goes by default
 EXAMPLES = """examples:
@@ -30,7 +30,6 @@ class Parser(argparse.ArgumentParser):
 def parse_args(words: list[str]) -> argparse.Namespace:
     """The command line; what stands after a bare -- is kept as it is, for the scripts."""
     words, extra = (words[: words.index("--")], words[words.index("--") + 1 :]) if "--" in words else (words, [])
-    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     parser = Parser(prog="python -m benchmark", description="Run the scripts over environments and seeds, and report.")
     commands = parser.add_subparsers(dest="command", required=True)
 
@@ -45,7 +44,7 @@ def parse_args(words: list[str]) -> argparse.Namespace:
     run.add_argument("--seeds", help="in place of the suite's, such as 1-5 or 1,2,8")
     run.add_argument("--steps", type=positive, help="total timesteps of every run, in place of the suite's")
     place = run.add_mutually_exclusive_group()
-    place.add_argument("--workers", type=positive, help=f"runs at a time; default {cpus}, the CPUs")
+    place.add_argument("--workers", type=positive, help=f"runs at a time; default {cpus()}, the CPUs")
     place.add_argument("--gpus", help="GPUs such as 0-3 or 0,2, in place of --workers; implies -- --device cuda")
     run.add_argument("--runs-per-gpu", type=positive, help="runs at a time on each GPU; default 1")
     run.add_argument("--retries", type=whole, default=1, help="further attempts at a run that fails; default 1")
@@ -95,7 +94,7 @@ def parse_args(words: list[str]) -> argparse.Namespace:
     if args.command == "run":
         check_executor(args)
         args.gpus = parse_gpus(args.gpus, os.environ.get("CUDA_VISIBLE_DEVICES")) if args.gpus is not None else []
-        args.workers = len(args.gpus) * (args.runs_per_gpu or 1) or args.workers or cpus
+        args.workers = len(args.gpus) * (args.runs_per_gpu or 1) or args.workers or cpus()
         if (args.gpus or args.runs_per_gpu) and not any(word.startswith("--device") for word in extra):
             args.extra += ("--device", "cuda")
     return args
@@ -183,7 +182,7 @@ def conclude(records: list[tuple[Job, dict]], directory: Path) -> int:
     for job, record in records:
         if record["status"] == "failed":
             print(f"\nfailed: {job.name}: {record['reason']}; log: {job.directory / 'log.txt'}")
-            for line in last_lines(job):
+            for line in ending(read_output(job), 5):
                 print(f"    {line}")
     return 1 if count["failed"] else 0
 
@@ -193,7 +192,7 @@ def report(args: argparse.Namespace) -> int:
     from .report import write_report  # here, because to run takes no figures
 
     if args.dir is None:
-        folders = [path for path in RUNS.glob("*") if path.is_dir() and not (path / "speed.csv").exists()]
+        folders = [path.parent for path in RUNS.glob("*/grid.json")]
         if not folders:
             raise BadInput(f"there are no runs in {RUNS}; name a folder, or make some: python -m benchmark run smoke")
         args.dir = max(folders, key=lambda path: path.stat().st_mtime)

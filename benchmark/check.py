@@ -5,21 +5,12 @@ from pathlib import Path
 import numpy as np
 
 from .grid import BadInput
-from .runs import Run
-from .stats import is_worse
+from .runs import done, grouped
+from .stats import t_interval
 from .store import load, read_results
 
 MEASURES = ("eval_return_mean", "train_return_mean")
 FAMILY = 0.05  # the chance that a repeat as good as the stored runs is called worse, over all comparisons together
-
-
-def by_cell(runs: list[Run]) -> dict[tuple[str, str], list[dict]]:
-    """(algorithm, env_id) -> the summaries of the runs that are done."""
-    groups: dict[tuple[str, str], list[dict]] = {}
-    for run in runs:
-        if run.status == "done":
-            groups.setdefault((run.algorithm, run.env_id), []).append(run.summary)
-    return groups
 
 
 def check(root: Path, against: Path) -> tuple[list[str], bool]:
@@ -30,22 +21,22 @@ def check(root: Path, against: Path) -> tuple[list[str], bool]:
     (Bonferroni). Runs that failed, and a measure that none of the new runs has, are worse too. Raises BadInput where
     nothing can be compared.
     """
-    stored = by_cell(read_results(against))
     runs, problems = load(root)
-    new, bad = by_cell(runs), [run for run in runs if run.status != "done"]
+    new, stored = (grouped(done(some), "cell") for some in (runs, read_results(against)))
+    bad = [run for run in runs if run.status != "done"]
     worse = any(run.status == "failed" for run in bad)
     lines = [f"problem: {problem}" for problem in problems]
     lines += [f"{run.status}: {run.algorithm} on {run.env_id}, seed {run.seed} {run.reason}".rstrip() for run in bad]
     comparisons = []
     for key in sorted(stored.keys() & new.keys()):
         name = f"{key[0]} on {key[1]}"
-        lengths = [sorted({row["global_step"] for row in rows}) for rows in (new[key], stored[key])]
+        lengths = [sorted({run.summary["global_step"] for run in cell}) for cell in (new[key], stored[key])]
         if lengths[0] != lengths[1]:
             raise BadInput(f"{name} ran {lengths[0]} steps here and {lengths[1]} in {against}; run it equally long")
         for measure in MEASURES:
             pair = [
-                np.array([row[measure] for row in rows if row.get(measure) is not None], float)
-                for rows in (new[key], stored[key])
+                np.array([x for run in cell if (x := run.summary.get(measure)) is not None], float)
+                for cell in (new[key], stored[key])
             ]
             if len(pair[1]) >= 2 and len(pair[0]) == 0:
                 worse = True
@@ -59,12 +50,12 @@ def check(root: Path, against: Path) -> tuple[list[str], bool]:
     lines += [f"not here: {algorithm} on {env_id}" for algorithm, env_id in sorted(stored.keys() - new.keys())]
     level = 1 - 2 * FAMILY / max(len(comparisons), 1)  # two-sided, of which only the lower tail can be called worse
     for name, values, before in comparisons:
-        low, high, is_bad = is_worse(values, before, level)
-        worse = worse or is_bad
-        verdict = "WORSE" if is_bad else "ok"
+        low, high = t_interval([values, before], [1, -1], level)
+        worse = worse or high < 0
+        verdict = "WORSE" if high < 0 else "ok"
         digits = 3 if max(abs(values).max(), abs(before).max()) <= 1 else 1  # a share of successes, or a return
         lines.append(
             f"{verdict}: {name}: {values.mean():.{digits}f} (n = {len(values)}), stored {before.mean():.{digits}f} "
             f"(n = {len(before)}), difference within [{low:.{digits}f}, {high:.{digits}f}]"
         )
-    return lines, worse
+    return lines, bool(worse)

@@ -9,7 +9,6 @@ The folder holds
 import functools
 import importlib.util
 import math
-import os
 import shutil
 import signal
 import subprocess
@@ -25,7 +24,7 @@ from types import ModuleType
 import torch
 
 from .grid import ROOT, BadInput, did_you_mean
-from .pool import cpu_model, installed_version, write_atomically
+from .pool import cpu_model, cpus, installed_version, write_atomically
 from .store import read_csv, write_csv
 
 PARTS = ("control", "language", "grid")
@@ -81,11 +80,6 @@ def make_cases(devices: list[str], only: Sequence[str], short: bool) -> list[Cas
     if "grid" in only:
         cases += [Case("grid", "smoke", "64 runs", device, {}) for device in devices]
     return cases
-
-
-def cpus() -> int:
-    """How many CPUs this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def system() -> str:

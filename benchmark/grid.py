@@ -242,11 +242,9 @@ def make_jobs(
                 if total_timesteps:
                     flags["total_timesteps"] = total_timesteps
                 name = f"{env_id}__{algorithm}__{seed}".replace("/", "_").replace(":", "_")
-                ends = environment.get("score_range")
-                score_range = (float(ends[0]), float(ends[1])) if ends else None
                 script = (ROOT / entry["script"]).resolve()
                 jobs.append(Job(
-                    algorithm, script, env_id, seed, flags, extra, score_range, directory / name,
+                    algorithm, script, env_id, seed, flags, extra, environment.get("score_range"), directory / name,
                     own.get(env_id, common), environment.get("threshold"),
                 ))  # fmt: skip
     if not jobs:

@@ -20,7 +20,6 @@ class Table:
     caption: str
     columns: list[str]
     rows: list[list[str]]
-    in_markdown: bool = True
 
 
 @dataclass
@@ -54,15 +53,9 @@ def markdown_page(title: str, intro: list[str], sections: list[Section]) -> str:
     for section in sections:
         lines += [f"## {section.title}", ""]
         for table in section.tables:
-            if table.in_markdown:
-                cells = [[cell.replace("|", "\\|").replace("\n", "<br>") for cell in row] for row in table.rows]
-                lines += [
-                    f"*{table.caption}*",
-                    "",
-                    f"| {' | '.join(table.columns)} |",
-                    f"|{' --- |' * len(table.columns)}",
-                ]
-                lines += [*(f"| {' | '.join(row)} |" for row in cells), ""]
+            cells = [[cell.replace("|", "\\|").replace("\n", "<br>") for cell in row] for row in table.rows]
+            lines += [f"*{table.caption}*", "", f"| {' | '.join(table.columns)} |", f"|{' --- |' * len(table.columns)}"]
+            lines += [*(f"| {' | '.join(row)} |" for row in cells), ""]
         for figure in section.figures:
             lines += [f"![{figure.stem}]({figure.stem}.png)", "", f"*{figure.caption}*", ""]
         lines += [*(f"- {note}" for note in section.notes), ""]
@@ -96,20 +89,16 @@ def html_page(title: str, intro: list[str], sections: list[Section]) -> str:
     """One page with everything in it: figures that answer to the pointer, style, sorting, and the code that draws."""
     parts = [f"<p>{escape(line)}</p>" for line in intro]
     parts.append(f"<nav>{' · '.join(f'<a href=#{anchor(s.title)}>{escape(s.title)}</a>' for s in sections)}</nav>")
-    specs = {}
+    specs = {figure.stem: figure.spec for section in sections for figure in section.figures}
     for section in sections:
         parts.append(f'<h2 id="{anchor(section.title)}">{escape(section.title)}</h2>')
         parts += [html_table(table) for table in section.tables]
-        for figure in section.figures:
-            specs[figure.stem] = figure.spec
         figures = [
             f'<figure><div id="{f.stem}"></div><figcaption>{escape(f.caption)}</figcaption></figure>'
             for f in section.figures
         ]
         parts.append(f'<div class="figures">{"".join(figures)}</div>')
-        parts.append(
-            f"<ul>{''.join(f'<li>{escape(note)}</li>' for note in section.notes)}</ul>" if section.notes else ""
-        )
+        parts.append(f"<ul>{''.join(f'<li>{escape(note)}</li>' for note in section.notes)}</ul>" * bool(section.notes))
     template = Template((Path(__file__).parent / "page.html").read_text(encoding="utf-8"))
     data = json.dumps(specs).replace("<", "\\u003c")
     return template.substitute(title=escape(title), body="\n".join(parts), bundle=bundle(), specs=data)

@@ -85,11 +85,17 @@ def cpu_model() -> str:
     return names[0] if names else platform.machine()
 
 
+def cpus() -> int:
+    """How many CPUs this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def gpu_model(visible: str) -> str:
-    """The name of the first GPU in a CUDA_VISIBLE_DEVICES; "" where there is none or nobody knows."""
-    words = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader", "-i", visible.split(",")[0]]
+    """The name of the first GPU, of all or in a CUDA_VISIBLE_DEVICES; "" where there is none or nobody knows."""
+    words = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
+    words += ["-i", visible.split(",")[0]] if visible else []
     with suppress(OSError):
-        return subprocess.run(words, capture_output=True, text=True).stdout.strip() if visible else ""
+        return subprocess.run(words, capture_output=True, text=True).stdout.partition("\n")[0]
     return ""
 
 
@@ -145,14 +151,6 @@ def has_summary(job: Job) -> bool:
     return summary is not None and all(isfinite(x) for x in summary.values() if isinstance(x, float))
 
 
-def renew_record(job: Job) -> None:
-    """Give the record of a finished run the score_range and the threshold that the suite has now."""
-    record = read_json(job.directory / "job.json")
-    now = {"score_range": list(job.score_range) if job.score_range else None, "threshold": job.threshold}
-    if any(record.get(name) != value for name, value in now.items()):
-        save_record(job, record | now)
-
-
 def set_aside(job: Job) -> None:
     """Move a run directory that cannot be gone on with out of the way; it is kept."""
     places = (job.directory / f"superseded-{k}" for k in count(1))
@@ -180,8 +178,11 @@ def claim(job: Job) -> Iterator[str]:
     """
     with locked(job.directory) as mine:
         finished = mine and has_summary(job) and not differences(job)
-        if finished:
-            renew_record(job)
+        if finished:  # its record gets what the suite has now
+            record = read_json(job.directory / "job.json")
+            now = record | {"score_range": job.score_range, "threshold": job.threshold}
+            if now != record:
+                save_record(job, now)
         yield "finished" if finished else "" if mine else "locked"
 
 
@@ -210,7 +211,8 @@ def run_job(
     `timeout` seconds, and write nothing for `stall`; `variables` join the environment. The caller holds the job's lock.
     """
     visible = (variables or os.environ).get("CUDA_VISIBLE_DEVICES", "")  # the latter as Ray sets it
-    machine = {"cpu": cpu_model(), "gpu": gpu_model(visible) if "cuda" in job.words() else ""}
+    on_gpu = any(word.endswith("cuda") for word in job.words())
+    machine = {"cpu": cpu_model(), "gpu": gpu_model(visible) if on_gpu else ""}
     record, failures, begun = new_record(job) | machine, 0, time.monotonic()
     try:
         if same := not differences(job):  # the counts go on
@@ -337,22 +339,19 @@ def ending(output: str, number: int) -> list[str]:
     return [" ".join(takewhile(lambda line: line.strip("─"), box))]
 
 
-def last_lines(job: Job) -> list[str]:
-    """The ending of the job's log."""
-    try:
-        return ending((job.directory / "log.txt").read_text(encoding="utf-8", errors="replace"), 5)
-    except OSError:
-        return []
+def read_output(job: Job) -> str:
+    """What the job's script has printed; "" where there is no log."""
+    with suppress(OSError):
+        return (job.directory / "log.txt").read_text(encoding="utf-8", errors="replace")
+    return ""
 
 
 def show(jobs: list[Job]) -> None:
     """Print how far each run is: what the script last said of its steps and return."""
     for job in jobs:
-        with suppress(OSError):
-            lines = (job.directory / "log.txt").read_text(encoding="utf-8", errors="replace").splitlines()
-            steps = [line for line in lines[-20:] if line.startswith("step ")]
-            if steps:
-                print(f"  {job.name}: {steps[-1]}", flush=True)
+        steps = [line for line in read_output(job).splitlines()[-20:] if line.startswith("step ")]
+        if steps:
+            print(f"  {job.name}: {steps[-1]}", flush=True)
 
 
 # ======================================================================================================================

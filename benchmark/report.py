@@ -13,7 +13,7 @@ from . import plots, stats, store
 from .grid import BadInput
 from .page import Figure, Section, Table, html_page, markdown_page
 from .pool import write_atomically
-from .runs import Run, read_tags
+from .runs import Run, done, grouped, read_tags
 
 BINS = 50  # of a learning curve, up to the longest run of its environment
 LAST = 0.1  # of the steps that all have: what runs of other lengths are compared by
@@ -61,7 +61,7 @@ def with_interval(groups: list[np.ndarray], statistic, show=number) -> str:
 
 def known(run: Run, needs: str) -> bool:
     """Whether a run that is done has what is needed: its curve, what it logged under a tag, a number of its summary."""
-    if needs in ("curve", "area"):
+    if needs == "curve":
         return run.has_curve
     return not needs or needs in run.logged or run.summary.get(needs) is not None
 
@@ -96,10 +96,8 @@ def file_stem(*words: str) -> str:
 
 def span(values: Iterable[float]) -> str:
     """'100,000' or '99,840 to 300,000'."""
-    ends = sorted(
-        {number(value) for value in (min(values), max(values))}, key=lambda text: float(text.replace(",", ""))
-    )
-    return " to ".join(ends)
+    low, high = number(min(values)), number(max(values))
+    return low if low == high else f"{low} to {high}"
 
 
 def steps_label(runs: list[Run]) -> str:
@@ -107,22 +105,9 @@ def steps_label(runs: list[Run]) -> str:
     return "completions" if any(run.is_task for run in runs) else "environment steps"
 
 
-def done(runs: list[Run]) -> list[Run]:
-    """The runs that ended well, whose returns count."""
-    return [run for run in runs if run.status == "done"]
-
-
 def all_runs(groups: dict[str, list[Run]]) -> list[Run]:
     """The runs of all algorithms."""
     return [run for runs in groups.values() for run in runs]
-
-
-def by_environment(runs: list[Run]) -> dict[str, dict[str, list[Run]]]:
-    """env_id -> algorithm -> its runs."""
-    groups: dict[str, dict[str, list[Run]]] = {}
-    for run in runs:
-        groups.setdefault(run.env_id, {}).setdefault(run.algorithm, []).append(run)
-    return groups
 
 
 def threshold(runs: list[Run]) -> float | None:
@@ -159,7 +144,7 @@ def prepare(runs: list[Run]) -> dict[str, str]:
     unequal length, and all have curves, they are compared by the end of those bins instead of by their evaluation.
     """
     words = {}
-    for env_id, groups in by_environment(runs).items():
+    for env_id, groups in grouped(runs, "env_id", "algorithm").items():
         members = done(all_runs(groups))
         curved = [run for run in members if run.has_curve]
         for axis, length in (("steps", "global_step"), ("seconds", "wall_seconds")):
@@ -218,7 +203,7 @@ def unbeaten(groups: dict[str, list[Run]], key: str, statistic) -> set[str]:
 
 def main_table(runs: list[Run], aggregate: str) -> Table:
     """Algorithm x environment: what came out, how sure it is, and what it took."""
-    statistic, environments = AGGREGATES[aggregate], by_environment(runs)
+    statistic, environments = AGGREGATES[aggregate], grouped(runs, "env_id", "algorithm")
     rows = []
     for name in sorted({run.algorithm for run in runs}):
         row = [name]
@@ -237,12 +222,11 @@ def main_table(runs: list[Run], aggregate: str) -> Table:
         rows.append(row)
     words = {"eval_return_mean": "final evaluation", "exact_success": "exact success"}
     what = " or ".join(sorted({words[headline(groups)] for groups in environments.values()}))
-    flat = {row[0]: [run for run in runs if run.algorithm == row[0]] for row in rows}
     caption = (
         f"{'IQM' if aggregate == 'iqm' else 'Mean'} of the {what} with its 95% interval; below it the median steps and "
         "seconds to the threshold of the environment. Bold: no other interval lies wholly above this one; where that "
         "holds for all, none is bold. Saturated: the interval has no width, so it says nothing of the spread. "
-        f"{caption_counts(flat)}."
+        f"{caption_counts(grouped(runs, 'algorithm'))}."
     )
     return Table(caption, ["algorithm", *environments], rows)
 
@@ -504,14 +488,6 @@ def frontier(env_id: str, groups: dict[str, list[Run]], style: dict) -> Figure |
 # ======================================================================================================================
 # Across environments
 # ======================================================================================================================
-def attempted(runs: list[Run]) -> dict[str, dict[str, list[Run]]]:
-    """algorithm -> env_id -> its runs, however they ended."""
-    groups: dict[str, dict[str, list[Run]]] = {}
-    for run in runs:
-        groups.setdefault(run.algorithm, {}).setdefault(run.env_id, []).append(run)
-    return groups
-
-
 def without_result(groups: dict[str, dict[str, list[Run]]]) -> list[str]:
     """A sentence for each algorithm and environment of which no run is done."""
     return [
@@ -525,7 +501,7 @@ def without_result(groups: dict[str, dict[str, list[Run]]]) -> list[str]:
 def scores_section(runs: list[Run], style: dict) -> Section:
     """Normalised scores, sample efficiency and profiles, side by side for algorithms with the same environments."""
     section = Section("Across environments: normalised scores")
-    tried = attempted([run for run in runs if run.score_range is not None])
+    tried = grouped([run for run in runs if run.score_range is not None], "algorithm", "env_id")
     groups: dict[tuple[str, ...], list[str]] = {}
     for name, environments in tried.items():
         groups.setdefault(tuple(environments), []).append(name)
@@ -565,7 +541,7 @@ def scores_section(runs: list[Run], style: dict) -> Section:
         section.figures.append(
             Figure(f"Normalised scores {where}, as in the table. {counts}.", f"aggregates{suffix}", spec)
         )
-        curved = {name: [[run for run in x if run.has_curve] for x in tried[name].values()] for name in full}
+        curved = {name: [[run for run in x if run.common] for x in tried[name].values()] for name in full}
         curved = {name: x for name, x in curved.items() if all(x)}
         if curved:
             spec = plots.plot_bands(efficiency(curved), style, "Sample efficiency", "share of the common steps",
@@ -597,8 +573,8 @@ def scores_section(runs: list[Run], style: dict) -> Section:
 def improvement_section(runs: list[Run]) -> Section:
     """The probability of improvement for each pair of algorithms that share an environment."""
     section = Section("Across environments: probability of improvement")
-    shared = {env_id for env_id, groups in by_environment(runs).items() if len(groups) > 1}
-    tried = attempted([run for run in runs if run.env_id in shared])
+    shared = {env_id for env_id, groups in grouped(runs, "env_id", "algorithm").items() if len(groups) > 1}
+    tried = grouped([run for run in runs if run.env_id in shared], "algorithm", "env_id")
     flat = {name: [run for x in environments.values() for run in x] for name, environments in tried.items()}
     for key, what, stem in (
         ("compared", "final evaluation, or training returns at equal steps where budgets differ", "improvement"),
@@ -638,7 +614,7 @@ def notices(runs: list[Run]) -> list[str]:
     counts, good = Counter(run.status for run in runs), done(runs)
     text = ", ".join(f"{counts[status]} {status}" for status in ("done", "failed", "unfinished", "missing"))
     lines = [f"{len(runs)} runs: {text}. Only runs that are done enter the numbers; n counts them."]
-    cells = [len(done(x)) for groups in by_environment(runs).values() for x in groups.values()]
+    cells = [len(done(x)) for groups in grouped(runs, "env_id", "algorithm").values() for x in groups.values()]
     if good and min(filter(None, cells)) <= FEW:
         lines.append(f"Beware: some results have {FEW} seeds or fewer, with which intervals tell little.")
     for name, found in (("devices", "device"), ("CPU models", "cpu"), ("GPUs", "gpu")):
@@ -670,7 +646,7 @@ def runs_table(runs: list[Run]) -> Table:
         rows.append([run.env_id, run.algorithm, str(run.seed), status, (fine if run.is_task else number)(value), text])
     columns = ["environment", "algorithm", "seed", "status", "evaluation", "flags"]
     failed = sum(run.status == "failed" for run in runs)
-    return Table(f"Every run; n = {len(runs)}, {failed} failed.", columns, rows, in_markdown=False)
+    return Table(f"Every run; n = {len(runs)}, {failed} failed.", columns, rows)
 
 
 def write_report(
@@ -692,7 +668,7 @@ def write_report(
     scripts = {run.algorithm: Path(run.args["script"]).stem for run in runs if run.args.get("script")}
     style = plots.styles({run.algorithm for run in runs}, scripts)
     sections = [Section("Summary", [main_table(runs, aggregate)], notes=conditions(runs))]
-    for env_id, groups in by_environment(runs).items():
+    for env_id, groups in grouped(runs, "env_id", "algorithm").items():
         tables = [return_table(groups, env_id, words[env_id]), time_table(groups, env_id)]
         figures = learning_curves(env_id, groups, style, aggregate) + log_figures(env_id, groups, style, tags)
         figures += filter(None, [frontier(env_id, groups, style)])
@@ -709,7 +685,7 @@ def write_report(
     out.mkdir(parents=True, exist_ok=True)
     for figure in (figure for section in sections for figure in section.figures):
         plots.save(figure.spec, out / figure.stem)
-    store.save(out, runs, tags)
+    store.save(out, runs)
     title, intro = f"Benchmark: {root.resolve().name}", notices(runs)
     write_atomically(out / "report.md", markdown_page(title, intro, sections).encode())
     sections.append(Section("Every run and its flags", [runs_table(runs)]))

@@ -56,6 +56,11 @@ class Run:
     compared: float | None = None  # the return that scores and probabilities compare
 
     @property
+    def cell(self) -> tuple[str, str]:
+        """What its seeds stand together under in a table."""
+        return self.algorithm, self.env_id
+
+    @property
     def has_curve(self) -> bool:
         """Whether all its episodes are known."""
         return self.status == "done" and "steps" in self.points
@@ -301,12 +306,22 @@ def find_runs(root: Path, tags: Sequence[str] = ()) -> tuple[list[Run], list[str
     return runs, problems + mixtures(runs)
 
 
+def grouped(runs: list[Run], *names: str) -> dict:
+    """The runs by the first of these attributes, those of each of its values by the next, and so on."""
+    groups: dict = {}
+    for run in runs:
+        groups.setdefault(getattr(run, names[0]), []).append(run)
+    return {value: grouped(members, *names[1:]) for value, members in groups.items()} if names[1:] else groups
+
+
+def done(runs: list[Run]) -> list[Run]:
+    """The runs that ended well, whose returns count."""
+    return [run for run in runs if run.status == "done"]
+
+
 def name_by_flags(runs: list[Run]) -> None:
     """Add to the algorithm of runs made by hand the flags in which it differs on one environment: ppo clip_coef=0.1."""
-    groups: dict[str, list[Run]] = {}
-    for run in runs:
-        groups.setdefault(run.algorithm, []).append(run)
-    for members in groups.values():
+    for members in grouped(runs, "algorithm").values():
         seen: dict[tuple[str, str], set[str]] = {}
         flags = {name for run in members for name in run.flags()} - NOT_NAMED
         for run, name in product(members, flags):
@@ -318,11 +333,8 @@ def name_by_flags(runs: list[Run]) -> None:
 
 def mixtures(runs: list[Run]) -> list[str]:
     """Sentences on runs that stand under one name but should not be averaged: other flags, or one seed twice."""
-    problems, groups = [], {}
-    for run in runs:
-        if run.status == "done":
-            groups.setdefault((run.algorithm, run.env_id), []).append(run)
-    for (algorithm, env_id), members in groups.items():
+    problems = []
+    for (algorithm, env_id), members in grouped(done(runs), "cell").items():
         flags = [run.flags() for run in members]
         for name in sorted({name for one in flags for name in one}):
             values = {str(one.get(name)) for one in flags}

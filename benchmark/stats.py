@@ -60,7 +60,7 @@ def improvement(groups: list[np.ndarray]) -> np.ndarray:
 def interval(groups: list[np.ndarray], statistic=iqm) -> np.ndarray:
     """The 95% interval of a statistic: (2, ...), its lower and upper end; NaN where a group has fewer than two seeds,
     which tell nothing about the spread."""
-    return (t_interval if statistic is mean else bootstrap)(groups, *() if statistic is mean else (statistic,))
+    return t_interval(groups) if statistic is mean else bootstrap(groups, statistic)
 
 
 def t_interval(groups: list[np.ndarray], weights: list[float] | None = None, level: float = LEVEL) -> np.ndarray:
@@ -93,12 +93,6 @@ def bootstrap(groups: list[np.ndarray], statistic) -> np.ndarray:
     replicates = np.concatenate(pieces, -1)
     method = "inverted_cdf" if np.isinf(replicates).any() else "linear"  # nothing lies between a number and infinity
     return np.quantile(replicates, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=-1, method=method)
-
-
-def is_worse(new: np.ndarray, stored: np.ndarray, level: float) -> tuple[float, float, bool]:
-    """The ends of Welch's interval of mean(new) - mean(stored), and whether all of it lies below zero. Both (n,)."""
-    low, high = t_interval([new, stored], [1, -1], level)
-    return float(low), float(high), bool(high < 0)
 
 
 def binned(positions: np.ndarray, values: np.ndarray, grid: np.ndarray) -> np.ndarray:

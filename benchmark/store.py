@@ -14,7 +14,7 @@ from .pool import write_atomically
 from .runs import SUMMARY, Run, find_runs, mixtures, wrong_layout
 
 NUMBERS = [name for name, kind in SUMMARY.items() if kind is not str and name != "seed"]
-RECORD = ["attempts", "resumes", "seconds", "cpu"]  # seconds: of the last invocation, all its attempts together
+RECORD = ["attempts", "resumes", "seconds", "cpu", "gpu"]  # seconds: of the last invocation, all its attempts together
 COLUMNS = [
     "algorithm", "env_id", "seed", "status", "reason", "script", *NUMBERS, "score_low", "score_high", "score",
     "threshold", "steps_to_threshold", "seconds_to_threshold", "curve_mean", *RECORD, "device", "script_sha256",
@@ -24,9 +24,9 @@ CURVES = ["env_id", "algorithm", "seed", "axis", "position", "return"]
 LOGGED = ["env_id", "algorithm", "seed", "tag", "step", "value"]
 
 
-def save(out: Path, runs: list[Run], tags: Sequence[str]) -> None:
+def save(out: Path, runs: list[Run]) -> None:
     """Write results.csv (one row a run, whatever became of it; "never" where the threshold was not reached, nothing
-    where that is unknown), curves.csv (every binned curve) and, if there are tags, logged.csv (every entry)."""
+    where that is unknown), curves.csv (every binned curve) and, if the runs have some, logged.csv (logged values)."""
     further = sorted({name for run in runs for name in run.further})
     rows, curves = [], []
     for run in runs:
@@ -46,13 +46,13 @@ def save(out: Path, runs: list[Run], tags: Sequence[str]) -> None:
             ]
     logged = [
         [run.env_id, run.algorithm, run.seed, tag, f"{step:.0f}", f"{value:.6g}"]
-        for tag in tags
+        for tag in dict.fromkeys(tag for run in runs for tag in run.logged)
         for run in runs
         if run.status == "done" and tag in run.logged
         for step, value in run.logged[tag].T
     ]
     tables = [("results", COLUMNS + further, rows), ("curves", CURVES, curves), ("logged", LOGGED, logged)]
-    for name, columns, rows in tables[: 3 if tags else 2]:
+    for name, columns, rows in tables[: 3 if logged else 2]:
         write_csv(out / f"{name}.csv", columns, rows)
 
 
@@ -95,8 +95,6 @@ def read_results(path: Path) -> list[Run]:
                 add_series(runs, read_csv(beside), *columns)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise BadInput(f"{path} is no results.csv of a report ({type(error).__name__}: {error})") from None
-    if not any(run.status == "done" for run in runs):
-        raise BadInput(f"{path} holds no run that is done")
     return runs
 
 
@@ -111,7 +109,7 @@ def read_row(row: dict[str, str], directory: Path) -> Run:
     run.args = json.loads(row["flags"]) | {"seed": run.seed, "script": row["script"], "device": row["device"]}
     run.args |= {"script_sha256": row["script_sha256"], "versions": json.loads(row["versions"])}
     run.args = {name: x for name, x in run.args.items() if x not in ("", None) or name in json.loads(row["flags"])}
-    run.record = {name: row.get(name) or None if name == "cpu" else value(name) for name in RECORD}
+    run.record = {name: row.get(name) or None if name in ("cpu", "gpu") else value(name) for name in RECORD}
     run.threshold = value("threshold")
     if value("score_low") is not None:
         run.score_range = value("score_low"), value("score_high")

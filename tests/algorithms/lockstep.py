@@ -84,6 +84,9 @@ class Worker:
         self.reader.message = None
         self.reader.answer.release()
 
+    def join(self) -> None:
+        self.thread.join()
+
     def kill(self) -> None:
         self.reader.open = False
         self.reader.turn.release()
@@ -94,7 +97,8 @@ class Workers:
     def __init__(self, function, args: tuple, nprocs: int):
         self.processes = [Worker(function, rank, args) for rank in range(nprocs)]
 
-    def join(self) -> None:
+    def join(self, timeout: float) -> None:
+        assert timeout == 0, "of a worker that lives on, train() must still read"
         for rank, worker in enumerate(self.processes):
             if worker.error:
                 raise torch_multiprocessing.ProcessRaisedException(worker.error, rank, 0)

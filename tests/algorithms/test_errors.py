@@ -144,6 +144,7 @@ OUT_OF_RANGE = [
     {"init_std": 0.0},
     {"init_std": math.inf},
     {"rms_eps": -1e-5},
+    {"rms_eps": 0.0},
     {"ent_coef": -0.1},
     {"vf_coef": math.nan},
     {"num_workers": 0},
@@ -252,7 +253,7 @@ def test_a_buffer_smaller_than_one_step_of_all_environments(tmp_path):
 @pytest.mark.parametrize("starts", [64, 65])
 def test_a_run_that_would_never_begin_to_learn(starts, tmp_path):
     line = refused("sac", tmp_path / "run", total_timesteps=64, learning_starts=starts)
-    assert line == "learning_starts must be less than total_timesteps"
+    assert line == "learning_starts must be less than the run's 64 steps"
 
 
 def test_a_buffer_larger_than_the_memory(tmp_path):

@@ -16,6 +16,7 @@ from packaging.utils import canonicalize_name
 EVERY = [*SCRIPTS, *LM_SCRIPTS]
 SOURCES = {name: (ROOT / f"{name}.py").read_text() for name in EVERY}
 BANNERS = ["Networks", "Mathematics", "Training", "Scaffold"]
+OWN_HELP = {("a3c", "seed"), ("a3c", "device")}  # compared by the test of the run's flags
 OPTIONAL = {"transformers", "peft"}  # imported with --model alone
 
 every = pytest.mark.parametrize("script", EVERY)
@@ -147,14 +148,17 @@ def test_the_scaffold_of_the_language_models_is_one_text():
 
 @families
 def test_the_flags_of_the_run_are_one_text(family):
-    """But for what a seed can fix."""
+    """But for what a seed can fix and where A3C can run."""
     pattern = r"(?s)    # The run: the same flags in every script.*?\.\n(.*?)\n\n"
     texts = {name: re.search(pattern, SOURCES[name])[1] for name in family}
     if family is not LM_SCRIPTS:
-        texts["a3c"] = texts["a3c"].replace("# with one worker, fixes", "# fixes")
-        texts["a3c"] = texts["a3c"].replace(
-            ": same machine, same", ", on one machine and with one set of"
-        )
+        for own, usual in (
+            ("# with one worker, fixes", "# fixes"),
+            (": same machine, same", ", on one machine and with one set of"),
+            ("# only cpu: the workers share its memory", "# small networks are faster there"),
+        ):
+            assert own in texts["a3c"]
+            texts["a3c"] = texts["a3c"].replace(own, usual)
     assert len(set(texts.values())) == 1
 
 
@@ -214,7 +218,7 @@ def test_flags_with_one_name_have_one_help(family):
         for field, text in re.findall(
             r"(?m)^    (\w+): .*? = .*?  # (.*)$", top_level(name)["Args"]
         ):
-            if field not in differ and (name, field) != ("a3c", "seed"):
+            if field not in differ and (name, field) not in OWN_HELP:
                 assert seen.setdefault(field, text) == text, f"the help of {field} in {name}.py"
 
 

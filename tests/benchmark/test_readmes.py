@@ -183,8 +183,8 @@ def parity() -> list[tuple[list[str], list[str]]]:
 
 
 def cards() -> list[tuple[list[str], list[str]]]:
-    """benchmark/README.md's ratios of a card to the CPU: in the order of the settings, or from the
-    lowest of the scripts to the highest."""
+    """benchmark/README.md's ratios of a card to the CPU: in the order of the settings, or from
+    the lowest of the scripts to the highest."""
     found, files = [], {}
     report = table(RESULTS / "gpu" / "report.md", "script", "setting", "device")
     for script, setting, device, *_, ratio in report:

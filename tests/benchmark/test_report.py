@@ -28,7 +28,7 @@ from benchmark.__main__ import main
 from benchmark.check import check
 from benchmark.grid import BadInput
 from benchmark.report import write_report
-from benchmark.runs import EPISODES, find_runs, masked_crc, read_log
+from benchmark.runs import EPISODES, find_runs, grouped, masked_crc, read_log
 
 
 def record(data: bytes) -> bytes:
@@ -666,6 +666,17 @@ def test_the_first_figures_are_aggregates_and_sample_efficiency(tmp_path, figure
     assert text.index("aggregates.png") < text.index("efficiency.png")
 
 
+def test_no_episode_ends_within_the_steps_that_all_runs_have(tmp_path, figures):
+    """Bins of 200 steps: the short run's one episode ends in its second, which it does not
+    fill, and the long run's in its last."""
+    root = tmp_path / "runs"
+    write_job(root, "short", "CartPole-v1", 1, episodes=1, total_timesteps=290)
+    write_job(root, "long", "CartPole-v1", 1, episodes=1, total_timesteps=10_000)
+    write_report(root, tmp_path / "out")
+    assert "aggregates" in figures
+    assert "efficiency" not in figures
+
+
 # ==============================================================================================
 # A report made again
 # ==============================================================================================
@@ -709,6 +720,27 @@ def test_a_report_is_made_again_where_it_lies(tmp_path, drawn):
     assert re.fullmatch(
         r"error: .*results.csv is no results.csv of a report.*\n", result.stderr
     )
+
+
+def test_a_report_made_again_keeps_what_was_logged_under_other_tags(tmp_path, figures):
+    for seed in (1, 2):
+        logged = {"losses/kl": {8: 0.5, 80: 0.1 * seed}, "losses/score": {80: 2.0}}
+        write_task_job(tmp_path / "runs", "a", seed, logged=logged)
+    write_report(tmp_path / "runs", tmp_path / "out", tags=["losses/score", "losses/kl"])
+    before = (tmp_path / "out" / "logged.csv").read_text()
+    figures.clear()
+    write_report(tmp_path / "out", tmp_path / "out", tags=["losses/kl"])
+    assert [name for name in figures if name.startswith("log")] == ["log-losses_kl-sums"]
+    assert (tmp_path / "out" / "logged.csv").read_text() == before
+
+
+def test_a_report_made_again_knows_the_card(tmp_path):
+    folder = write_job(tmp_path / "runs", "a", "CartPole-v1", 1)
+    record = json.loads((folder / "job.json").read_text())
+    (folder / "job.json").write_text(json.dumps(record | {"cpu": "C 1", "gpu": "Card 7"}))
+    for source, out in (("runs", "out"), ("out", "again")):
+        write_report(tmp_path / source, tmp_path / out)
+        assert "Device: cpu, C 1, Card 7." in (tmp_path / out / "report.md").read_text()
 
 
 class Page(HTMLParser):
@@ -910,8 +942,9 @@ def test_nothing_to_report_on(tmp_path):
 
 def test_only_failed_runs_still_make_a_report(tmp_path):
     write_job(tmp_path / "runs", "a", "CartPole-v1", 1, "failed", "exit status 1")
-    write_report(tmp_path / "runs", tmp_path / "out")
-    assert "n = 0, 1 failed" in (tmp_path / "out" / "report.md").read_text()
+    for source, out in (("runs", "out"), ("out", "again")):
+        write_report(tmp_path / source, tmp_path / out)
+        assert "n = 0, 1 failed" in (tmp_path / out / "report.md").read_text()
 
 
 def test_a_full_disk_leaves_the_report_before_as_it_was(mixed, tmp_path):
@@ -1118,7 +1151,7 @@ def test_the_frontier_joins_algorithms_that_differ_in_the_kl_weight_alone(tmp_pa
     ):
         for seed in (1, 2):
             write_task_job(tmp_path, name, seed, flags=flags | {"script": script, "seed": seed})
-    groups = report.by_environment(find_runs(tmp_path)[0])["sums"]
+    groups = grouped(find_runs(tmp_path)[0], "env_id", "algorithm")["sums"]
     families = report.kl_families(groups)
     assert sorted(families, key=len, reverse=True)[0] == ["third", "second", "first"]
     assert sorted(map(len, families)) == [1, 1, 3]
@@ -1131,7 +1164,7 @@ def frontier_of(tmp_path, variants: dict[str, tuple]) -> dict:
         write_task_job(tmp_path / "runs", name, 1, exact, kl, flags=flags)
     found = find_runs(tmp_path / "runs")[0]
     scripts = {run.algorithm: Path(run.args["script"]).stem for run in found}
-    groups = report.by_environment(found)["sums"]
+    groups = grouped(found, "env_id", "algorithm")["sums"]
     return report.frontier("sums", groups, plots.styles(variants, scripts)).spec
 
 
@@ -1248,7 +1281,7 @@ def test_legends_count_only_where_the_counts_differ(tmp_path):
     for name, seeds in (("a", 2), ("b", 2), ("c", 3)):
         for seed in range(seeds):
             write_job(tmp_path, name, "CartPole-v1", seed)
-    groups = report.by_environment(find_runs(tmp_path)[0])["CartPole-v1"]
+    groups = grouped(find_runs(tmp_path)[0], "env_id", "algorithm")["CartPole-v1"]
     assert report.legend_labels("ab", groups) == {"a": "a", "b": "b"}
     assert report.legend_labels("ac", groups) == {
         "a": "a (n = 2, 0 failed)",
@@ -1329,7 +1362,7 @@ def drawn_log(tmp_path, *logs: dict[int, float], **options) -> list[list[float]]
     """Steps and means of the line that runs with these logs give."""
     for seed, log in enumerate(logs):
         write_task_job(tmp_path, "a", seed, logged={"x": log}, **options)
-    groups = report.by_environment(find_runs(tmp_path, ["x"])[0])["sums"]
+    groups = grouped(find_runs(tmp_path, ["x"])[0], "env_id", "algorithm")["sums"]
     (figure,) = report.log_figures("sums", groups, plots.styles("a"), ["x"])
     return [part.tolist() for part in lines_of(figure.spec)["a"][:2]]
 

@@ -802,17 +802,22 @@ def test_the_record_names_the_card_that_a_run_had(suite, tmp_path, monkeypatch):
     """As nvidia-smi, here a stand-in, names it; and none for a run on the CPU."""
     program = tmp_path / "bin" / "nvidia-smi"
     program.parent.mkdir()
-    program.write_text('#!/bin/sh\nfor last; do :; done\necho "Card $last"\n')
+    program.write_text('#!/bin/sh\nfor last; do :; done\necho "Card $last"\necho "Card 9"\n')
     program.chmod(0o755)
     monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
     names = []
-    for device in ("cuda", "cpu"):
-        jobs = make_jobs(
-            load_suite(str(suite())), tmp_path / device, seeds=[1], extra=("--device", device)
-        )
-        pool.run_local(jobs[:1], lambda *_: None, 1, gpus=["3"])
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    for words, gpus in (
+        (("--device", "cuda"), ["3"]),
+        (("--device=cuda",), ["3"]),
+        (("--device", "cuda"), []),  # the script takes the first of all
+        (("--device", "cpu"), ["3"]),
+    ):
+        folder = tmp_path / str(len(names))
+        jobs = make_jobs(load_suite(str(suite())), folder, seeds=[1], extra=words)
+        pool.run_local(jobs[:1], lambda *_: None, 1, gpus=gpus)
         names.append(json.loads((jobs[0].directory / "job.json").read_text())["gpu"])
-    assert names == ["Card 3", ""]
+    assert names == ["Card 3", "Card 3", "Card --format=csv,noheader", ""]
     program.unlink()
     assert pool.gpu_model("3") == "" or shutil.which("nvidia-smi")
 

@@ -380,16 +380,16 @@ def test_medians_with_never(values, shown):
 # ==============================================================================================
 # The report command and folders of `speed`
 # ==============================================================================================
-def test_report_takes_the_newest_folder_that_is_not_of_speed(tmp_path, monkeypatch):
+def test_report_takes_the_newest_folder_of_a_suite(tmp_path, monkeypatch):
     monkeypatch.setattr(program, "RUNS", tmp_path)
     monkeypatch.setattr(
         "benchmark.report.write_report", lambda *words: taken.append(words[0]) or ([], [])
     )
     taken = []
-    for i, name in enumerate(("older", "newer", "speed")):
+    files = {"older": "grid.json", "newer": "grid.json", "speed": "speed.csv", "gpu": "gpu.csv"}
+    for i, (name, file) in enumerate(files.items()):
         (tmp_path / name).mkdir()
-        if name == "speed":
-            (tmp_path / name / "speed.csv").touch()
+        (tmp_path / name / file).touch()
         os.utime(tmp_path / name, (i, i))
     assert program.report(program.parse_args(["report"])) == 0
     assert taken == [tmp_path / "newer"]

@@ -157,18 +157,18 @@ def test_first_reached(returns, window):
     assert stats.first_reached(np.array(returns, float), 6.0, window) == expected
 
 
-def test_is_worse_finds_a_regression_and_seldom_cries_wolf():
+def test_the_level_of_a_check_finds_a_regression_and_seldom_cries_wolf():
     rng = np.random.default_rng(0)
 
     def draw(n):  # as bimodal as returns can be: a run learns, or it does not
         return np.where(rng.random(n) < 0.8, 500.0, 150.0) + rng.normal(0, 10, n)
 
-    level = 1 - 2 * 0.05 / 10
-    alarms = [
-        any(stats.is_worse(draw(5), draw(5), level)[2] for _ in range(10)) for _ in range(300)
-    ]
+    def high(new, stored):  # of the difference; below zero is worse
+        return stats.t_interval([new, stored], [1, -1], 1 - 2 * 0.05 / 10)[1]
+
+    alarms = [any(high(draw(5), draw(5)) < 0 for _ in range(10)) for _ in range(300)]
     assert np.mean(alarms) < 0.07
-    assert stats.is_worse(rng.normal(300, 30, 5), rng.normal(480, 30, 5), level)[2]
-    assert not stats.is_worse(rng.normal(480, 30, 5), rng.normal(300, 30, 5), level)[2]
-    assert stats.is_worse(np.full(5, 499.0), np.full(5, 500.0), level) == (-1.0, -1.0, True)
-    assert not stats.is_worse(np.full(5, 500.0), np.full(5, 500.0), level)[2]
+    assert high(rng.normal(300, 30, 5), rng.normal(480, 30, 5)) < 0
+    assert high(rng.normal(480, 30, 5), rng.normal(300, 30, 5)) >= 0
+    assert high(np.full(5, 499.0), np.full(5, 500.0)) == -1.0
+    assert high(np.full(5, 500.0), np.full(5, 500.0)) == 0
