@@ -27,6 +27,7 @@ PREFERENCES = [
     "ppo_rlhf-rounds-1-kl-0.05", "dpo", "dpo-no-nll", "dpo-online-no-nll",
 ]  # fmt: skip
 PARITY = {"A2C": "a2c", "TRPO": "trpo", "PPO": "ppo", "PPO, continuous": "ppo_continuous"}
+SPEED = PARITY | {"TRPO, continuous": "trpo_continuous", "SAC": "sac"}
 
 
 def tables(text: str) -> list[tuple[list[str], list[list[str]]]]:
@@ -182,6 +183,18 @@ def parity() -> list[tuple[list[str], list[str]]]:
     return found
 
 
+def speed() -> list[tuple[list[str], list[str]]]:
+    """Steps per second beside the peers, medians, and the ratio within each repeat."""
+    report = table(RESULTS / "speed-pairs" / "report.md", "environment", "script", "", "n")
+    files, found = {row[1]: row for row in report}, []
+    for row in table(PAGES[1], "algorithm", "setting", "n", "ours, steps/s"):
+        env_id, _, _, n, ours, peer, ratio = files[SPEED[row[0]]]
+        expected = [row[0], env_id + row[1][len(env_id) :], n, estimate(ours), estimate(peer)]
+        found.append((row, [*expected, ratio]))
+    assert len(found) == len(files)
+    return found
+
+
 def cards() -> list[tuple[list[str], list[str]]]:
     """benchmark/README.md's ratios of a card to the CPU: in the order of the settings, or from
     the lowest of the scripts to the highest."""
@@ -206,7 +219,7 @@ def cards() -> list[tuple[list[str], list[str]]]:
 
 
 TABLES = [
-    classic, continuous, published, reinforce, language, preferences, parity, cards,
+    classic, continuous, published, reinforce, language, preferences, parity, speed, cards,
 ]  # fmt: skip
 
 
