@@ -69,7 +69,7 @@ class Args:
     # learning_rate, as rl-baselines3-zoo has it for Pendulum-v1. For MuJoCo: --learning-rate
     # 3e-4 --learning-starts 10000.
     env_id: str = "Pendulum-v1"  # Gymnasium environment with Box actions
-    total_timesteps: int | float = 20_000  # environment steps in all, rounded down to num_envs
+    total_timesteps: int | float = 20_000  # environment steps in all, in multiples of num_envs
     num_envs: int = 1  # environments stepped side by side
     gradient_steps: int = 1  # updates after each step of all environments
     learning_rate: float = 1e-3  # step size of Adam, for actor, critics and temperature

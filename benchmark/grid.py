@@ -38,7 +38,7 @@ class Job:
     seed: int
     flags: dict  # name as in the script's Args -> value
     extra: tuple[str, ...]  # words for the script as the user gave them, after all other flags
-    score_range: tuple[float, float] | None  # the returns that count as 0 and 1 when environments are averaged
+    score_range: list[float] | None  # the returns that count as 0 and 1 when environments are averaged
     directory: Path  # where the job's record, log and run directory go
     environment_flag: str = "env-id"  # what the script calls env_id
     threshold: float | None = None  # the return that counts as solved, where Gymnasium does not say
