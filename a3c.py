@@ -20,7 +20,9 @@ What it costs:
 - checkpoints: the weights in them may have learned from segments that are not counted yet, and
   that a resumed run plays again.
 
-With one worker, a run is repeatable bit for bit. With more it is not: who comes first decides.
+With one worker, a run is repeatable bit for bit, and it is a2c.py with one environment but for
+the seed of its noise. With more it is not repeatable: who comes first decides. Not in the
+paper: a segment goes on into the next episode, as in a2c.py, so that all have num_steps.
 
 Paper: Mnih et al. 2016, Asynchronous Methods for Deep Reinforcement Learning, arXiv:1602.01783,
 algorithm S3
@@ -69,7 +71,7 @@ from tqdm import tqdm
 
 @dataclass
 class Args:
-    # Defaults: a2c.py's, but longer segments, with which a run takes half the time.
+    # Defaults: a2c.py's, but longer segments, because an update is made from a single one.
     env_id: str = "CartPole-v1"  # Gymnasium environment with Discrete actions
     total_timesteps: int | float = 300_000  # environment steps in all, rounded down to updates
     num_workers: int = 2  # processes, each with one environment; at best one for each core
@@ -311,8 +313,9 @@ def work(
 def train(args: Args) -> dict:
     """Train, evaluate, and return what summary.json holds. Raises BadInput for flags and
     environments that cannot work, FloatingPointError for numbers that are not finite, and
-    torch.multiprocessing.ProcessException where a worker dies. The workers import the caller's
-    program anew, so it must call this under `if __name__ == "__main__":`."""
+    torch.multiprocessing's ProcessRaisedException or ProcessExitedException where a worker
+    dies. The workers import the caller's program anew, so it must call this under
+    `if __name__ == "__main__":`."""
     args = check_args(args)
     num_updates = args.total_timesteps // args.num_steps
     total_steps = num_updates * args.num_steps
@@ -357,7 +360,7 @@ def train(args: Args) -> dict:
             for reader in connection.wait(list(ranks)):
                 try:
                     obs, next_obs, rewards, done, losses = reader.recv()
-                except EOFError:  # the worker has ended
+                except (EOFError, OSError):  # the worker has ended, perhaps in mid-message
                     workers.processes[ranks.pop(reader)].join()
                     workers.join(timeout=0)  # raises what a worker died of; awaits no other
                     continue

@@ -27,8 +27,9 @@ Compared with ppo_continuous.py:
   actions that a critic overrates. They learn from slowly following copies of themselves;
 - no GAE: the target looks one step ahead;
 - the gradient through Q instead of a clipped ratio * A;
-- the Gaussian is squashed into the bounds by tanh instead of clipped, for which log pi is
-  corrected, and its std depends on the observation;
+- the Gaussian is squashed into the bounds, which must be finite, by tanh instead of clipped,
+  for which log pi is corrected, and its std depends on the observation;
+- the first learning_starts actions are uniformly random;
 - the weight of the entropy is learned, so that the entropy stays near -action_dim;
 - larger ReLU networks, a constant step size, nothing normalised, gradients not clipped.
 """
@@ -65,11 +66,11 @@ from tqdm import tqdm
 
 @dataclass
 class Args:
-    # Defaults: the second paper's (Table 1), which has no learning_starts, but a larger
-    # learning_rate, as rl-baselines3-zoo has it for Pendulum-v1. For MuJoCo: --learning-rate
+    # Defaults: the second paper's (Table 1), but a larger learning_rate, as rl-baselines3-zoo
+    # has it for Pendulum-v1. Not in the paper: learning_starts. For MuJoCo: --learning-rate
     # 3e-4 --learning-starts 10000.
     env_id: str = "Pendulum-v1"  # Gymnasium environment with Box actions
-    total_timesteps: int | float = 20_000  # environment steps in all, in multiples of num_envs
+    total_timesteps: int | float = 10_000  # environment steps in all, in multiples of num_envs
     num_envs: int = 1  # environments stepped side by side
     gradient_steps: int = 1  # updates after each step of all environments
     learning_rate: float = 1e-3  # step size of Adam, for actor, critics and temperature
@@ -123,7 +124,8 @@ class SquashedGaussian:
             1 - tanh(u)^2   = 4 / (e^u + e^-u)^2, whose log is 2 (log 2 - u - softplus(-2 u))
 
         The last form is exact where tanh(u) rounds to 1 and the first would be log 0.
-        Source of the first: Haarnoja et al. 2018, arXiv:1801.01290, appendix C.
+        It is not in the paper. Source of the first: Haarnoja et al. 2018, arXiv:1801.01290,
+        appendix C.
         """
         noise = (u - self.mean) / self.log_std.exp()
         log_normal = -0.5 * noise**2 - self.log_std - 0.5 * math.log(2 * math.pi)

@@ -158,7 +158,7 @@ def run(args: argparse.Namespace) -> int:
 
     def on_done(job: Job, record: dict, workers: int) -> None:
         records.append((job, record))
-        ran = [other["seconds"] for _, other in records if "seconds" in other]
+        ran = [other["seconds"] * min(one.processes(), workers) for one, other in records if "seconds" in other]
         left = sum(ran) / max(len(ran), 1) * (len(jobs) - len(records)) / workers
         line = f"{len(records)}/{len(jobs)} {job.name}: {record['status']} {record.get('reason', '')}".rstrip()
         print(f"{line}; about {left:.0f} s left" if ran else line, flush=True)

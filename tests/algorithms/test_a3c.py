@@ -101,6 +101,53 @@ def test_staleness_is_the_number_of_foreign_updates_since_the_weights_were_read(
     assert values[1].value == 4 + 3
 
 
+def test_a_stale_gradient_steps_the_weights_as_others_have_moved_them(tmp_path, monkeypatch):
+    """One update, during whose segment another worker moves the shared weights: what it did
+    stays, and to it comes the step that the gradient at the copy makes without it. No lock of a
+    counter is held over it."""
+    a3c, shared, locks, calls = module("a3c"), [], [], []
+    start, sample, step = a3c.Run.start, a3c.Actor.sample, torch.optim.RMSprop.step
+    get_context, generator = lockstep.get_context, torch.Generator().manual_seed(0)
+    flags = {"env_id": "Tape-v0", "num_workers": 1, "total_timesteps": 16}
+
+    def note(run, state, total_steps):
+        start(run, state, total_steps)
+        shared.extend([*state["actor"].parameters(), *state["critic"].parameters()])
+
+    def noted_context(method):
+        context = get_context(method)
+        value = context.Value
+        context.Value = lambda *args: (locks.append(value(*args)), locks[-1])[1]
+        return context
+
+    def others_update(actor, obs):
+        calls.append(1)
+        if len(calls) == 5:
+            with torch.no_grad():
+                for p, move in zip(shared, moves, strict=True):
+                    p.add_(move)
+        return sample(actor, obs)
+
+    def unlocked(*args):
+        assert not any(value.lock.locked() for value in locks)
+        return step(*args)
+
+    monkeypatch.setattr(a3c.Run, "start", note)
+    _, alone = train("a3c", tmp_path / "alone", **flags)
+    moves = [torch.randn(p.shape, generator=generator) for p in shared]
+    shared.clear()
+    monkeypatch.setattr(a3c.Actor, "sample", others_update)
+    monkeypatch.setattr(a3c.multiprocessing, "get_context", noted_context)
+    monkeypatch.setattr(torch.optim.RMSprop, "step", unlocked)
+    _, moved = train("a3c", tmp_path / "moved", **flags)
+    assert len(locks) == 2
+    found, expected = (
+        [*run["actor"].values(), *run["critic"].values()] for run in (moved, alone)
+    )
+    for ours, theirs, move in zip(found, expected, moves, strict=True):
+        torch.testing.assert_close(ours, theirs + move, rtol=0, atol=1e-6)
+
+
 def test_steps_are_given_out_once(tmp_path):
     """Three workers, seven segments: exactly as many as asked for, and each at its own rate."""
     flags = {"env_id": "Tape-v0", "total_timesteps": 7 * 16 + 3, "log_interval": 1}
@@ -143,6 +190,29 @@ def test_a_gradient_that_is_not_finite_does_not_reach_the_shared_weights(
     for network in ("actor", "critic"):
         for value in copied(shared[0][network].state_dict()).values():
             assert torch.isfinite(value).all()
+
+
+def test_a_worker_that_dies_in_mid_message_is_said_to_have_died(tmp_path, monkeypatch):
+    """What is left of the message makes recv raise another error than at the end of a pipe."""
+    a3c, calls = module("a3c"), []
+    sample, recv = a3c.Actor.sample, lockstep.Reader.recv
+
+    def dies(actor, obs):
+        calls.append(1)
+        if len(calls) == 20:
+            raise ValueError("what it died of")
+        return sample(actor, obs)
+
+    def cut(reader):
+        if reader.message is None:
+            raise OSError("got end of file during message")
+        return recv(reader)
+
+    monkeypatch.setattr(a3c.Actor, "sample", dies)
+    monkeypatch.setattr(lockstep.Reader, "recv", cut)
+    died = torch.multiprocessing.ProcessRaisedException
+    with pytest.raises(died, match="what it died of"):
+        train("a3c", tmp_path / "run", env_id="Tape-v0", total_timesteps=64)
 
 
 def test_a_worker_that_ends_too_early_is_an_interrupt(tmp_path, monkeypatch):
@@ -313,18 +383,19 @@ def test_an_interrupt_stops_all_and_can_be_resumed(tmp_path, session):
     assert any(not torch.equal(after["actor"][k], v) for k, v in before["actor"].items())
 
 
-def test_workers_in_a_step_that_does_not_end_are_ended_too(tmp_path, session):
-    """An interrupt of train()'s process alone, as a failure there would be, when each worker
-    has sent its one segment."""
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_workers_in_a_step_that_does_not_end_are_ended_too(number, tmp_path, session):
+    """An interrupt of train()'s process alone, as a failure there would be, or its kill, when
+    each worker has sent its one segment."""
     flags = {"env_id": "envs:Faulty-v0", "env_kwargs": '{"kind": "hang", "at": 17}'}
     process, _ = begun(session, tmp_path / "run", reach=32, checkpoint_interval=0, **flags)
     others = list(family(process.pid))
     time.sleep(1)
-    process.send_signal(signal.SIGINT)
-    _, stderr = process.communicate(timeout=PATIENCE)
-    assert process.returncode == 130
-    assert stderr.startswith("stopped")
+    process.send_signal(number)
     gone(others)
+    _, stderr = process.communicate(timeout=PATIENCE)
+    assert process.returncode == {signal.SIGINT: 130, signal.SIGKILL: -9}[number]
+    assert stderr.startswith("stopped") or number == signal.SIGKILL
 
 
 def test_train_in_a_program_of_ones_own(tmp_path):

@@ -230,6 +230,36 @@ def test_transitions_enter_the_buffer_as_they_were(tmp_path):
     assert uniform.pvalue > 1e-2
 
 
+def test_after_learning_starts_actions_are_drawn_from_the_policy(tmp_path, monkeypatch):
+    """At what the environments showed, tanh(mean + std * noise) with new noise."""
+    acts, forward, randn_like = [], sac.Actor.forward, torch.randn_like
+
+    def note_forward(actor, obs):
+        dist = forward(actor, obs)
+        if obs.shape == (3, 3):  # the evaluation's is (3,), an update's (16, 3)
+            acts.append([obs.clone(), dist.mean.double(), dist.log_std.double()])
+        return dist
+
+    def note_noise(x):
+        noise = randn_like(x)
+        if len(x) == 3:
+            acts[-1].append(noise.double())
+        return noise
+
+    monkeypatch.setattr(sac.Actor, "forward", note_forward)
+    monkeypatch.setattr(torch, "randn_like", note_noise)
+    flags = {"num_envs": 3, "total_timesteps": 90, "learning_starts": 60, "batch_size": 16}
+    _, checkpoint = train("sac", tmp_path / "run", env_id="TapeBox-v0", **flags)
+    obs, actions = (array[60:] for array in checkpoint["buffer"]["arrays"][:2])
+    assert len(acts) == 10
+    for k, (seen, mean, log_std, noise) in enumerate(acts):
+        rows = slice(3 * k, 3 * k + 3)
+        assert torch.equal(seen, obs[rows])
+        drawn = (mean + log_std.exp() * noise).tanh()
+        torch.testing.assert_close(actions[rows].double(), drawn, rtol=1e-5, atol=1e-6)
+    assert len(torch.stack([noise for *_, noise in acts]).unique()) == 10 * 3 * len(mean[0])
+
+
 @pytest.mark.parametrize(("num_envs", "starts", "gradient_steps"), [(1, 20, 1), (2, 16, 3)])
 def test_updates_begin_after_learning_starts_and_each_step_has_as_many_as_asked_for(
     num_envs, starts, gradient_steps, tmp_path, monkeypatch

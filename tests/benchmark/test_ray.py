@@ -93,6 +93,28 @@ def test_runs_share_the_gpus_of_a_cluster(tmp_path, cluster):
     assert workers == [4] * 4
 
 
+def test_a_run_takes_as_many_cpus_as_it_has_processes(tmp_path, cluster):
+    """On one CPU and a node of two, one run of two processes and one of one: the second of two
+    processes waits for the first."""
+    node = cluster.add_node(num_cpus=2)
+    wide, narrow = make(tmp_path, "wait", seeds=(1, 2)), make(tmp_path, "ok")
+    script = tmp_path / "wide.py"
+    script.write_text(wide[0].script.read_text() + '"""\n    num_workers: int = 2\n"""\n')
+    wide = [replace(job, script=script) for job in wide]
+    records = {}
+
+    def on_done(job, record, workers) -> None:
+        records[job.name] = record["status"]
+        if job == narrow[0]:
+            wait_until((wide[0].run_dir / "checkpoint.pt").exists)
+            assert not (wide[1].directory / "history.txt").exists()
+            (tmp_path / "runs" / "go").touch()
+
+    run_ray([*wide, *narrow], on_done, cluster.address, retries=0)
+    cluster.remove_node(node)
+    assert records == {job.name: "done" for job in (*wide, *narrow)}
+
+
 def test_interrupted_it_ends_the_scripts_before_it_frees_the_locks(tmp_path, cluster):
     crashing, waiting = make(tmp_path, "crash", "wait")
 

@@ -34,9 +34,6 @@ def tables(text: str) -> list[tuple[list[str], list[list[str]]]]:
     """Every Markdown table: its columns and its rows."""
     found = []
     for block in re.findall(r"(?:^\|.*\n)+", text, re.MULTILINE):
-        lines = [
-            [cell.strip() for cell in line[1:-1].split(" | ")] for line in block.splitlines()
-        ]
         split = (re.split(r"(?<!\\)\|", line.strip()[1:-1]) for line in block.splitlines())
         lines = [[cell.strip().replace("\\|", "|") for cell in cells] for cells in split]
         found.append((lines[0], lines[2:]))
@@ -110,12 +107,24 @@ def continuous() -> list[tuple[list[str], list[str]]]:
 
 
 def published() -> list[tuple[list[str], list[str]]]:
-    """Our columns of the tables beside what others have published."""
-    found, files = [], cells("continuous")
+    """Our results beside what others have published, of any version of the environment."""
+    found, files, others = [], cells("continuous"), {}
+    for row in read_csv(RESULTS / "published.csv"):
+        key = row["algorithm"], row["env_id"].partition("-")[0]
+        spread = f" ± {number(float(row['spread']))}" if row["spread"] else ""
+        cell = f"{number(float(row['return']))}{spread} (n = {row['runs']})"
+        others.setdefault(key, []).append((row["source"], cell))
     for name in ("ppo_continuous", "trpo_continuous"):
-        for row in table(PAGES[1], "environment", "n", f"mean of `{name}.py`"):
+        mean = f"mean of `{name}.py`"
+        ((columns, rows),) = [t for t in tables(PAGES[1].read_text()) if mean in t[0]]
+        for row in rows:
             ours = [files[row[0], name, "n"], files[row[0], name, MEAN]]
-            found.append((row[:4], [row[0], *ours, worst("continuous", row[0], name)]))
+            expected = [row[0], *ours, worst("continuous", row[0], name)]
+            for peer, cell in zip(columns[4:], row[4:], strict=True):
+                rows = others[name.partition("_")[0], row[0].partition("-")[0]]
+                known = [theirs for source, theirs in rows if source.startswith(peer)] or ["-"]
+                expected.append(cell if cell in known else known)
+            found.append((row, expected))
     return found
 
 
@@ -184,14 +193,19 @@ def parity() -> list[tuple[list[str], list[str]]]:
 
 
 def speed() -> list[tuple[list[str], list[str]]]:
-    """Steps per second beside the peers, medians, and the ratio within each repeat."""
-    report = table(RESULTS / "speed-pairs" / "report.md", "environment", "script", "", "n")
-    files, found = {row[1]: row for row in report}, []
-    for row in table(PAGES[1], "algorithm", "setting", "n", "ours, steps/s"):
-        env_id, _, _, n, ours, peer, ratio = files[SPEED[row[0]]]
-        expected = [row[0], env_id + row[1][len(env_id) :], n, estimate(ours), estimate(peer)]
-        found.append((row, [*expected, ratio]))
-    assert len(found) == len(files)
+    """Steps per second beside the peers, medians, and the ratio within each repeat, on two
+    machines."""
+    found = [(row, row[:1]) for row in table(PAGES[1], "algorithm", "setting", "EPYC: ours")]
+    for folder in ("speed-pairs", "speed-pairs-xeon"):
+        report = table(RESULTS / folder / "report.md", "environment", "script", "", "n")
+        files = {row[1]: row for row in report}
+        for row, expected in found:
+            env_id, _, _, n, ours, peer, ratio = files[SPEED[row[0]]]
+            if len(expected) == 1:
+                expected.append(env_id + row[1][len(env_id) :])
+            assert n == "3"  # as the text says
+            expected += [estimate(ours), estimate(peer), ratio]
+        assert len(found) == len(files)
     return found
 
 
@@ -229,6 +243,54 @@ def test_tables_hold_what_the_reports_say(made):
     assert len(found) >= 2
     for row, expected in found:
         assert row == expected
+
+
+def lost(folder: str, algorithm: str, below: float) -> list[str]:
+    """On CartPole-v1, the final evaluations below this one, in the order of the seeds."""
+    rows = read_csv(RESULTS / folder / "results.csv")
+    mine = [r for r in rows if (r["env_id"], r["algorithm"]) == ("CartPole-v1", algorithm)]
+    mine.sort(key=lambda row: int(row["seed"]))
+    return [number(x) for row in mine if (x := float(row["eval_return_mean"])) < below]
+
+
+def sentences() -> list[tuple[int, str]]:
+    """Of README.md (0) and benchmark/results/README.md (1), with the figures of the files."""
+    sac, a3c, rate = cells("sac"), cells("a3c"), "steps per second"
+    pendulum, cheetah = (
+        estimate(sac[env_id, "sac", MEAN]) for env_id in ("Pendulum-v1", "HalfCheetah-v5")
+    )
+    pace = {
+        name: estimate(sac["HalfCheetah-v5", name, rate])
+        for name in ("ppo_continuous-long", "sac")
+    }
+    ratios = {name: [] for name in SPEED.values()}
+    for folder in ("speed-pairs", "speed-pairs-xeon"):
+        report = table(RESULTS / folder / "report.md", "environment", "script", "", "n")
+        for row in report:
+            ratios[row[1]].append(float(estimate(row[-1])))
+    slow = ratios.pop("sac")
+    low, high = (f(x for pair in ratios.values() for x in pair) for f in (min, max))
+    assert f"{min(slow):.1f}" == f"{max(slow):.1f}"
+    two, one, a2c = (
+        estimate(a3c["CartPole-v1", name, rate]) for name in ("a3c", "a2c-one", "a2c")
+    )
+    return [
+        (0, f"at {low:.1f} to {high:.1f} times its speed, SAC {slow[0]:.1f}"),
+        (0, f"Pendulum-v1 to {pendulum} (n = 10)"),
+        (0, f"300,000 of HalfCheetah-v5 to {cheetah} (n = 3"),
+        (1, f"worst seed {worst('sac', 'Pendulum-v1', 'sac')}; PPO"),
+        (1, f"worst seed {worst('sac', 'HalfCheetah-v5', 'sac')}, PPO"),
+        (1, f"PPO makes {pace['ppo_continuous-long']} steps in a second and SAC {pace['sac']}"),
+        (1, f"(4, 5 and 9: {', '.join(lost('a3c', 'a3c', 450))})"),
+        (1, f"A3C makes {two} steps a second to {one}"),
+        (1, f"its eight environments makes {a2c} on one core"),
+    ]
+
+
+def test_sentences_hold_what_the_reports_say():
+    pages = [" ".join(page.read_text().split()) for page in PAGES]
+    for page, words in sentences():
+        assert words in pages[page], words
 
 
 def test_every_interval_of_the_text_stands_in_a_report():

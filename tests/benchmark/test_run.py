@@ -875,7 +875,14 @@ def test_failures_are_listed_with_their_log_and_status_1(suite, tmp_path, capsys
     assert output.count("Traceback: it crashed at once") == 2
 
 
-def test_the_time_left_is_shared_by_the_workers(suite, tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize(
+    ("processes", "seconds"), [(1, (45, 85, 93)), (3, (135, 255, 280)), (9, (180, 340, 373))]
+)
+def test_the_time_left_is_shared_by_the_workers(
+    processes, seconds, suite, tmp_path, monkeypatch, capsys
+):
+    """And a run of several processes takes several, but no more than there are."""
+
     def run_local(jobs, on_done, workers, gpus, **limits):
         assert (workers, limits["stall"]) == (4, 3600)
         on_done(jobs[0], {"status": "finished"}, workers)
@@ -883,10 +890,11 @@ def test_the_time_left_is_shared_by_the_workers(suite, tmp_path, monkeypatch, ca
             on_done(job, {"status": "done", "seconds": spent}, workers)
 
     monkeypatch.setattr(program, "run_local", run_local)
+    monkeypatch.setattr(program.Job, "processes", lambda job: processes)
     words = ["run", str(suite()), "--dir", str(tmp_path), "--workers", "4", "--seeds", "1-10"]
     assert program.main(words) == 0
     lines = capsys.readouterr().out.splitlines()
-    left = ["", "about 45 s left", "about 85 s left", "about 93 s left"]
+    left = ["", *(f"about {n} s left" for n in seconds)]
     assert [line.partition("; ")[2] for line in lines[:4]] == left  # 18 * 10 / 4 and so on
 
 
