@@ -280,6 +280,8 @@ def sentences() -> list[tuple[int, str]]:
         (0, f"300,000 of HalfCheetah-v5 to {cheetah} (n = 3"),
         (1, f"worst seed {worst('sac', 'Pendulum-v1', 'sac')}; PPO"),
         (1, f"worst seed {worst('sac', 'HalfCheetah-v5', 'sac')}, PPO"),
+        (1, f"one seed of ten at {worst('defaults', 'Pendulum-v1', 'sac')}, though"),
+        (1, f"loses one, seed 5 ({', '.join(lost('defaults', 'a3c', 450))})"),
         (1, f"PPO makes {pace['ppo_continuous-long']} steps in a second and SAC {pace['sac']}"),
         (1, f"(4, 5 and 9: {', '.join(lost('a3c', 'a3c', 450))})"),
         (1, f"A3C makes {two} steps a second to {one}"),
