@@ -73,12 +73,9 @@ def test_one_worker_is_a2c_with_one_environment(name, flags, tmp_path, monkeypat
         assert [e.value for e in ours[tag]] == [e.value for e in theirs[tag]], tag
 
 
-def test_staleness_is_the_number_of_foreign_updates_since_the_weights_were_read(
-    tmp_path, monkeypatch
-):
-    """Two come while the segment is played, none between one's own."""
-    a3c, values, calls = module("a3c"), [], []
-    get_context, sample = lockstep.get_context, a3c.Actor.sample
+def counters(monkeypatch) -> list:
+    """The shared counters of runs, to which each adds its own, those of steps and updates."""
+    values, get_context = [], lockstep.get_context
 
     def noted_context(method):
         context = get_context(method)
@@ -86,13 +83,23 @@ def test_staleness_is_the_number_of_foreign_updates_since_the_weights_were_read(
         context.Value = lambda *args: (values.append(value(*args)), values[-1])[1]
         return context
 
+    monkeypatch.setattr(module("a3c").multiprocessing, "get_context", noted_context)
+    return values
+
+
+def test_staleness_is_the_number_of_foreign_updates_since_the_weights_were_read(
+    tmp_path, monkeypatch
+):
+    """Two come while the segment is played, none between one's own."""
+    a3c, values, calls = module("a3c"), counters(monkeypatch), []
+    sample = a3c.Actor.sample
+
     def others_update(actor, obs):
         calls.append(1)
         if len(calls) in (2, 3, 20):  # steps 2 and 3 of the first segment, 4 of the second
             values[1].value += 1
         return sample(actor, obs)
 
-    monkeypatch.setattr(a3c.multiprocessing, "get_context", noted_context)
     monkeypatch.setattr(a3c.Actor, "sample", others_update)
     flags = {"env_id": "Tape-v0", "total_timesteps": 64, "log_interval": 1}
     train("a3c", tmp_path / "run", **flags)
@@ -105,20 +112,14 @@ def test_a_stale_gradient_steps_the_weights_as_others_have_moved_them(tmp_path, 
     """One update, during whose segment another worker moves the shared weights: what it did
     stays, and to it comes the step that the gradient at the copy makes without it. No lock of a
     counter is held over it."""
-    a3c, shared, locks, calls = module("a3c"), [], [], []
+    a3c, shared, values, calls = module("a3c"), [], counters(monkeypatch), []
     start, sample, step = a3c.Run.start, a3c.Actor.sample, torch.optim.RMSprop.step
-    get_context, generator = lockstep.get_context, torch.Generator().manual_seed(0)
+    generator = torch.Generator().manual_seed(0)
     flags = {"env_id": "Tape-v0", "num_workers": 1, "total_timesteps": 16}
 
     def note(run, state, total_steps):
         start(run, state, total_steps)
         shared.extend([*state["actor"].parameters(), *state["critic"].parameters()])
-
-    def noted_context(method):
-        context = get_context(method)
-        value = context.Value
-        context.Value = lambda *args: (locks.append(value(*args)), locks[-1])[1]
-        return context
 
     def others_update(actor, obs):
         calls.append(1)
@@ -129,7 +130,7 @@ def test_a_stale_gradient_steps_the_weights_as_others_have_moved_them(tmp_path, 
         return sample(actor, obs)
 
     def unlocked(*args):
-        assert not any(value.lock.locked() for value in locks)
+        assert not any(value.lock.locked() for value in values)
         return step(*args)
 
     monkeypatch.setattr(a3c.Run, "start", note)
@@ -137,10 +138,9 @@ def test_a_stale_gradient_steps_the_weights_as_others_have_moved_them(tmp_path, 
     moves = [torch.randn(p.shape, generator=generator) for p in shared]
     shared.clear()
     monkeypatch.setattr(a3c.Actor, "sample", others_update)
-    monkeypatch.setattr(a3c.multiprocessing, "get_context", noted_context)
     monkeypatch.setattr(torch.optim.RMSprop, "step", unlocked)
     _, moved = train("a3c", tmp_path / "moved", **flags)
-    assert len(locks) == 2
+    assert len(values) == 2 * 2
     found, expected = (
         [*run["actor"].values(), *run["critic"].values()] for run in (moved, alone)
     )

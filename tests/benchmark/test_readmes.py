@@ -121,8 +121,8 @@ def published() -> list[tuple[list[str], list[str]]]:
             ours = [files[row[0], name, "n"], files[row[0], name, MEAN]]
             expected = [row[0], *ours, worst("continuous", row[0], name)]
             for peer, cell in zip(columns[4:], row[4:], strict=True):
-                rows = others[name.partition("_")[0], row[0].partition("-")[0]]
-                known = [theirs for source, theirs in rows if source.startswith(peer)] or ["-"]
+                cited = others[name.partition("_")[0], row[0].partition("-")[0]]
+                known = [theirs for source, theirs in cited if source.startswith(peer)] or ["-"]
                 expected.append(cell if cell in known else known)
             found.append((row, expected))
     return found
