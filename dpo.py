@@ -25,23 +25,19 @@ Compared with rloo.py:
 """
 
 import hashlib
-import importlib
-import inspect
-import io
 import json
 import math
-import os
 import re
-import shlex
 import sys
 import time
 import traceback
 from collections import deque
+from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from copy import deepcopy
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
-from errno import EDQUOT, EFBIG, ENOSPC
+from importlib import import_module
 from pathlib import Path
 from typing import Literal
 
@@ -72,21 +68,21 @@ class Args:
     max_grad_norm: float = 1.0  # longer gradients are scaled down to this norm; inf: never
 
     # The run: the same flags in every script for language models.
-    task: str = "addition"  # or MODULE:FUNCTION, which returns prompts and a reward function
-    carelessness: float = 0.5  # probability that the base model's teacher forgets a carry
-    coherent: bool = False  # the teacher forgets all carries of a problem or none
-    base_model: str | None = None  # file of a base model to use, or to make where there is none
-    model: str | None = None  # folder of a Hugging Face causal model, in place of the small GPT
-    lora_rank: int = 0  # train only adapters of this rank in --model; 0: all its weights
-    dtype: Literal["float32", "bfloat16"] = "float32"  # of the weights of --model
+    task: str = "addition"  # or MODULE:FUNCTION, which returns policy, prompts and reward
+    task_kwargs: str = "{}"  # JSON object of arguments for the function: '{"name": value}'
     seed: int = 1  # fixes the run bit for bit, on one machine and with one set of versions
-    device: Literal["cpu", "cuda", "mps"] = "cpu"  # small networks are faster there
+    device: Literal["cpu", "cuda", "mps"] = "cpu"  # a GPU is 3 to 6 times as fast
     torch_threads: int = 1  # parallel runs share the cores
     log_interval: int = 2_000  # minimum completions between two entries of losses/* and eval/*
     checkpoint_interval: float = 10.0  # minimum seconds between two checkpoints
     eval_episodes: int = 500  # held-out prompts of an evaluation, which uses the policy's mode
     run_dir: Path | None = None  # default: runs/TASK__SCRIPT__SEED__TIME
     resume: Path | None = None  # run directory to resume, with its own flags
+
+
+LIMITS = {  # of numeric flags; 0 to 1e15 where not named here, 1 to 1e15 for whole numbers
+    "seed": (0, 1e15), "temperature": (1e-3, 1e3), "max_grad_norm": (1e-9, math.inf),
+}  # fmt: skip
 
 
 # ==============================================================================================
@@ -117,28 +113,53 @@ class Block(nn.Module):
 
 
 class GPT(nn.Module):
-    """The policy: tokens (batch, length) -> logits of the next (batch, length, vocabulary)."""
+    """The policy: tokens (batch, length) -> logits of the next (batch, length, vocabulary). A
+    token is a character of `symbols`, whose last one ends a completion. A --task may bring any
+    module with these methods, `eos` and `context`: what requires a gradient is trained, and
+    state_dict() is kept in checkpoints."""
 
-    def __init__(self, vocabulary: int, context: int, width=64, layers=2, heads=4):
+    def __init__(self, symbols="0123456789+=.", context=32, width=64, layers=2, heads=4):
         super().__init__()
-        self.tokens = nn.Embedding(vocabulary, width)
+        self.symbols, self.context = symbols, context  # tokens at most, prompt and completion
+        self.tokens = nn.Embedding(len(symbols), width)
         self.positions = nn.Embedding(context, width)
         self.blocks = nn.ModuleList(Block(width, heads) for _ in range(layers))
-        self.norm, self.head = nn.LayerNorm(width), nn.Linear(width, vocabulary)
+        self.norm, self.head = nn.LayerNorm(width), nn.Linear(width, len(symbols))
+        self.register_buffer("eos", torch.tensor([len(symbols) - 1]), persistent=False)
+
+    def encode(self, text: str) -> list[int]:
+        if not set(text) <= set(self.symbols):
+            raise ValueError(f"{text!r} has other characters than {self.symbols}")
+        return [self.symbols.index(character) for character in text]
+
+    def decode(self, tokens: list[int]) -> str:
+        return "".join(self.symbols[token] for token in tokens).rstrip(self.symbols[-1])
 
     def new_cache(self) -> list:
         return [None] * len(self.blocks)
 
-    def forward(self, tokens: Tensor, cache: list | None = None) -> Tensor:
-        """With a cache of what is known of the tokens before, only the new ones are given: all
-        of the prompt at first, then one by one. The cache is brought up to date."""
+    def hidden(self, tokens: Tensor, cache: list | None = None) -> Tensor:
+        """The states (batch, length, width) of which logits are made. With a cache, which holds
+        what is known of earlier tokens and is updated, only new tokens are given: the prompt at
+        first, then one by one."""
         cache = self.new_cache() if cache is None else cache
         start = 0 if cache[0] is None else cache[0][0].shape[2]
         positions = torch.arange(start, start + tokens.shape[1], device=tokens.device)
         x = self.tokens(tokens) + self.positions(positions)
         for i, block in enumerate(self.blocks):
             x, cache[i] = block(x, cache[i])
-        return self.head(self.norm(x))
+        return self.norm(x)
+
+    def forward(self, tokens: Tensor, cache=None, keep: int | None = None) -> Tensor:
+        """Logits of the last `keep` tokens, or of all."""
+        hidden = self.hidden(tokens, cache)
+        return self.head(hidden if keep is None else hidden[:, -keep:])
+
+
+def freeze(policy: nn.Module) -> nn.Module:
+    """A copy that is never trained; it shares the weights that the policy does not train."""
+    shared = {id(p): p for p in policy.parameters() if not p.requires_grad}
+    return deepcopy(policy, shared).requires_grad_(False)
 
 
 # ==============================================================================================
@@ -147,17 +168,23 @@ class GPT(nn.Module):
 PAD = -1  # stands behind the end of a completion; no entry of any vocabulary
 
 
-def completion_mask(completions: Tensor, eos: int) -> Tensor:
+def encode(policy: nn.Module, texts: list[str]) -> Tensor:
+    """Tokens (batch, longest) of the texts, PAD behind the shorter ones."""
+    rows = [policy.encode(text) for text in texts]
+    longest = max(map(len, rows))
+    rows = [row + [PAD] * (longest - len(row)) for row in rows]
+    return torch.tensor(rows, device=policy.eos.device)
+
+
+def completion_mask(completions: Tensor, eos: Tensor) -> Tensor:
     """True up to the first end-of-sequence token, which counts too, false behind it: the end is
-    an action of the policy. Everything is (batch, length)."""
-    ended = completions == eos
+    an action of the policy. Everything is (batch, length), but eos, all tokens that end."""
+    ended = torch.isin(completions, eos)
     return ended.cumsum(1) - ended.int() == 0
 
 
 @torch.no_grad()
-def sample(
-    policy: nn.Module, prompts: Tensor, temperature: float, length: int, eos: int
-) -> Tensor:
+def sample(policy: nn.Module, prompts: Tensor, temperature: float, length: int) -> Tensor:
     """Completions (batch, at most `length`) of prompts (batch, context), PAD behind their end.
     Each token is drawn from the whole softmax of logits / temperature, without top-k or other
     filters: a filtered token would not have the log-probability that the loss gives it. At
@@ -165,7 +192,7 @@ def sample(
     cache, tokens, drawn = policy.new_cache(), prompts, []
     ended = torch.zeros_like(prompts[:, :1], dtype=torch.bool)
     while len(drawn) < length and not ended.all():
-        logits = policy(tokens, cache)[:, -1]
+        logits = policy(tokens, cache, keep=1)[:, -1]
         if logits.isnan().any():
             raise FloatingPointError("a logit is not finite")
         if temperature > 0:
@@ -173,53 +200,44 @@ def sample(
         else:
             tokens = logits.argmax(-1, keepdim=True)
         drawn.append(tokens)
-        ended = ended | (tokens == eos)
+        ended = ended | torch.isin(tokens, policy.eos)
     completions = torch.cat(drawn, 1)
-    return completions.masked_fill(~completion_mask(completions, eos), PAD)
+    return completions.masked_fill(~completion_mask(completions, policy.eos), PAD)
 
 
 def log_policy(
     policy: nn.Module, prompts: Tensor, completions: Tensor, temperature: float
-) -> Tensor:
-    """log pi(.|prompt, earlier tokens) at each token of the completions: prompts (batch,
-    context), completions (batch, length) -> (batch, length, vocabulary).
+) -> tuple[Tensor, Tensor]:
+    """log pi(.|prompt, earlier tokens) at each token of the completions: of the tokens chosen
+    (batch, length) and of all (batch, length, vocabulary), from prompts (batch, context) and
+    completions (batch, length).
 
         log softmax(logits / temperature)
 
-    Logits are about the next token: those about the completion begin at the last token of the
-    prompt, and nobody asks what follows the completion's last. Any token may stand for PAD:
-    nothing before it looks at it, and all that comes of it is masked.
+    Logits are about the next token: those about the completion begin at the prompt's last token
+    and end one before the completion's. Any token may stand for PAD: no earlier one sees it.
     """
     tokens = torch.cat([prompts, completions], 1).clamp(min=0)
-    logits = policy(tokens[:, :-1])[:, prompts.shape[1] - 1 :]
-    return (logits / temperature).log_softmax(-1)
-
-
-def token_log_probs(log_pi: Tensor, completions: Tensor) -> Tensor:
-    """log_pi (batch, length, vocabulary) of the tokens that were chosen: (batch, length)."""
-    return log_pi.gather(-1, completions.clamp(min=0).unsqueeze(-1)).squeeze(-1)
-
-
-def kl_divergence(log_pi: Tensor, log_ref: Tensor) -> Tensor:
-    """KL(pi || pi_ref) of each next token: two (batch, length, vocabulary) -> (batch, length).
-
-        sum over the vocabulary of pi * (log pi - log pi_ref)
-
-    Summed over the tokens of completions that pi sampled, its mean is the KL divergence of the
-    completions' distributions: exact at each token, while the texts before it are a sample.
-    """
-    return (log_pi.exp() * (log_pi - log_ref)).sum(-1)
+    logits = policy(tokens[:, :-1], keep=completions.shape[1])
+    log_pi = (logits / temperature).log_softmax(-1)
+    return log_pi.gather(-1, completions.clamp(min=0).unsqueeze(-1)).squeeze(-1), log_pi
 
 
 def compare(
     policy: nn.Module, reference: nn.Module, prompts: Tensor, completions: Tensor,
     temperature: float,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
-    """log pi and log pi_ref of each token, and KL(pi || pi_ref) there: each (batch, length)."""
-    log_pi = log_policy(policy, prompts, completions, temperature)
-    log_ref = log_policy(reference, prompts, completions, temperature)
-    log_probs, ref_log_probs = (token_log_probs(x, completions) for x in (log_pi, log_ref))
-    return log_probs, ref_log_probs, kl_divergence(log_pi, log_ref)
+    """log pi and log pi_ref of each token, and KL(pi || pi_ref) of each next token: (batch,
+    length) each.
+
+        KL = sum over the vocabulary of pi * (log pi - log pi_ref)
+
+    Summed over the tokens of completions that pi sampled, its mean is the KL divergence of the
+    completions' distributions: exact at each token, while the texts before it are a sample.
+    """
+    log_probs, log_pi = log_policy(policy, prompts, completions, temperature)
+    ref_log_probs, log_ref = log_policy(reference, prompts, completions, temperature)
+    return log_probs, ref_log_probs, (log_pi.exp() * (log_pi - log_ref)).sum(-1)
 
 
 def prefer(completions: Tensor, rewards: Tensor, rationality: float) -> tuple[Tensor, Tensor]:
@@ -282,10 +300,11 @@ def train(args: Args) -> dict:
     if args.batch_size % (2 * args.gradient_accumulation_steps):
         raise BadInput(f"2 * gradient_accumulation_steps must divide {args.batch_size}")
     part_size = args.batch_size // (2 * args.gradient_accumulation_steps)
+    length, temperature = args.max_completion_length, args.temperature
 
     with Run(args) as run:
-        policy, task = make_policy_and_task(args)
-        reference = freeze(policy)  # the base model
+        task = Task(args)
+        policy, reference = task.policy, freeze(task.policy)  # the reference is the base model
         torch.manual_seed(args.seed)
         parameters = [p for p in policy.parameters() if p.requires_grad]
         optimizer = torch.optim.Adam(parameters, args.learning_rate, (0.9, 0.95), fused=True)
@@ -297,11 +316,9 @@ def train(args: Args) -> dict:
                 # ---- ROLLOUT ----
                 texts = task.draw(args.batch_size // 2)
                 texts = [text for text in texts for _ in range(2)]
-                prompts, sampler = task.encode(texts), policy if args.online else reference
-                completions = sample(
-                    sampler, prompts, args.temperature, args.max_completion_length, task.eos
-                )
-                mask = completion_mask(completions, task.eos)
+                prompts, sampler = encode(policy, texts), policy if args.online else reference
+                completions = sample(sampler, prompts, temperature, length)
+                mask = completion_mask(completions, policy.eos)
                 rewards = task.rewards(texts, completions)
                 run.record_step(rewards, mask.sum(1))
 
@@ -314,11 +331,12 @@ def train(args: Args) -> dict:
                 optimizer.param_groups[0]["lr"] = args.learning_rate * remaining
             stats = []
             optimizer.zero_grad()
-            for rows in pairs.split(part_size, dim=1):
-                batch = prompts[rows.flatten()], completions[rows.flatten()], args.temperature
-                log_probs, ref_log_probs, _ = compare(policy, reference, *batch)
+            for some in pairs.split(part_size, dim=1):
+                rows = some.flatten()  # the chosen, then the rejected
+                chunk = prompts[rows], completions[rows]
+                log_probs, ref_log_probs, _ = compare(policy, reference, *chunk, temperature)
                 loss, parts = dpo_loss(
-                    log_probs, ref_log_probs, mask[rows.flatten()], args.kl_coef, args.nll_coef
+                    log_probs, ref_log_probs, mask[rows], args.kl_coef, args.nll_coef
                 )
                 (loss.sum() / pairs.shape[1]).backward()
                 stats.append(parts | {"policy_loss": loss.detach()})
@@ -342,11 +360,6 @@ SHA256 = hashlib.sha256(SCRIPT.read_bytes()).hexdigest() if SCRIPT.is_file() els
 VERSIONS = {module.__name__: str(module.__version__) for module in (torch, np)}
 VERSIONS["python"] = sys.version.split()[0]
 ABOUT = {"script": SCRIPT.name, "script_sha256": SHA256, "versions": VERSIONS}
-LIMITS = {  # of numeric flags; 0 to 1e15 where not named here, 1 to 1e15 for whole numbers
-    "seed": (0, 1e15), "temperature": (1e-3, 1e3), "baseline_decay": (0, 1),
-    "num_generations": (2, 1e15), "clip_coef_low": (0, 1), "max_grad_norm": (1e-9, math.inf),
-    "carelessness": (0, 1), "lora_rank": (0, 1e4), "gamma": (0, 1), "gae_lambda": (0, 1),
-}  # fmt: skip
 
 
 class BadInput(ValueError):
@@ -373,7 +386,7 @@ def check_args(args: Args) -> Args:
     if not args.resume:
         name = f"{args.task}__{SCRIPT.stem}__{args.seed}__{datetime.now():%Y%m%d-%H%M%S-%f}"
         run_dir = Path(args.run_dir or "runs/" + re.sub(r"[/:\\]", "_", name))
-        if run_dir.exists():  # said before the base model is made
+        if run_dir.exists():
             raise BadInput(f"{run_dir} exists; name another --run-dir, or --resume it")
         return Args(**flags | {"run_dir": run_dir})
     path = Path(str(args.resume).removesuffix("checkpoint.pt"))
@@ -390,65 +403,97 @@ def check_args(args: Args) -> Args:
     return Args(**flags | {"resume": path})
 
 
+def hold_out(prompts: list[str]) -> tuple[list[str], list[str]]:
+    """Prompts to train on, and a random tenth that no training sees, the same in every run."""
+    prompts = list(dict.fromkeys(prompts))  # a repeated one must not be in both
+    prompts = [prompts[i] for i in np.random.default_rng(0).permutation(len(prompts))]
+    tenth = -(-len(prompts) // 10)
+    return prompts[tenth:], prompts[:tenth]
+
+
 def add(prompt: str, forget=(False, False)) -> str:
-    """The answer to "27+85=", last digit first: "211". Carries to `forget` are not added."""
+    """The answer to "27+85=", "211": last digit first, so that each carry is known when it is
+    needed. Carries to `forget` are not added."""
     a, b = map(int, prompt[:-1].split("+"))
-    ones, tens = a % 10 + b % 10, a // 10 + b // 10
-    tens += ones > 9 and not forget[0]
-    total = ones % 10 + tens % 10 * 10 + 100 * (tens > 9 and not forget[1])
-    return str(total)[::-1]
+    total = a + b - 10 * (forget[0] and a % 10 + b % 10 > 9)
+    return str(total - 100 * (forget[1] and total > 99))[::-1]
 
 
-class Characters:
-    """The small GPT's vocabulary: a character is a token, and "." ends a completion."""
+def addition(carelessness: float = 0.5, coherent: bool = False, base_model: str | None = None):
+    """The default task. Like every function that --task names, it returns
+    - policy: a module with GPT's methods, or None for the GPT that is made here;
+    - prompts: a list of texts, or two lists, to train on and to hold out;
+    - reward: a function of three lists, prompts, completions, and whether each completion came
+      to its end before it was cut. It returns a list of numbers.
 
-    symbols, eos = "0123456789+=.", 12
+    Here the policy imitates a careless teacher, who forgets each carry with `carelessness` as
+    the probability, or, if `coherent`, all carries of a sum or none. Prompts are sums with a
+    carry, since the others leave nothing to learn. All runs start from one base model; the
+    checkpoint.pt of an earlier run can serve as `base_model`, which saves some seconds.
+    """
+    if not 0 <= carelessness <= 1:
+        raise BadInput("carelessness must be 0 to 1")
+    sums = hold_out([f"{a:02}+{b:02}=" for a in range(100) for b in range(100)])
+    torch.manual_seed(0)
+    policy = GPT()
+    if base_model:
+        checkpoint = torch.load(base_model, "cpu", weights_only=True)
+        policy.load_state_dict(checkpoint["reference"])
+    else:
+        optimizer = torch.optim.AdamW(policy.parameters(), 3e-3, (0.9, 0.98), fused=True)
+        steps = tqdm(range(1500), "base model", disable=not sys.stderr or None, leave=False)
+        for step in steps:
+            optimizer.param_groups[0]["lr"] = 3e-3 * min((step + 1) / 50, 1 - step / 1500)
+            texts = [sums[0][i] for i in torch.randint(len(sums[0]), (64,))]
+            forgets = torch.rand(64, 1 if coherent else 2) < carelessness
+            answers = map(add, texts, forgets.expand(64, 2).tolist())
+            completions = encode(policy, [answer + "." for answer in answers])
+            log_probs, _ = log_policy(policy, encode(policy, texts), completions, 1.0)
+            loss = -log_probs[completions != PAD].mean()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
 
-    def encode(self, text: str) -> list[int]:
-        return [self.symbols.index(character) for character in text]
+    def reward(prompts: list[str], completions: list[str], ended: list[bool]) -> list[float]:
+        triples = zip(prompts, completions, ended, strict=True)
+        return [float(end and answer == add(prompt)) for prompt, answer, end in triples]
 
-    def decode(self, tokens: list[int]) -> str:
-        return "".join(self.symbols[token] for token in tokens)
+    prompts = [[p for p in part if add(p) != add(p, (True, True))] for part in sums]
+    return policy, prompts, reward
 
 
 class Task:
-    """Prompts, what a completion of them earns, and the vocabulary both are written in.
+    """What --task names: a policy, prompts in groups of one number of tokens, and a reward."""
 
-    The addition's prompts all have six characters. Its answers begin with the last digit, so
-    that a carry is known when it is needed. Without a carry there is nothing left to learn.
-    """
-
-    def __init__(self, args: Args, vocabulary):
-        self.args, self.vocabulary, self.eos = args, vocabulary, vocabulary.eos
-        self.exact = args.task == "addition" and not args.model
-        if args.task == "addition":
-            prompts = [f"{a:02}+{b:02}=" for a in range(100) for b in range(100)]
-            self.reward = lambda prompt, answer: answer == add(prompt)
-        else:
-            module, _, function = args.task.partition(":")
-            try:
-                make = getattr(importlib.import_module(module), function)
-            except (AttributeError, ImportError, ValueError) as error:
-                raise BadInput(f"task must be addition or MODULE:FUNCTION; {error}") from None
-            prompts, self.reward = make()
-        # A random tenth is held out, the same in every run: no training ever sees it.
-        prompts = [prompts[i] for i in np.random.default_rng(0).permutation(len(prompts))]
-        tenth = -(-len(prompts) // 10)
-        self.demonstrated = prompts[tenth:]
-        held_out, training = (
-            [p for p in part if args.task != "addition" or add(p) != add(p, (True, True))]
-            for part in (prompts[:tenth], self.demonstrated)
-        )
-        if not training:
-            raise BadInput(f"task {args.task} must have two prompts or more")
-        self.training = self.by_length(training)
-        self.held_out = self.by_length(held_out[: args.eval_episodes])
+    def __init__(self, args: Args):
+        module, _, name = args.task.partition(":")
+        torch.manual_seed(args.seed)  # a policy from outside may draw weights
+        try:
+            make = addition if args.task == "addition" else getattr(import_module(module), name)
+            policy, prompts, self.reward = make(**json.loads(args.task_kwargs))
+            self.policy = (addition()[0] if policy is None else policy).to(args.device).eval()
+            self.room = self.policy.context - args.max_completion_length
+            one_list = all(isinstance(prompt, str) for prompt in prompts)
+            training, held_out = hold_out(prompts) if one_list else prompts
+            self.training = self.by_length(training)
+            self.held_out = self.by_length(held_out[: args.eval_episodes])
+            if not self.training or not self.held_out:
+                raise BadInput("two prompts or more are needed")
+        except Exception as error:
+            known = isinstance(error, ImportError | OSError | ValueError)
+            known |= args.task == "addition" or "argument" in str(error)
+            if known or "has no attribute" in str(error):
+                raise BadInput(f"task {args.task}, {args.task_kwargs}: {error}") from None
+            raise  # an error in the task's own code
 
     def by_length(self, prompts: list[str]) -> list[list[str]]:
-        """Prompts in groups of one number of tokens: a batch needs no padding before them."""
+        """Groups of prompts: those of one length can be sampled together without padding."""
         groups: dict[int, list[str]] = {}
         for prompt in prompts:
-            groups.setdefault(len(self.vocabulary.encode(prompt)), []).append(prompt)
+            length = len(self.policy.encode(prompt))
+            if not 1 <= length <= self.room:
+                raise BadInput(f"{prompt!r} has {length} tokens, not 1 to {self.room}")
+            groups.setdefault(length, []).append(prompt)
         return list(groups.values())
 
     def draw(self, number: int) -> list[str]:
@@ -457,137 +502,29 @@ class Task:
         group = self.training[shares.multinomial(1)]
         return [group[i] for i in torch.randint(len(group), (number,))]
 
-    def encode(self, texts: list[str], end: tuple[int, ...] = ()) -> Tensor:
-        """Tokens (batch, longest) of the texts and their `end`, PAD behind the shorter ones."""
-        rows = [[*self.vocabulary.encode(text), *end] for text in texts]
-        longest = max(map(len, rows))
-        rows = [row + [PAD] * (longest - len(row)) for row in rows]
-        return torch.tensor(rows, device=self.args.device)
-
     def decode(self, completions: Tensor) -> list[str]:
-        rows = ([t for t in row if t not in (PAD, self.eos)] for row in completions.tolist())
-        return [self.vocabulary.decode(row) for row in rows]
+        """The texts of completions (batch, length)."""
+        rows = ([token for token in row if token != PAD] for row in completions.tolist())
+        return [self.policy.decode(row) for row in rows]
 
     def rewards(self, texts: list[str], completions: Tensor) -> Tensor:
         """What each completion earns: (batch,)."""
-        pairs = zip(texts, self.decode(completions), strict=True)
-        return torch.tensor([float(self.reward(*x)) for x in pairs], device=self.args.device)
-
-
-def make_policy_and_task(args: Args) -> tuple[nn.Module, Task]:
-    """The base model and what it is to learn."""
-    if args.model:
-        policy = HuggingFace(args)
-        return policy, Task(args, policy)
-    short = args.max_completion_length not in range(4, 27)
-    if args.task != "addition" or args.lora_rank or short:
-        raise BadInput("without --model: task addition, completions of 4 to 26 tokens, no LoRA")
-    task = Task(args, Characters())
-    return base_model(args, task), task
-
-
-def base_model(args: Args, task: Task) -> nn.Module:
-    """A small GPT that imitates a careless teacher, who adds but forgets each carry with
-    probability `carelessness`. So it is right with probability (1 - carelessness) ** carries,
-    or, if coherent, 1 - carelessness. It has a seed of its own: all runs start from one model.
-    """
-    torch.manual_seed(0)
-    policy = GPT(len(Characters.symbols), context=32).to(args.device)
-    if args.resume:
-        return policy  # the checkpoint has its weights
-    path, about = args.base_model and Path(args.base_model), [args.carelessness, args.coherent]
-    if path and not path.parent.is_dir():
-        raise BadInput(f"there is no folder for base_model {path}")
-    if path and path.exists():
-        try:
-            *was, weights = torch.load(path, args.device, weights_only=True)
-            policy.load_state_dict(weights)
-        except Exception as error:  # reading a damaged file can raise anything
-            raise BadInput(f"cannot use base_model {path}: {error}") from None
-        if was != about:
-            raise BadInput(f"{path} has carelessness and coherent {was}, not {about}")
-    else:
-        optimizer = torch.optim.AdamW(policy.parameters(), 3e-3, (0.9, 0.98), fused=True)
-        steps = tqdm(range(1500), "base model", disable=not sys.stderr or None, leave=False)
-        for step in steps:
-            optimizer.param_groups[0]["lr"] = 3e-3 * min((step + 1) / 50, 1 - step / 1500)
-            texts = [task.demonstrated[i] for i in torch.randint(len(task.demonstrated), (64,))]
-            forgets = torch.rand(64, 1 if args.coherent else 2) < args.carelessness
-            answers = map(add, texts, forgets.expand(64, 2).tolist())
-            prompts, completions = task.encode(texts), task.encode(answers, (task.eos,))
-            log_pi = log_policy(policy, prompts, completions, 1.0)
-            loss = -token_log_probs(log_pi, completions)[completions != PAD].mean()
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-        if path:  # written whole or not at all
-            torch.save([*about, policy.state_dict()], f"{path}.{os.getpid()}")
-            Path(f"{path}.{os.getpid()}").replace(path)
-    return policy
-
-
-class HuggingFace(nn.Module):
-    """A causal language model from a local folder or GGUF file, behind the GPT's interface."""
-
-    def __init__(self, args: Args):
-        super().__init__()
-        path, options = Path(args.model), {"local_files_only": True}
-        if path.suffix == ".gguf":
-            path, options["gguf_file"] = path.parent, path.name
-        try:
-            from peft import LoraConfig, get_peft_model
-            from transformers import AutoModelForCausalLM, AutoTokenizer, DynamicCache
-
-            self.tokenizer = AutoTokenizer.from_pretrained(path, **options)
-            options["dtype"] = getattr(torch, args.dtype)
-            self.model = AutoModelForCausalLM.from_pretrained(path, **options)
-        except (ImportError, OSError, ValueError) as error:
-            needs = "--model needs a local model and: pip install transformers peft"
-            raise BadInput(f"{needs}; {args.model}: {error}") from None
-        known = inspect.signature(self.model.forward).parameters
-        self.cache_name = "cache" if "cache" in known else "past_key_values"  # new, old
-        self.new_cache, self.eos = DynamicCache, self.tokenizer.eos_token_id
-        if self.eos is None:
-            raise BadInput(f"the tokenizer of {args.model} has no end-of-sequence token")
-        if args.lora_rank:  # alpha = rank: the product of the thin matrices is added as it is
-            config = LoraConfig("CAUSAL_LM", r=args.lora_rank, lora_alpha=args.lora_rank)
-            self.model = get_peft_model(self.model, config)
-        self.to(args.device).eval()  # no dropout
-
-    def forward(self, tokens: Tensor, cache=None) -> Tensor:
-        options = {self.cache_name: cache, "use_cache": cache is not None}
-        return self.model(tokens, **options).logits.float()
-
-    def encode(self, text: str) -> list[int]:
-        return self.tokenizer.encode(text)
-
-    def decode(self, tokens: list[int]) -> str:
-        return self.tokenizer.decode(tokens)
-
-    def state_dict(self, *args, **kwargs) -> dict:
-        """Only what is trained: the rest is in the model's own folder."""
-        trained = {name for name, p in self.named_parameters() if p.requires_grad}
-        return {k: v for k, v in super().state_dict(*args, **kwargs).items() if k in trained}
-
-    def load_state_dict(self, state: dict) -> None:
-        super().load_state_dict(state, strict=False)
-
-
-def freeze(policy: nn.Module) -> nn.Module:
-    """A copy that is never trained; it shares the weights that the policy does not train."""
-    shared = {id(p): p for p in policy.parameters() if not p.requires_grad}
-    return deepcopy(policy, shared).requires_grad_(False)
+        ended = torch.isin(completions, self.policy.eos).any(1).tolist()
+        rewards = self.reward(texts, self.decode(completions), ended)
+        rewards = [float(reward) for reward, _ in zip(rewards, texts, strict=True)]
+        return torch.tensor(rewards, device=completions.device)
 
 
 @torch.no_grad()
-def exact_success(policy: nn.Module, task: Task) -> float:
-    """The probability that a sampled completion of a held-out problem is right, without
-    sampling: that of the right answer, from one pass over it."""
-    texts = task.held_out[0]
-    answers = task.encode([add(text) for text in texts], (task.eos,))
-    log_pi = log_policy(policy, task.encode(texts), answers, task.args.temperature)
-    log_probs = token_log_probs(log_pi, answers) * completion_mask(answers, task.eos)
-    return log_probs.sum(1).exp().mean().item()
+def exact_success(policy: nn.Module, task: Task, temperature: float) -> float:
+    """The probability that a sampled completion of a held-out sum is right, without sampling:
+    that of the right answer, from one pass over it."""
+    chances = []
+    for texts in task.held_out:
+        answers = encode(policy, [add(text) + "." for text in texts])
+        log_probs, _ = log_policy(policy, encode(policy, texts), answers, temperature)
+        chances.append((log_probs * (answers != PAD)).sum(1).exp())
+    return torch.cat(chances).mean().item()
 
 
 class Run(ExitStack):
@@ -610,7 +547,7 @@ class Run(ExitStack):
         args, run_dir, self.state = self.args, self.args.run_dir, state
         name = f"args-{datetime.now():%Y%m%d-%H%M%S-%f}.json" if args.resume else "args.json"
         try:
-            run_dir.mkdir(parents=True, exist_ok=bool(args.resume))
+            run_dir.mkdir(parents=True, exist_ok=True)
             self.enter_context(FileLock(run_dir / "lock", timeout=0))  # freed when we die
             if args.resume:
                 was = torch.load(run_dir / "checkpoint.pt", "cpu", weights_only=True)
@@ -623,7 +560,7 @@ class Run(ExitStack):
                 say(f"resuming at step {self.global_step:,} with new noise; changed: {changed}")
             (run_dir / name).write_text(json.dumps(asdict(args) | ABOUT, indent=2, default=str))
         except (KeyError, OSError, RuntimeError, ValueError) as error:  # or other networks
-            raise BadInput(f"cannot use {run_dir} (or --resume it): {error}") from None
+            raise BadInput(f"cannot use {run_dir}: {error}") from None
         say(f"{SCRIPT.name}: {args.task}, seed {args.seed}, {total_steps:,} steps, {run_dir}")
         (run_dir / "summary.json").unlink(missing_ok=True)  # a resumed run is unfinished again
         # A kill can leave the events ahead of the checkpoint: purge_step disowns the surplus.
@@ -634,22 +571,22 @@ class Run(ExitStack):
         self.next_log, self.began = self.global_step, time.perf_counter() - self.seconds
         self.save()
 
-    def write(self, name: str, data: bytes) -> None:
+    def write(self, name: str, write: Callable[[Path], object]) -> None:
         """Replace a file whole: a kill or a full disk leaves the old one."""
         path = self.args.run_dir / "new.tmp"
-        path.write_bytes(data)
+        write(path)
         path.replace(path.with_name(name))
 
     def save(self) -> None:
         """Write the events and a checkpoint."""
-        self.saved, file = time.perf_counter(), io.BytesIO()
+        self.saved = time.perf_counter()
         self.seconds = self.saved - self.began
         parts = {name: part.state_dict() for name, part in self.state.items()}
         counters = [self.global_step, self.seconds, list(self.recent_returns)]
         flags = asdict(replace(self.args, run_dir=None, resume=None))
-        torch.save(parts | {"about": ABOUT, "args": flags, "counters": counters}, file)
+        parts |= {"about": ABOUT, "args": flags, "counters": counters}
         self.writer.flush()
-        self.write("checkpoint.pt", file.getvalue())
+        self.write("checkpoint.pt", lambda path: torch.save(parts, path))
 
     def record_step(self, rewards: Tensor, lengths: Tensor) -> None:
         """Count a batch of completions; log the means of eight at a time."""
@@ -672,8 +609,8 @@ class Run(ExitStack):
             self.writer.add_scalar("charts/SPS", sps, self.global_step)
             for name, value in losses.items():
                 self.writer.add_scalar(f"losses/{name}", value, self.global_step)
-            if task.exact:
-                success = exact_success(policy, task)
+            if self.args.task == "addition":
+                success = exact_success(policy, task, self.args.temperature)
                 self.writer.add_scalar("eval/exact_success", success, self.global_step)
                 self.success = f", held-out success {success:.3f}"
         status = f"return {np.mean(self.recent_returns):.2f}{self.success}"
@@ -693,13 +630,13 @@ def evaluate(policy: nn.Module, reference: nn.Module, task: Task, run: Run) -> d
     run.bar.close()
     args, rows, kl = run.args, [], []
     for texts in task.held_out:
-        prompts, limits = task.encode(texts), (args.max_completion_length, task.eos)
-        before, after = (sample(model, prompts, 0.0, *limits) for model in (reference, policy))
+        prompts, length = encode(policy, texts), args.max_completion_length
+        before, after = (sample(model, prompts, 0.0, length) for model in (reference, policy))
         rewards = (task.rewards(texts, completions).tolist() for completions in (before, after))
         rows += zip(texts, task.decode(before), task.decode(after), *rewards, strict=True)
-        completions = sample(policy, prompts, args.temperature, *limits)
+        completions = sample(policy, prompts, args.temperature, length)
         _, _, token_kl = compare(policy, reference, prompts, completions, args.temperature)
-        kl += (token_kl * completion_mask(completions, task.eos)).sum(1).tolist()
+        kl += (token_kl * completion_mask(completions, policy.eos)).sum(1).tolist()
     base_returns, returns = np.array([row[3:] for row in rows]).T
     run.writer.add_scalar("eval/episodic_return", returns.mean(), run.global_step)
     summary = {
@@ -711,17 +648,17 @@ def evaluate(policy: nn.Module, reference: nn.Module, task: Task, run: Run) -> d
         "eval_episodes": len(returns), "base_return_mean": base_returns.mean(),
         "kl": float(np.mean(kl)),
     }  # fmt: skip
-    if task.exact:
-        summary["base_exact_success"] = exact_success(reference, task)
-        summary["exact_success"] = exact_success(policy, task)
+    if args.task == "addition":
+        summary["base_exact_success"] = exact_success(reference, task, args.temperature)
+        summary["exact_success"] = exact_success(policy, task, args.temperature)
     if not all(math.isfinite(x) for x in summary.values() if not isinstance(x, str)):
         raise FloatingPointError(f"evaluation: a number is not finite, {summary}")
-    lines = ["held-out prompts: answer before -> after training (reward before -> after)"]
-    lines += ["{} {!r} -> {!r} ({:g} -> {:g})".format(*row) for row in rows[:10]]
-    lines += [f"evaluation {returns.mean():.3f}, before training {base_returns.mean():.3f}"]
-    run.write("samples.txt", "\n".join(lines).encode())
-    run.write("summary.json", json.dumps(summary, indent=2).encode())
-    say("\n".join(lines))
+    text = "held-out prompts: answer before -> after training (reward before -> after)\n"
+    text += "".join("{} {!r} -> {!r} ({:g} -> {:g})\n".format(*row) for row in rows[:10])
+    text += f"evaluation {returns.mean():.3f}, before training {base_returns.mean():.3f}"
+    run.write("samples.txt", lambda path: path.write_text(text))
+    run.write("summary.json", lambda path: path.write_text(json.dumps(summary, indent=2)))
+    say(text)
     return summary
 
 
@@ -734,12 +671,9 @@ if __name__ == "__main__" and "__file__" in globals():  # a notebook cell only d
         train(args)
     except (Exception, KeyboardInterrupt) as error:
         faults = (BadInput, FloatingPointError, KeyboardInterrupt, torch.OutOfMemoryError)
-        known = isinstance(error, faults)
-        known |= getattr(error, "errno", None) in (EDQUOT, EFBIG, ENOSPC)  # a full disk
         line = f"error: {' '.join(str(error).split())}" if str(error) else "stopped"
-        print(line if known else traceback.format_exc(), file=sys.stderr)
+        print(line if isinstance(error, faults) else traceback.format_exc(), file=sys.stderr)
         status = {BadInput: 2, KeyboardInterrupt: 130}.get(type(error), 1)
         if args and status != 2 and (args.run_dir / "checkpoint.pt").exists():
-            hint = shlex.join(["python", sys.argv[0], "--resume", str(args.run_dir)])
-            print(f"resume with: {hint}", file=sys.stderr)
+            print(f"resume with: python {SCRIPT} --resume '{args.run_dir}'", file=sys.stderr)
         sys.exit(status)
