@@ -8,7 +8,10 @@ import os
 import signal
 import subprocess
 import sys
+import time
+from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
@@ -25,7 +28,15 @@ DISCRETE = ["reinforce", "reinforce_baseline", "a2c", "a3c", "trpo", "ppo"]
 GAUSSIAN = ["ppo_continuous", "trpo_continuous"]
 BOX = [*GAUSSIAN, "sac"]
 SCRIPTS = [*DISCRETE, *BOX]
+EVERY = [*SCRIPTS, *LM_SCRIPTS]
 WITH_GAE = [name for name in SCRIPTS if name not in ("reinforce", "reinforce_baseline", "sac")]
+
+PATIENCE = 120  # seconds that a test waits for what must happen; the machine may be busy
+SUMMARY = {
+    "env_id": str, "script": str, "seed": int, "global_step": int, "wall_seconds": float,
+    "sps": float, "train_return_mean": float, "train_episodes": int, "eval_return_mean": float,
+    "eval_return_std": float, "eval_episodes": int,
+}  # fmt: skip
 
 # The scaffold is one text in all scripts (test_siblings.py), except the lines on actions: two
 # scripts try it, and others where the loop is what matters, which is REINFORCE's, PPO's (and
@@ -34,6 +45,10 @@ one = pytest.mark.parametrize("script", ["ppo"])
 two = pytest.mark.parametrize("script", ["reinforce", "ppo"])
 pair = pytest.mark.parametrize("script", ["ppo", "ppo_continuous"])
 loops = pytest.mark.parametrize("script", ["reinforce", "ppo", "ppo_continuous", "a3c", "sac"])
+
+
+class Ended(Exception):
+    """Raised by a test within train() when it has seen enough."""
 
 
 def module(name: str) -> ModuleType:
@@ -76,6 +91,10 @@ def checkpoint_of(run_dir: Path) -> dict:
     return torch.load(run_dir / "checkpoint.pt", weights_only=True)
 
 
+def step_of(run_dir: Path) -> int:
+    return checkpoint_of(run_dir)["counters"][0]
+
+
 def summary_of(run_dir: Path) -> dict:
     return json.loads((run_dir / "summary.json").read_text())
 
@@ -110,6 +129,58 @@ def run(
     )  # fmt: skip
 
 
+def start(script: str | Path, cwd: Path, *arguments: object, **flags) -> subprocess.Popen:
+    """`script` as a program in `cwd` that goes on while the test does."""
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    words = command(script, *arguments, **flags)
+    return subprocess.Popen(words, cwd=cwd, env=environment(PYTHONUNBUFFERED="1"), **pipes)
+
+
+def wait_until_beyond(step: int, process: subprocess.Popen, run_dir: Path) -> None:
+    """Until `process` has written a checkpoint of a later step."""
+    deadline = time.monotonic() + PATIENCE
+    while time.monotonic() < deadline:
+        assert process.poll() is None, process.stderr.read()
+        with suppress(FileNotFoundError):
+            if step_of(run_dir) > step:
+                return
+        time.sleep(0.05)
+    raise AssertionError("no progress")
+
+
+def interrupted(process: subprocess.Popen) -> tuple[str, str]:
+    """Press Ctrl-C, as a user does: again where the first came at a bad moment. What the
+    process wrote to its streams."""
+    for patience in (30, 30, 60):
+        process.send_signal(signal.SIGINT)
+        with suppress(subprocess.TimeoutExpired):
+            return process.communicate(timeout=patience)
+    raise AssertionError("it does not end")
+
+
+def pasted(script: str, monkeypatch) -> dict:
+    """The names that `script` defines when it is pasted into a notebook: a cell's namespace is
+    __main__'s but has no __file__."""
+    monkeypatch.setattr(sys, "argv", ["ipykernel_launcher.py", "-f", "kernel.json"])
+    names = {"__name__": "__main__"}
+    exec(compile((ROOT / f"{script}.py").read_text(), "<cell>", "exec"), names)
+    return names
+
+
+def changed(args, other: dict) -> Iterator[tuple[str, object]]:
+    """`args` with each hyperparameter changed in turn, and its name: numbers and switches to
+    what differs, the rest to what `other` says."""
+    free = {"total_timesteps", "device", "torch_threads", "log_interval", "checkpoint_interval"}
+    free |= {"eval_episodes", "resume", "run_dir"}
+    for name in set(args.__dataclass_fields__) - free:
+        value, new = getattr(args, name), other.get(name)
+        if isinstance(value, bool):
+            new = not value
+        elif isinstance(value, int | float):
+            new = value + 1 if isinstance(value, int) else value / 2 + 0.07
+        yield name, replace(args, **{name: new})
+
+
 def scalars(run_dir: Path) -> dict[str, list]:
     """All scalar events of a run by tag, in the order of their steps, as TensorBoard has
     them."""
@@ -124,6 +195,15 @@ def copied(state):
     if isinstance(state, list):
         return [copied(value) for value in state]
     return state.clone() if isinstance(state, torch.Tensor) else state
+
+
+def same(a, b) -> bool:
+    """Whether two state_dicts, or nests of them, are equal to the bit."""
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(same(a[key], b[key]) for key in a)
+    if isinstance(a, list | tuple):
+        return len(a) == len(b) and all(map(same, a, b))
+    return torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b
 
 
 def networks(run) -> dict[str, dict]:
@@ -163,11 +243,50 @@ def transitions(
     return tapes
 
 
-def interrupted(process: subprocess.Popen) -> tuple[str, str]:
-    """Press Ctrl-C, as a user does: again where the first came at a bad moment. What the
-    process wrote to its streams."""
-    for patience in (30, 30, 60):
-        process.send_signal(signal.SIGINT)
-        with suppress(subprocess.TimeoutExpired):
-            return process.communicate(timeout=patience)
-    raise AssertionError("it does not end")
+def gae_by_definition(rewards, values, next_values, terminated, truncated, gamma, gae_lambda):
+    """A_t = sum over l of (gamma lambda)^l delta_{t+l}, up to the end of the episode or of the
+    segment: O(T^2). Arrays (num_steps, num_envs)."""
+    num_steps, num_envs = rewards.shape
+    advantages = np.zeros((num_steps, num_envs))
+    for env in range(num_envs):
+        for t in range(num_steps):
+            for k in range(t, num_steps):
+                bootstrap = 0.0 if terminated[k, env] else next_values[k, env]
+                delta = rewards[k, env] + gamma * bootstrap - values[k, env]
+                advantages[t, env] += (gamma * gae_lambda) ** (k - t) * delta
+                if terminated[k, env] or truncated[k, env]:
+                    break
+    return advantages
+
+
+class Recorder:
+    """Takes notes of a run: its state before the first iteration and after each, what it
+    logged, and the order of its minibatches."""
+
+    def __init__(self):
+        self.states, self.logged, self.orders, self.models = [], [], [], {}
+
+    def watch(self, found: ModuleType, monkeypatch) -> None:
+        start, record, randperm = found.Run.start, found.Run.record_iteration, torch.randperm
+
+        def note_state(run):
+            state = {name: copied(part.state_dict()) for name, part in run.state.items()}
+            self.states.append(state)
+
+        def note_start(run, state, total_steps):
+            self.models.update(state)
+            start(run, state, total_steps)
+            note_state(run)
+
+        def note_iteration(run, *args):
+            record(run, *args)
+            note_state(run)
+            self.logged.append({name: float(value) for name, value in args[-1].items()})
+
+        def note_order(n, **kwargs):
+            self.orders.append(randperm(n, **kwargs))
+            return self.orders[-1]
+
+        monkeypatch.setattr(found.Run, "start", note_start)
+        monkeypatch.setattr(found.Run, "record_iteration", note_iteration)
+        monkeypatch.setattr(torch, "randperm", note_order)

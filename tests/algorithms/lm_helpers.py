@@ -25,6 +25,7 @@ groups = pytest.mark.parametrize("script", ["rloo", "grpo"])
 # Functions of one name are one text in all scripts (test_siblings.py): the slower tests of them
 # need not try every script.
 some = pytest.mark.parametrize("script", ["rloo", "ppo_rlhf"])
+two = pytest.mark.parametrize("script", ["reinforce_lm", "grpo"])
 
 
 # ---- small runs ----
@@ -32,7 +33,7 @@ def random_base(path: Path, seed: int = 0, carelessness: float = 0.5) -> Path:
     """A base model's file without training: random weights, and logits that differ enough for
     mistakes to show."""
     torch.manual_seed(seed)
-    policy = module("reinforce_lm").GPT(13, context=32)
+    policy = module("reinforce_lm").GPT(13, context=32).float()
     with torch.no_grad():
         policy.head.weight.mul_(1.5)
         policy.head.bias[EOS] += 1.0
@@ -71,6 +72,11 @@ def with_reward(found: ModuleType, monkeypatch, reward) -> None:
         return policy, task
 
     monkeypatch.setattr(found, "make_policy_and_task", make_with_reward)
+
+
+def some_reward(prompt: str, answer: str) -> float:
+    """One that random answers earn in part."""
+    return (len(answer) + 1) % 2 + (prompt[0] in answer) / 2
 
 
 # ---- arithmetic ----

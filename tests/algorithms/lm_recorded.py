@@ -4,9 +4,12 @@ so that a step shows its gradient."""
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
+import pytest
 import torch
-from helpers import copied, fields, module
+from helpers import Recorder, fields, module
 from lm_helpers import EOS, PAD, flags_of, log_pi_of, with_reward
 
 TEMPERATURE, ITERATIONS, BATCH, SIZE = 0.7, 3, 24, 4
@@ -19,31 +22,17 @@ def reward(prompt: str, answer: str) -> float:
     return float(answer[:1] in tuple("01234+")) + float(answer[:1] in tuple("12"))
 
 
-class Recorded:
-    """Runs a script with notes taken: the state before and after each iteration, texts,
-    completions, logged losses, step sizes, the order of the minibatches; of preferences, which
-    rows were chosen and which rejected, and in `rounds` what a reward model learned from."""
+class Recorded(Recorder):
+    """Runs a script with notes taken, also of texts, completions and step sizes; of
+    preferences, which rows were chosen and which rejected, and in `rounds` what a reward model
+    learned from."""
 
     def __init__(self, script: str, folder, monkeypatch, rewarded=reward, **flags):
+        super().__init__()
         self.script, found = script, module(script)
-        self.states, self.logged, self.orders, self.rates = [], [], [], []
         self.texts, self.completions, self.samplers, self.preferences = [], [], [], []
-        self.rounds, self.models, learning = [], {}, []
-        start, record, save = found.Run.start, found.Run.record_iteration, found.sample
-        draw, randperm, sgd = found.Task.draw, torch.randperm, torch.optim.SGD
-
-        def state_of(run):
-            return {k: copied(part.state_dict()) for k, part in run.state.items()}
-
-        def note_start(run, state, total):
-            self.models.update(state)
-            start(run, state, total)
-            self.states.append(state_of(run))
-
-        def note_iteration(run, policy, task, losses):
-            record(run, policy, task, losses)
-            self.states.append(state_of(run))
-            self.logged.append({k: float(v) for k, v in losses.items()})
+        self.rounds, self.rates, learning = [], [], []
+        save, draw, sgd = found.sample, found.Task.draw, torch.optim.SGD
 
         def note_sample(policy, prompts, temperature, *limits):
             assert temperature in (TEMPERATURE, 0.0)
@@ -75,10 +64,6 @@ class Recorded:
             learning.clear()
             return self.rounds[-1]["accuracy"]
 
-        def note_order(n, **kwargs):
-            self.orders.append(randperm(n, **kwargs))
-            return self.orders[-1]
-
         class Descent(sgd):
             def __init__(descent, parameters, lr, betas=(0.9, 0.999), fused=False):
                 descent.noted = fused  # not the reward model's
@@ -91,11 +76,9 @@ class Recorded:
                 super().step()
 
         with monkeypatch.context() as patch:
-            patch.setattr(found.Run, "start", note_start)
-            patch.setattr(found.Run, "record_iteration", note_iteration)
+            self.watch(found, patch)
             patch.setattr(found, "sample", note_sample)
             patch.setattr(found.Task, "draw", note_draw)
-            patch.setattr(torch, "randperm", note_order)
             patch.setattr(torch.optim, "Adam", Descent)
             if "rationality" in fields(script):
                 prefer = found.prefer
@@ -136,3 +119,44 @@ class Recorded:
 
 def scores(weights: dict, prompts, rows) -> list[torch.Tensor]:
     return [log_pi_of(weights, p, r, TEMPERATURE) for p, r in zip(prompts, rows, strict=True)]
+
+
+def descend(
+    weights: dict, loss: torch.Tensor, rate: float, max_grad_norm: float
+) -> tuple[dict, float]:
+    """The weights one step of plain gradient descent further, and the gradient's norm before it
+    is clipped."""
+    gradients = torch.autograd.grad(loss, list(weights.values()))
+    norm = math.sqrt(sum((g**2).sum().item() for g in gradients))
+    step = rate * min(1.0, max_grad_norm / norm)
+    moved = {
+        key: (value - step * g).detach().requires_grad_()
+        for (key, value), g in zip(weights.items(), gradients, strict=True)
+    }
+    return moved, norm
+
+
+def assert_moved(before: dict, after: dict, weights: dict) -> None:
+    """From `before` to `after` as far as from `before` to `weights`."""
+    for key, value in weights.items():
+        step = value.detach() - before[key].double()
+        close = 0.01 * step.abs().max().item() + 1e-6
+        torch.testing.assert_close(
+            after[key].double() - before[key].double(), step, rtol=0.01, atol=close
+        )
+
+
+def assert_logged(logged: dict, expected: dict) -> None:
+    assert logged.keys() == expected.keys()
+    for name, value in expected.items():
+        assert logged[name] == pytest.approx(value, rel=2e-3, abs=2e-5), name
+
+
+def assert_ratios(ratios: list[torch.Tensor], parts: int) -> None:
+    """Two minibatches an iteration, each in `parts`: of the first the ratio is 1, but for how
+    sums are ordered in parts of other sizes, and of the second it is not."""
+    for k in range(ITERATIONS):
+        first = torch.cat(ratios[2 * k * parts : (2 * k + 1) * parts])
+        second = torch.cat(ratios[(2 * k + 1) * parts : (2 * k + 2) * parts])
+        torch.testing.assert_close(first, torch.ones_like(first), rtol=0, atol=5e-6)
+        assert (second - 1).abs().max() > 1e-3

@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 import torch
 from helpers import (
+    PATIENCE,
     ROOT,
     checkpoint_of,
     command,
@@ -29,8 +30,6 @@ from helpers import (
     summary_of,
     train,
 )
-
-PATIENCE = 120  # seconds that a test waits for what must happen; the machine may be busy
 
 
 @pytest.mark.parametrize(

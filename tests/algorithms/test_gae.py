@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 from gymnasium import spaces
-from helpers import WITH_GAE, module
+from helpers import WITH_GAE, gae_by_definition, module
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from stable_baselines3.common.buffers import RolloutBuffer
@@ -36,22 +36,6 @@ def segment(
     going_on = ~(terminated | truncated)[:-1]
     next_values[:-1][going_on] = values[1:][going_on]
     return rewards, values, next_values, terminated, truncated
-
-
-def gae_by_definition(rewards, values, next_values, terminated, truncated, gamma, gae_lambda):
-    """A_t = sum over l of (gamma lambda)^l delta_{t+l}, up to the end of the episode or of the
-    segment: O(T^2)."""
-    num_steps, num_envs = rewards.shape
-    advantages = np.zeros((num_steps, num_envs))
-    for env in range(num_envs):
-        for t in range(num_steps):
-            for k in range(t, num_steps):
-                bootstrap = 0.0 if terminated[k, env] else next_values[k, env]
-                delta = rewards[k, env] + gamma * bootstrap - values[k, env]
-                advantages[t, env] += (gamma * gae_lambda) ** (k - t) * delta
-                if terminated[k, env] or truncated[k, env]:
-                    break
-    return advantages
 
 
 @settings(max_examples=100, deadline=None)

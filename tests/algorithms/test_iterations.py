@@ -9,52 +9,43 @@ recomputed too.
 """
 
 import math
-from collections import deque
 
 import numpy as np
 import pytest
 import torch
 from envs import Tape
-from helpers import env_id, fields, module, networks, own_names, train, transitions
+from helpers import (
+    Recorder,
+    env_id,
+    fields,
+    gae_by_definition,
+    module,
+    own_names,
+    train,
+    transitions,
+)
 
 NUM_ENVS, NUM_STEPS, ITERATIONS, GAMMA, GAE_LAMBDA = 2, 16, 4, 0.9, 0.8
 BATCH = NUM_ENVS * NUM_STEPS
 
 
-class Recorded:
-    """Runs a script with notes taken: networks before and after each iteration, logged losses,
-    the order of the minibatches, the actions as they were drawn."""
+class Recorded(Recorder):
+    """Runs a script with notes taken, also of the actions as they were drawn."""
 
     def __init__(self, script: str, run_dir, monkeypatch, env_kwargs: str = "{}", **flags):
-        self.states, self.logged, self.orders, self.drawn = [], [], deque(), []
-        found = module(script)
-        start, record = found.Run.start, found.Run.record_iteration
-        sample, randperm, sgd = found.Actor.sample, torch.randperm, torch.optim.SGD
-
-        def note_start(run, *args):
-            start(run, *args)
-            self.states.append(networks(run))
-
-        def note_iteration(run, losses):
-            record(run, losses)
-            self.states.append(networks(run))
-            self.logged.append(losses)
+        super().__init__()
+        found, self.drawn = module(script), []
+        sample, sgd = found.Actor.sample, torch.optim.SGD
 
         def note_sample(actor, obs):
             self.drawn.append(sample(actor, obs))
             return self.drawn[-1]
 
-        def note_order(n, **kwargs):
-            self.orders.append(randperm(n, **kwargs))
-            return self.orders[-1]
-
         def descent(parameters, lr, **_):
             return sgd(parameters, lr)
 
-        monkeypatch.setattr(found.Run, "start", note_start)
-        monkeypatch.setattr(found.Run, "record_iteration", note_iteration)
+        self.watch(found, monkeypatch)
         monkeypatch.setattr(found.Actor, "sample", note_sample)
-        monkeypatch.setattr(torch, "randperm", note_order)
         monkeypatch.setattr(torch.optim, "Adam", descent)
         monkeypatch.setattr(torch.optim, "RMSprop", descent)
         # Outputs of the usual start are so small that few mistakes would show in them.
@@ -121,20 +112,6 @@ def density(weights: dict, obs: torch.Tensor, actions: torch.Tensor):
     return log_pi.gather(-1, actions.long()[..., None]).squeeze(-1), entropy
 
 
-def advantages_of(rewards, values, next_values, terminated, truncated) -> np.ndarray:
-    """The double sum of the definition."""
-    found = np.zeros_like(rewards)
-    for t in range(len(rewards)):
-        for n in range(rewards.shape[1]):
-            for k in range(t, len(rewards)):
-                bootstrap = 0 if terminated[k, n] else GAMMA * next_values[k, n]
-                delta = rewards[k, n] + bootstrap - values[k, n]
-                found[t, n] += (GAMMA * GAE_LAMBDA) ** (k - t) * delta
-                if terminated[k, n] or truncated[k, n]:
-                    break
-    return found
-
-
 def leaves(state: dict) -> dict:
     """The parameters of a network in double precision, ready to be differentiated."""
     return {
@@ -161,7 +138,8 @@ def segment(run: Recorded, k: int, reward_of=lambda k, rewards: rewards, normali
         forward(critic, "value", x).squeeze(-1).numpy() for x in (obs, next_obs)
     )
     rewards = reward_of(k, rewards)
-    advantages = advantages_of(rewards, values, next_values, terminated, truncated)
+    arrays = rewards, values, next_values, terminated, truncated
+    advantages = gae_by_definition(*arrays, GAMMA, GAE_LAMBDA)
     returns = advantages + values
     explained = 1 - (returns - values).var(ddof=1) / returns.var(ddof=1)
     flat = [torch.as_tensor(x).flatten(0, 1) for x in (advantages, returns)]
@@ -281,7 +259,7 @@ def test_ppo(script, flags, tmp_path, monkeypatch):
         old_log_probs = density(actor, obs, actions)[0].detach()
         annealed, stats = rate * (1 - k / ITERATIONS), []
         for _ in range(epochs):
-            for indices in run.orders.popleft().split(BATCH // 4):
+            for indices in run.orders.pop(0).split(BATCH // 4):
                 a = advantages[indices]
                 if flags["norm_adv"]:
                     a = (a - a.mean()) / a.std(correction=1)
@@ -349,7 +327,7 @@ def test_trpo(script, flags, tmp_path, monkeypatch):
         before, errors = run.states[k], []
         critic = leaves(before["critic"])
         for _ in range(3):
-            for indices in run.orders.popleft().split(BATCH // 4):
+            for indices in run.orders.pop(0).split(BATCH // 4):
                 values = forward(critic, "value", obs[indices]).squeeze(-1)
                 error = (values - returns[indices]).square().mean()
                 step(error, list(critic.values()), rate, math.inf)

@@ -18,8 +18,10 @@ import pytest
 import torch
 import tyro
 from helpers import (
+    EVERY,
+    PATIENCE,
     ROOT,
-    SCRIPTS,
+    SUMMARY,
     benchmark_env,
     checkpoint_of,
     command,
@@ -33,17 +35,13 @@ from helpers import (
     run,
     scalars,
     small,
+    start,
+    step_of,
     summary_of,
     train,
     two,
+    wait_until_beyond,
 )
-
-PATIENCE = 120  # seconds that a test waits for what must happen; the machine may be busy
-SUMMARY = {
-    "env_id": str, "script": str, "seed": int, "global_step": int, "wall_seconds": float,
-    "sps": float, "train_return_mean": float, "train_episodes": int, "eval_return_mean": float,
-    "eval_return_std": float, "eval_episodes": int,
-}  # fmt: skip
 
 
 def small_flags(script: str) -> dict:
@@ -128,27 +126,6 @@ def test_same_seed_same_bits_other_seed_other_bits(script, tmp_path):
         assert summary_of(tmp_path / "a")[key] == summary_of(tmp_path / "b")[key]
 
 
-def start(script, cwd: Path, *arguments, **flags) -> subprocess.Popen:
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    words = command(script, *arguments, **flags)
-    return subprocess.Popen(words, cwd=cwd, env=environment(PYTHONUNBUFFERED="1"), **pipes)
-
-
-def wait_for_progress(process: subprocess.Popen, run_dir: Path) -> int:
-    """Wait until a checkpoint beyond the first has been written; return its step."""
-    deadline = time.monotonic() + PATIENCE
-    while time.monotonic() < deadline:
-        assert process.poll() is None, process.stderr.read()
-        try:
-            step = checkpoint_of(run_dir)["counters"][0]
-        except FileNotFoundError:
-            step = 0
-        if step > 1000:
-            return step
-        time.sleep(0.05)
-    raise AssertionError("no progress")
-
-
 @two
 def test_killed_anywhere_and_resumed_to_the_end(script, tmp_path):
     """While it runs, no other process can use its directory; when it has died, one can."""
@@ -159,7 +136,8 @@ def test_killed_anywhere_and_resumed_to_the_end(script, tmp_path):
         "checkpoint_interval": 0.1,
     }
     process = start(script, tmp_path, total_timesteps=1_000_000, **flags)
-    step = wait_for_progress(process, run_dir)
+    wait_until_beyond(1000, process, run_dir)
+    step = step_of(run_dir)
     other = run(script, cwd=tmp_path, resume=run_dir)
     assert other.returncode == 2
     assert f"cannot use {run_dir}" in other.stderr
@@ -201,11 +179,7 @@ def test_an_interrupt_keeps_the_checkpoint_and_prints_a_hint_that_can_be_pasted(
     run_dir = folder / "run of mine"
     flags = small_flags(script) | {"env_id": benchmark_env(script), "run_dir": run_dir}
     process = start(alone, folder, total_timesteps=1_000_000, checkpoint_interval=0, **flags)
-    deadline = time.monotonic() + PATIENCE
-    while not list(run_dir.glob("checkpoint.pt")):
-        assert process.poll() is None, process.stderr.read()
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+    wait_until_beyond(-1, process, run_dir)
     time.sleep(0.5)
     _, stderr = interrupted(process)
     assert process.returncode == 130
@@ -277,7 +251,7 @@ def test_a_narrow_encoding_does_not_end_a_run(tmp_path):
 
 @pytest.mark.parametrize(
     ("script", "columns"),
-    [*((script, "80") for script in SCRIPTS), ("ppo", "60"), ("ppo_continuous", "120")],
+    [*((script, "80") for script in EVERY), ("ppo", "60"), ("ppo_continuous", "120")],
 )
 def test_help_reads_like_documentation(script, columns, capsys, monkeypatch):
     """Every flag with its comment, and no word broken at a line's end."""

@@ -21,6 +21,7 @@ from helpers import (
     loops,
     module,
     pair,
+    pasted,
     small,
     summary_of,
     train,
@@ -96,17 +97,6 @@ def test_a_resume_takes_the_runs_own_flags(script, tmp_path):
     summary = found.train(found.Args(resume=tmp_path / "run", total_timesteps=128))
     assert (summary["seed"], summary["env_id"], summary["eval_episodes"]) == (5, name, 2)
     assert checkpoint_of(tmp_path / "run")["args"]["gamma"] == 0.5
-
-
-@pytest.fixture
-def settings_of_torch():
-    """Other settings than torch's or the scripts' own, and back again."""
-    threads, dtype = torch.get_num_threads(), torch.get_default_dtype()
-    torch.set_num_threads(3)
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_num_threads(threads)
-    torch.set_default_dtype(dtype)
 
 
 @pair
@@ -196,12 +186,9 @@ def test_two_runs_cannot_share_a_directory_in_one_process_either(script, tmp_pat
 
 @pytest.mark.parametrize("script", [name for name in SCRIPTS if name != "a3c"])
 def test_pasted_into_a_notebook_it_only_defines(script, tmp_path, monkeypatch, capsys):
-    """A cell's namespace is __main__'s but has no __file__. Its train() works, and can
-    resume."""
+    """Its train() works, and can resume."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", ["ipykernel_launcher.py", "-f", "kernel.json"])
-    names = {"__name__": "__main__"}
-    exec(compile((ROOT / f"{script}.py").read_text(), "<cell>", "exec"), names)
+    names = pasted(script, monkeypatch)
     assert capsys.readouterr() == ("", "")
     assert list(tmp_path.iterdir()) == []
     flags = small(script) | {"env_id": benchmark_env(script), "total_timesteps": 64}

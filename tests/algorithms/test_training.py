@@ -8,6 +8,7 @@ from envs import Tape
 from helpers import (
     BOX,
     GAUSSIAN,
+    Ended,
     checkpoint_of,
     env_id,
     loops,
@@ -134,10 +135,6 @@ def test_switched_off_there_are_no_statistics(tmp_path):
     _, checkpoint = train("ppo_continuous", tmp_path / "run", env_id="TapeBox-v0", **flags)
     assert not any("norm" in key for key in [*checkpoint["actor"], *checkpoint["critic"]])
     assert checkpoint["reward_norm"]["count"] == 0
-
-
-class Ended(Exception):
-    pass
 
 
 def evaluated(script: str, tmp_path, monkeypatch, actor=None, **flags):

@@ -39,8 +39,7 @@ def one_iteration(script: str, run_dir, monkeypatch, **flags):
 
     monkeypatch.setattr(module(script).Run, "save", save_and_keep)
     # At its usual start the policy is all but uniform, and the entropy bonus all but flat: not
-    # a
-    # start to see it from.
+    # a start to see it from.
     mlp = module(script).mlp
     monkeypatch.setattr(module(script), "mlp", lambda n, m, out_gain: mlp(n, m, 1.0))
     Tape.episodes.clear()
@@ -163,60 +162,40 @@ def test_a2c(flags, tmp_path, monkeypatch):
             assert_same_update(before, after, without)
 
 
-@pytest.mark.parametrize(
+ppo_flags = pytest.mark.parametrize(
     "flags",
     [
         {},
-        {
-            "norm_adv": False,
-            "clip_coef": 0.05,
-            "ent_coef": 0.05,
-            "vf_coef": 0.3,
-            "max_grad_norm": 0.1,
-        },
+        {"norm_adv": False, "clip_coef": 0.05, "ent_coef": 0.05, "vf_coef": 0.3,
+         "max_grad_norm": 0.1},
     ],
-)
+)  # fmt: skip
+ONE_MINIBATCH = {
+    "num_minibatches": 1, "update_epochs": 8, "learning_rate": 3e-3, "anneal_lr": False
+}  # fmt: skip
+
+
+def their_ppo(before, tapes, continuous=False, **flags):
+    """Their parameters after eight epochs of one minibatch, with our flags."""
+    settings = {"norm_adv": True, "clip_coef": 0.2, "ent_coef": 0.0, "vf_coef": 0.5}
+    settings |= {"max_grad_norm": 0.5} | flags
+    names = {"norm_adv": "normalize_advantage", "clip_coef": "clip_range"}
+    settings = {names.get(name, name): value for name, value in settings.items()}
+    usual = {"n_epochs": 8, "batch_size": 96, "learning_rate": 3e-3}
+    return their_update(PPO, before, tapes, continuous, **usual | settings)
+
+
+@ppo_flags
 def test_ppo(flags, tmp_path, monkeypatch):
     """Eight epochs of one minibatch: their shuffle and ours give the same sums, and the ratio
     leaves the clip."""
-    ours = {"num_minibatches": 1, "update_epochs": 8, "learning_rate": 3e-3, "anneal_lr": False}
-    before, after = one_iteration("ppo", tmp_path / "run", monkeypatch, **ours | flags)
-    flags = {
-        "norm_adv": True,
-        "clip_coef": 0.2,
-        "ent_coef": 0.0,
-        "vf_coef": 0.5,
-        "max_grad_norm": 0.5,
-    } | flags
-    flags["normalize_advantage"], flags["clip_range"] = (
-        flags.pop("norm_adv"),
-        flags.pop("clip_coef"),
-    )
-    theirs = their_update(
-        PPO,
-        before,
-        transitions(NUM_ENVS, NUM_STEPS),
-        n_epochs=8,
-        batch_size=96,
-        learning_rate=3e-3,
-        **flags,
-    )
+    ours = ONE_MINIBATCH | flags
+    before, after = one_iteration("ppo", tmp_path / "run", monkeypatch, **ours)
+    theirs = their_ppo(before, transitions(NUM_ENVS, NUM_STEPS), **flags)
     assert_same_update(before, after, theirs)
 
 
-@pytest.mark.parametrize(
-    "flags",
-    [
-        {},
-        {
-            "norm_adv": False,
-            "clip_coef": 0.05,
-            "ent_coef": 0.05,
-            "vf_coef": 0.3,
-            "max_grad_norm": 0.1,
-        },
-    ],
-)
+@ppo_flags
 def test_ppo_continuous(flags, tmp_path, monkeypatch):
     """Without our normalisation, which they leave to a wrapper. Actions beyond the bounds are
     learned from as drawn."""
@@ -227,37 +206,14 @@ def test_ppo_continuous(flags, tmp_path, monkeypatch):
         "sample",
         lambda *a: (drawn.append(sample(*a)), drawn[-1])[1],
     )
-    ours = {"num_minibatches": 1, "update_epochs": 8, "learning_rate": 3e-3, "anneal_lr": False}
-    off = {"norm_obs": False, "norm_reward": False}
-    before, after = one_iteration(
-        "ppo_continuous", tmp_path / "run", monkeypatch, **ours | off | flags
-    )
+    ours = ONE_MINIBATCH | {"norm_obs": False, "norm_reward": False} | flags
+    before, after = one_iteration("ppo_continuous", tmp_path / "run", monkeypatch, **ours)
     actions = torch.stack(drawn[:NUM_STEPS]).numpy()
     tapes = transitions(NUM_ENVS, NUM_STEPS)
     seen = np.array([[step[1] for step in tape] for tape in tapes]).transpose(1, 0, 2)
     np.testing.assert_array_equal(seen, (0.5 * actions).clip(-0.5, 0.5))
     assert (np.abs(actions) > 1).mean() > 0.2
-    flags = {
-        "norm_adv": True,
-        "clip_coef": 0.2,
-        "ent_coef": 0.0,
-        "vf_coef": 0.5,
-        "max_grad_norm": 0.5,
-    } | flags
-    flags["normalize_advantage"], flags["clip_range"] = (
-        flags.pop("norm_adv"),
-        flags.pop("clip_coef"),
-    )
-    theirs = their_update(
-        PPO,
-        before,
-        transitions(NUM_ENVS, NUM_STEPS, actions),
-        continuous=True,
-        n_epochs=8,
-        batch_size=96,
-        learning_rate=3e-3,
-        **flags,
-    )
+    theirs = their_ppo(before, transitions(NUM_ENVS, NUM_STEPS, actions), True, **flags)
     assert_same_update(before, after, theirs, continuous=True)
 
 

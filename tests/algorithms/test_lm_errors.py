@@ -1,0 +1,214 @@
+"""What the scripts for language models refuse, in one line and before anything is made; and
+rewards, weights and evaluations that are not finite."""
+
+import math
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from helpers import checkpoint_of, fields, module, step_of
+from lm_helpers import (
+    every,
+    flags_of,
+    random_base,
+    shorten,
+    some_reward,
+    train,
+    two,
+    with_reward,
+)
+
+
+def refused(script: str, folder: Path, **flags) -> str:
+    found = module(script)
+    with pytest.raises(found.BadInput) as refusal:
+        found.train(found.Args(**flags_of(script, folder, **flags)))
+    text = str(refusal.value)
+    assert isinstance(refusal.value, ValueError)
+    if "run_dir" not in flags:
+        assert not (folder / "run").exists()
+    return text
+
+
+@pytest.mark.parametrize(
+    ("script", "flags", "said"),
+    [
+        ("reinforce_lm", {"total_timesteps": 15}, "at least one batch, 16"),
+        ("reinforce_lm", {"gradient_accumulation_steps": 3}, "must divide 16"),
+        ("rloo", {"gradient_accumulation_steps": 5}, "accumulation_steps must divide 16"),
+        ("rloo", {"num_generations": 5}, "num_generations must divide 16"),
+        ("grpo", {"num_generations": 3}, "num_generations must divide 16"),
+        ("grpo", {"num_generations": 32}, "num_generations must divide 16"),
+        ("grpo", {"num_generations": 1}, "num_generations must be int, 2 to"),
+        ("grpo", {"num_minibatches": 3}, "num_minibatches"),
+        ("grpo", {"num_minibatches": 4, "gradient_accumulation_steps": 8}, "num_minibatches"),
+        ("ppo_rlhf", {"num_minibatches": 3}, "num_minibatches and their parts must divide 16"),
+        ("ppo_rlhf", {"gradient_accumulation_steps": 8}, "must divide 16"),
+        ("ppo_rlhf", {"preference_rounds": 4}, "number of iterations, 3"),
+        ("ppo_rlhf", {"preference_rounds": 2, "num_preferences": 1}, "at most num_preferences"),
+        ("ppo_rlhf", {"total_timesteps": 15}, "at least one batch, 16"),
+        ("ppo_rlhf", {"batch_size": 1, "num_minibatches": 1}, "at least 2, a pair"),
+        ("dpo", {"batch_size": 15}, "2 * gradient_accumulation_steps must divide 15"),
+        ("dpo", {"gradient_accumulation_steps": 3}, "must divide 16"),
+        ("grpo", {"task": "subtraction"}, "task addition"),
+        ("grpo", {"task": "module:function"}, "without --model"),
+        ("grpo", {"lora_rank": 8}, "no LoRA"),
+        ("grpo", {"max_completion_length": 3}, "4 to 26 tokens"),
+        ("grpo", {"max_completion_length": 27}, "4 to 26 tokens"),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_flags_that_do_not_fit_together(script, flags, said, tmp_path):
+    assert said in refused(script, tmp_path, **flags)
+
+
+OUT_OF_RANGE = [
+    {"temperature": 0.0}, {"temperature": math.nan}, {"carelessness": 1.1},
+    {"carelessness": -0.1}, {"kl_coef": -0.1}, {"clip_coef_low": 1.5},
+    {"clip_coef_high": math.inf}, {"update_epochs": 0}, {"num_minibatches": 0},
+    {"batch_size": 0}, {"batch_size": 1.5}, {"max_completion_length": 0}, {"lora_rank": -1},
+    {"max_grad_norm": 0.0}, {"baseline_decay": 1.1}, {"total_timesteps": math.inf},
+    {"gradient_accumulation_steps": 0}, {"eval_episodes": 0}, {"seed": -1},
+    {"gamma": 1.1}, {"gae_lambda": -0.1}, {"num_preferences": 0}, {"preference_rounds": 0},
+    {"rationality": -1.0}, {"reward_lr": -0.1}, {"nll_coef": -0.1}, {"clip_coef": math.nan},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("flags", OUT_OF_RANGE, ids=str)
+def test_sizes_and_rates_out_of_range(flags, tmp_path):
+    ((name, value),) = flags.items()
+    script = next(s for s in ("grpo", "reinforce_lm", "ppo_rlhf", "dpo") if name in fields(s))
+    line = refused(script, tmp_path, **flags)
+    assert line.startswith(f"{name} must be ")
+    assert line.endswith(f"not {value}")
+
+
+@every
+def test_every_number_is_checked(script, tmp_path):
+    found = module(script)
+    numbers = [n for n in fields(script) if type(getattr(found.Args, n)) in (int, float)]
+    assert len(numbers) > 10
+    for name in numbers:
+        assert refused(script, tmp_path, **{name: math.nan}).startswith(f"{name} must")
+
+
+@pytest.mark.parametrize(
+    ("script", "flags"),
+    [
+        ("reinforce_lm", {"baseline_decay": 0.0, "temperature": 1000.0, "batch_size": 1}),
+        ("rloo", {"num_generations": 2, "batch_size": 2, "kl_coef": 0.0}),
+        ("rloo", {"num_generations": 16, "learning_rate": 0.0}),
+        ("grpo", {"num_generations": 2, "num_minibatches": 16, "max_grad_norm": math.inf}),
+        ("grpo", {"clip_coef_low": 1.0, "clip_coef_high": 0.0, "update_epochs": 3}),
+        ("grpo", {"max_completion_length": 26, "temperature": 1e-3}),
+        (
+            "ppo_rlhf",
+            {
+                "batch_size": 2,
+                "num_minibatches": 2,
+                "gamma": 0,
+                "gae_lambda": 0,
+                "clip_coef": 0,
+            },
+        ),
+        ("ppo_rlhf", {"num_preferences": 1, "rationality": 0.0, "max_completion_length": 26}),
+        ("ppo_rlhf", {"num_minibatches": 16, "rationality": 1e15, "reward_lr": 0.0}),
+        ("dpo", {"batch_size": 2, "kl_coef": 0.0, "nll_coef": 0.0, "rationality": 0.0}),
+        ("dpo", {"online": True, "rationality": 1e15, "gradient_accumulation_steps": 8}),
+    ],
+    ids=str,
+)
+def test_the_ends_of_the_ranges_work(script, flags, tmp_path):
+    assert train(script, tmp_path, total_timesteps=16, **flags)["global_step"] == 16
+
+
+def test_an_existing_run_directory(tmp_path):
+    """Refused before the base model is made, and left as it was."""
+    path = tmp_path / "there"
+    path.mkdir()
+    (path / "mine").write_text("mine")
+    line = refused("rloo", tmp_path, run_dir=path, base_model=str(tmp_path / "none.pt"))
+    assert f"{path} exists" in line
+    assert [p.name for p in path.iterdir()] == ["mine"]
+    assert not (tmp_path / "none.pt").exists()
+    assert "cannot resume" in refused("rloo", tmp_path, resume=path, run_dir=path)
+
+
+@pytest.mark.parametrize("damage", ["garbage", "empty", "half", "folder", "weights", "list"])
+def test_a_damaged_base_model(damage, tmp_path):
+    path = random_base(tmp_path / "base.pt")
+    data = path.read_bytes()
+    if damage == "folder":
+        path.unlink()
+        path.mkdir()
+    elif damage == "weights":
+        torch.save([0.5, False, {"head.weight": torch.zeros(3)}], path)
+    elif damage == "list":
+        torch.save([], path)
+    else:
+        half = data[: len(data) // 2]
+        path.write_bytes({"garbage": b"garbage", "empty": b"", "half": half}[damage])
+    assert f"cannot use base_model {path}" in refused("rloo", tmp_path)
+
+
+@pytest.mark.parametrize("flags", [{"carelessness": 0.25}, {"coherent": True}], ids=str)
+def test_a_base_model_of_another_teacher(flags, tmp_path):
+    line = refused("grpo", tmp_path, **flags)
+    assert str(tmp_path / "base.pt") in line
+    assert "[0.5, False]" in line
+
+
+def test_a_base_model_that_cannot_be_written(tmp_path, monkeypatch):
+    """Said before it is made."""
+    shorten(module("grpo"), monkeypatch, 0)  # and not after the training
+    path = tmp_path / "no" / "such" / "folder" / "base.pt"
+    assert str(path) in refused("grpo", tmp_path, base_model=str(path))
+
+
+@two
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_reward_that_is_not_finite(script, value, tmp_path, monkeypatch):
+    """It ends the run at once, with the last checkpoint intact and the step in the message."""
+    found, calls = module(script), []
+
+    def reward(prompt, answer):
+        calls.append(1)
+        return value if len(calls) == 40 else 0.5
+
+    with_reward(found, monkeypatch, reward)
+    with pytest.raises(FloatingPointError, match="step 32: a reward is not finite"):
+        train(script, tmp_path, checkpoint_interval=0.0)
+    assert step_of(tmp_path / "run") == 32
+    assert not (tmp_path / "run" / "summary.json").exists()
+
+
+@two
+def test_weights_that_overflow(script, tmp_path, monkeypatch):
+    """FloatingPointError, and nothing that is not finite is saved or summed up."""
+    with_reward(module(script), monkeypatch, some_reward)
+    with pytest.raises(FloatingPointError):
+        train(
+            script, tmp_path, learning_rate=1e15, checkpoint_interval=0.0, total_timesteps=160
+        )
+    saved = checkpoint_of(tmp_path / "run")
+    assert all(value.isfinite().all() for value in saved["policy"].values())
+    assert not (tmp_path / "run" / "summary.json").exists()
+
+
+def test_an_evaluation_that_is_not_finite(tmp_path, monkeypatch):
+    """A reward that fails on held-out prompts alone: no summary."""
+    found = module("grpo")
+    (held_out,) = found.Task(found.Args(), found.Characters()).held_out
+    with_reward(found, monkeypatch, lambda prompt, _: math.nan if prompt in held_out else 0.5)
+    with pytest.raises(FloatingPointError, match=r"evaluation.*finite"):
+        train("grpo", tmp_path)
+    assert step_of(tmp_path / "run") == 48
+    assert not (tmp_path / "run" / "summary.json").exists()
+
+
+@pytest.mark.parametrize("missing", ["transformers", "peft"])
+def test_a_missing_package_is_named_with_its_command(missing, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, missing, None)
+    line = refused("grpo", tmp_path, model=str(tmp_path))
+    assert "pip install transformers peft" in line
