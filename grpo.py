@@ -501,7 +501,10 @@ class Task:
         torch.manual_seed(args.seed)  # a policy from outside may draw weights
         try:
             make = addition if args.task == "addition" else getattr(import_module(module), name)
-            policy, prompts, self.reward = make(**json.loads(args.task_kwargs))
+            kwargs = json.loads(args.task_kwargs)
+            if args.resume and args.task == "addition":  # its own checkpoint has the base model
+                kwargs["base_model"] = args.resume / "checkpoint.pt"
+            policy, prompts, self.reward = make(**kwargs)
             self.policy = (addition()[0] if policy is None else policy).to(args.device).eval()
             self.room = self.policy.context - args.max_completion_length
             one_list = all(isinstance(prompt, str) for prompt in prompts)
@@ -514,7 +517,10 @@ class Task:
             known = isinstance(error, ImportError | OSError | ValueError)
             known |= args.task == "addition" or "argument" in str(error)
             if known or "has no attribute" in str(error):
-                raise BadInput(f"task {args.task}, {args.task_kwargs}: {error}") from None
+                named = (
+                    f"task {args.task} (addition or MODULE:FUNCTION) with {args.task_kwargs}"
+                )
+                raise BadInput(f"{named}: {error}") from None
             raise  # an error in the task's own code
 
     def by_length(self, prompts: list[str]) -> list[list[str]]:

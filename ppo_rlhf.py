@@ -494,7 +494,7 @@ def train(args: Args) -> dict:
             if args.anneal_lr:
                 remaining = 1 - iteration / num_iterations
                 optimizer.param_groups[0]["lr"] = args.learning_rate * remaining
-            stats = []
+            stats, grad_norms = [], []
             for _ in range(args.update_epochs):
                 for indices in torch.randperm(args.batch_size).split(minibatch_size):
                     optimizer.zero_grad()
@@ -510,12 +510,13 @@ def train(args: Args) -> dict:
                         (loss.sum() / mask[indices].sum()).backward()
                         entropy = token_entropy(log_pi.detach())[valid]
                         stats.append(parts | {"entropy": entropy})
-                    grad_norm = nn.utils.clip_grad_norm_(parameters, args.max_grad_norm)
+                    norm = nn.utils.clip_grad_norm_(parameters, args.max_grad_norm)
+                    grad_norms.append(norm)
                     optimizer.step()
 
             # ---- LOG ----
             losses = {k: torch.cat([x[k] for x in stats]).mean().item() for k in stats[0]}
-            losses |= {"grad_norm": grad_norm, "score": scores.mean()}
+            losses |= {"grad_norm": torch.stack(grad_norms).mean(), "score": scores.mean()}
             losses["completion_length"] = mask.sum(1).float().mean()
             losses["kl"] = (kl * mask).sum(1).mean()
             run.record_iteration(policy, task, losses)
@@ -641,7 +642,10 @@ class Task:
         torch.manual_seed(args.seed)  # a policy from outside may draw weights
         try:
             make = addition if args.task == "addition" else getattr(import_module(module), name)
-            policy, prompts, self.reward = make(**json.loads(args.task_kwargs))
+            kwargs = json.loads(args.task_kwargs)
+            if args.resume and args.task == "addition":  # its own checkpoint has the base model
+                kwargs["base_model"] = args.resume / "checkpoint.pt"
+            policy, prompts, self.reward = make(**kwargs)
             self.policy = (addition()[0] if policy is None else policy).to(args.device).eval()
             self.room = self.policy.context - args.max_completion_length
             one_list = all(isinstance(prompt, str) for prompt in prompts)
@@ -654,7 +658,10 @@ class Task:
             known = isinstance(error, ImportError | OSError | ValueError)
             known |= args.task == "addition" or "argument" in str(error)
             if known or "has no attribute" in str(error):
-                raise BadInput(f"task {args.task}, {args.task_kwargs}: {error}") from None
+                named = (
+                    f"task {args.task} (addition or MODULE:FUNCTION) with {args.task_kwargs}"
+                )
+                raise BadInput(f"{named}: {error}") from None
             raise  # an error in the task's own code
 
     def by_length(self, prompts: list[str]) -> list[list[str]]:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import atexit
 import functools
 import itertools
+import json
 import math
 import shutil
 import tempfile
@@ -29,16 +30,41 @@ two = pytest.mark.parametrize("script", ["reinforce_lm", "grpo"])
 
 
 # ---- small runs ----
-def random_base(path: Path, seed: int = 0, carelessness: float = 0.5) -> Path:
+def random_base(path: Path, seed: int = 0) -> Path:
     """A base model's file without training: random weights, and logits that differ enough for
     mistakes to show."""
     torch.manual_seed(seed)
-    policy = module("reinforce_lm").GPT(13, context=32).float()
+    policy = module("reinforce_lm").GPT().float()
     with torch.no_grad():
         policy.head.weight.mul_(1.5)
         policy.head.bias[EOS] += 1.0
-    torch.save([carelessness, False, policy.state_dict()], path)
+    torch.save({"reference": policy.state_dict()}, path)
     return path
+
+
+@functools.cache
+def temporary_folder() -> Path:
+    folder = Path(tempfile.mkdtemp())
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
+
+
+def task_of(script: str, **flags):
+    """The addition, with a base model that costs nothing."""
+    path = temporary_folder() / "random.pt"
+    if not path.exists():
+        random_base(path)
+    found = module(script)
+    return found.Task(found.Args(**with_kwargs({"base_model": str(path)} | flags)))
+
+
+def with_kwargs(flags: dict) -> dict:
+    """The flags, with those that are the addition's own arguments where they belong."""
+    if "task_kwargs" in flags or "resume" in flags:
+        return {name: value for name, value in flags.items() if name != "base_model"}
+    own = {"carelessness", "coherent", "base_model"} & flags.keys()
+    rest = {name: value for name, value in flags.items() if name not in own}
+    return rest | {"task_kwargs": json.dumps({name: flags[name] for name in own})}
 
 
 def small(script: str) -> dict:
@@ -54,7 +80,7 @@ def flags_of(script: str, folder: Path, **flags) -> dict:
     if not path.exists():
         random_base(path)
     usual = {"base_model": str(path), "run_dir": folder / "run", "total_timesteps": 48}
-    return small(script) | usual | flags
+    return with_kwargs(small(script) | usual | flags)
 
 
 def train(script: str, folder: Path, **flags) -> dict:
@@ -64,14 +90,13 @@ def train(script: str, folder: Path, **flags) -> dict:
 
 def with_reward(found: ModuleType, monkeypatch, reward) -> None:
     """The addition's prompts, with another reward(prompt, answer)."""
-    make = found.make_policy_and_task
+    make = found.addition
 
-    def make_with_reward(args):
-        policy, task = make(args)
-        task.reward = reward
-        return policy, task
+    def make_with_reward(**kwargs):
+        policy, prompts, _ = make(**kwargs)
+        return policy, prompts, lambda *lists: list(map(reward, *lists[:2]))
 
-    monkeypatch.setattr(found, "make_policy_and_task", make_with_reward)
+    monkeypatch.setattr(found, "addition", make_with_reward)
 
 
 def some_reward(prompt: str, answer: str) -> float:
@@ -170,7 +195,8 @@ class Table(nn.Module):
         super().__init__()
         generator = torch.Generator().manual_seed(seed)
         self.number, self.size, self.length = prompts, vocabulary, length
-        self.eos = vocabulary - 1
+        self.end, self.context = vocabulary - 1, 1 + length
+        self.register_buffer("eos", torch.tensor([self.end]), persistent=False)
         rows = prompts * sum(vocabulary**k for k in range(length))
         self.logits = nn.Parameter(torch.randn(rows, vocabulary, generator=generator))
 
@@ -183,7 +209,7 @@ class Table(nn.Module):
     def new_cache(self) -> list:
         return []
 
-    def forward(self, tokens: Tensor, cache: list | None = None) -> Tensor:
+    def forward(self, tokens: Tensor, cache: list | None = None, keep=None) -> Tensor:
         if cache is not None:
             tokens, new = torch.cat([*cache, tokens], 1), tokens.shape[1]
             cache[:] = [tokens]
@@ -194,21 +220,21 @@ class Table(nn.Module):
             if position:
                 code = code * self.size + tokens[:, position]
             rows.append(self.number * sum(self.size**k for k in range(position)) + code)
-        return self.logits[torch.stack(rows, 1)][:, -new:]
+        return self.logits[torch.stack(rows, 1)][:, -(keep or new) :]
 
     def encode(self, text: str) -> list[int]:
         return [int(word) for word in text.split()]
 
     def decode(self, tokens: list[int]) -> str:
-        return " ".join(map(str, tokens))
+        return " ".join(str(token) for token in tokens if token != self.end)
 
     def answers(self) -> list[tuple[int, ...]]:
         """Every completion that can be sampled: it ends, or is cut at the greatest length."""
         found = []
         for n in range(1, self.length + 1):
             for answer in itertools.product(range(self.size), repeat=n):
-                ends = self.eos in answer
-                if (ends and answer.index(self.eos) == n - 1) or (
+                ends = self.end in answer
+                if (ends and answer.index(self.end) == n - 1) or (
                     not ends and n == self.length
                 ):
                     found.append(answer)
@@ -235,11 +261,9 @@ class Notes:
     """Takes notes of what a base model is trained on: pairs of a prompt and an answer, what is
     encoded besides, and the step sizes."""
 
-    def __init__(self, found: ModuleType, args):
-        self.task = found.Task(args, found.Characters())
-        self.prompts, self.pairs, self.rates = [], [], []
-        self.encode, self.task.encode = self.task.encode, self.note
-        adamw, rates = torch.optim.AdamW, self.rates
+    def __init__(self, found: ModuleType, **kwargs):
+        self.prompts, self.pairs, self.rates, answers = [], [], [], []
+        adamw, encode, rates = torch.optim.AdamW, found.encode, self.rates
 
         class Noted(adamw):
             def step(self):
@@ -247,33 +271,34 @@ class Notes:
                 assert (self.defaults["lr"], self.defaults["betas"]) == (3e-3, (0.9, 0.98))
                 super().step()
 
-        torch.optim.AdamW = Noted
-        try:
-            self.policy = found.base_model(args, self.task)
-        finally:
-            torch.optim.AdamW = adamw
+        def note(policy, texts):
+            texts = list(texts)
+            if texts[0].endswith("="):
+                self.prompts += texts
+                self.pairs += zip(texts, answers.pop(), strict=True)
+            else:
+                assert all(text.endswith(".") for text in texts)
+                answers.append([text[:-1] for text in texts])
+            return encode(policy, texts)
 
-    def note(self, texts, end=()):
-        texts = list(texts)
-        if end:
-            assert tuple(end) == (EOS,)
-            self.pairs += zip(self.prompts[-len(texts) :], texts, strict=True)
-        else:
-            self.prompts += texts
-        return self.encode(texts, end)
+        torch.optim.AdamW, found.encode = Noted, note
+        try:
+            self.policy, self.split, _ = found.addition(**kwargs)
+        finally:
+            torch.optim.AdamW, found.encode = adamw, encode
 
 
 @functools.cache
 def trained() -> tuple[Path, Notes]:
     """The default base model, trained once in a session: its file and the notes."""
     found = module("reinforce_lm")
-    folder = Path(tempfile.mkdtemp())
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    notes = Notes(found, found.Args(base_model=str(folder / "base.pt")))
+    notes = Notes(found)
     torch.set_num_threads(threads)
-    return folder / "base.pt", notes
+    path = temporary_folder() / "trained.pt"
+    torch.save({"reference": notes.policy.state_dict()}, path)
+    return path, notes
 
 
 def shorten(found: ModuleType, monkeypatch, steps: int) -> None:
@@ -283,8 +308,8 @@ def shorten(found: ModuleType, monkeypatch, steps: int) -> None:
 
 
 def trained_policy() -> nn.Module:
-    policy = module("reinforce_lm").GPT(13, context=32)
-    policy.load_state_dict(torch.load(trained()[0], weights_only=True)[2])
+    policy = module("reinforce_lm").GPT()
+    policy.load_state_dict(torch.load(trained()[0], weights_only=True)["reference"])
     return policy
 
 

@@ -208,9 +208,8 @@ def expected_gradient(policy: Table, loss, size: int) -> np.ndarray:
 
 def scored(script, policy, completions):
     prompts = torch.zeros(len(completions), 1, dtype=torch.long)
-    log_pi = script.log_policy(policy, prompts, completions, TEMPERATURE)
-    mask = script.completion_mask(completions, policy.eos)
-    return script.token_log_probs(log_pi, completions), mask, prompts
+    log_probs, _ = script.log_policy(policy, prompts, completions, TEMPERATURE)
+    return log_probs, script.completion_mask(completions, policy.eos), prompts
 
 
 @pytest.mark.parametrize("baseline", [0.0, 0.4])
@@ -309,9 +308,14 @@ def test_k1_and_k3_have_the_mean_of_the_kl_divergence(kl_ratio):
     assert (k3 >= 0).all()
     assert k1.min() < 0
     assert abs(kl - sum(q * np.log(q / p))) > 0.01
-    both = torch.stack([logits.detach().log_softmax(0)])[None], log_ref[None, None]
+    policy, reference = (
+        lambda tokens, keep, x=x: x.detach().expand(len(tokens), keep, -1)
+        for x in (logits, log_ref)
+    )
+    text = torch.zeros(1, 1, dtype=torch.long)
     for script in (reinforce_lm, rloo, grpo):
-        assert script.kl_divergence(*both).item() == pytest.approx(kl)
+        found = script.compare(policy, reference, text, text, 1.0)
+        assert found[2].item() == pytest.approx(kl)
 
 
 @pytest.mark.parametrize("kl_ratio", [False, True])

@@ -32,6 +32,8 @@ With a constant in place of the length, L = l.
 """
 
 import math
+import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -40,9 +42,10 @@ from helpers import module
 from lm_helpers import (
     BANNED,
     Table,
+    digits_sum,
     shorten,
     success,
-    trained,
+    trained_policy,
 )
 
 
@@ -92,21 +95,25 @@ def test_the_derivation_by_known_values():
     assert dr == pytest.approx(rloo_optimum(0.4, 0.5 * 8 / 7))
 
 
-def converge(script: str, folder, monkeypatch, policy, make_task, **flags):
-    """Train `policy` on the task that make_task(args) returns; give it back with its
+def converge(script: str, folder, monkeypatch, policy, task: tuple, **flags):
+    """Train `policy` on all prompts of the task, (prompts, reward); give it back with its
     reference."""
     found, models = module(script), {}
-    start = found.Run.start
+    start, (prompts, reward) = found.Run.start, task
 
     def note(run, state, total):
         models.update(state)
         start(run, state, total)
 
+    def rewards(texts, answers, ended):
+        return list(map(reward, texts, answers))
+
     with monkeypatch.context() as patch:
+        here = SimpleNamespace(make=lambda: (policy, (prompts, prompts), rewards))
+        patch.setitem(sys.modules, "made_here", here)
         patch.setattr(found.Run, "start", note)
-        patch.setattr(found, "make_policy_and_task", lambda args: (policy, make_task(args)))
         patch.setattr(found.Run, "record_step", count)  # events cost more than the training
-        found.train(found.Args(run_dir=folder / "run", **flags))
+        found.train(found.Args(run_dir=folder / "run", task="made_here:make", **flags))
     return models["policy"], models["reference"]
 
 
@@ -116,32 +123,14 @@ def count(run, rewards, lengths):
 
 
 # ---- tables ----
-def toy():
-    """Prompts and a reward that tells apart all 15 completions of the table below."""
-    return list("0123"), toy_reward
-
-
 def toy_reward(prompt: str, answer: str) -> float:
     letters = [int(word) + 1 for word in answer.split()]
     return math.sin(1 + int(prompt) + sum(3**k * x for k, x in enumerate(letters)))
 
 
-def choice():
-    """Three prompts; the right answer is 0, and ends, the wrong one 1 1, and ends."""
-    return list("012"), lambda prompt, answer: float(answer == "0")
-
-
-def make_task(script: str, name: str, policy: Table):
-    """The prompts of toy() or choice(), all of them for training."""
-    found = module(script)
-
-    def make(args):
-        flags = {"task": f"test_lm_optimum:{name}", "eval_episodes": 1}
-        task = found.Task(found.replace(args, **flags), policy)
-        task.training = [[str(k) for k in range(policy.number)]]
-        return task
-
-    return make
+TOY = list("0123"), toy_reward  # it tells apart all 15 completions of the table below
+# The right answer is 0, and ends, the wrong one 1 1, and ends.
+CHOICE = list("012"), lambda prompt, answer: float(answer == "0")
 
 
 @pytest.mark.parametrize(("beta", "temperature"), [(0.5, 1.0), (0.3, 0.7)])
@@ -152,14 +141,14 @@ def test_rloo_finds_the_best_distribution_of_completions(
     model and policy are those of this temperature."""
     policy = Table(4, 3, 3, seed=3)
     policy, reference = converge(
-        "rloo", tmp_path, monkeypatch, policy, make_task("rloo", "toy", policy),
+        "rloo", tmp_path, monkeypatch, policy, TOY,
         total_timesteps=512 * 80, batch_size=512, num_generations=8, kl_coef=beta,
         learning_rate=0.1, temperature=temperature, max_completion_length=3,
         max_grad_norm=math.inf,
     )  # fmt: skip
     answers = policy.answers()
     for k in range(4):
-        texts = [policy.decode([t for t in a if t != policy.eos]) for a in answers]
+        texts = [policy.decode(a) for a in answers]
         rewards = np.array([toy_reward(str(k), text) for text in texts])
         p, q = (m.probabilities(k, temperature) for m in (policy, reference))
         best = q * np.exp(rewards / beta)
@@ -199,7 +188,7 @@ def test_grpo_comes_to_rest_at_its_fixed_points(beta, size, flags, tmp_path, mon
     """One decision: the right answer takes two tokens, the wrong one three."""
     policy = chooser()
     policy, _ = converge(
-        "grpo", tmp_path, monkeypatch, policy, make_task("grpo", "choice", policy),
+        "grpo", tmp_path, monkeypatch, policy, CHOICE,
         total_timesteps=512 * 80, batch_size=512, num_generations=size, kl_coef=beta,
         learning_rate=0.1, max_completion_length=3, max_grad_norm=math.inf, **flags,
     )  # fmt: skip
@@ -216,9 +205,8 @@ def test_reinforce_finds_the_right_answer(tmp_path, monkeypatch):
     """Nothing holds it back."""
     policy = chooser()
     policy, reference = converge(
-        "reinforce_lm", tmp_path, monkeypatch, policy,
-        make_task("reinforce_lm", "choice", policy), total_timesteps=256 * 60, batch_size=256,
-        learning_rate=0.2, max_completion_length=3,
+        "reinforce_lm", tmp_path, monkeypatch, policy, CHOICE, total_timesteps=256 * 60,
+        batch_size=256, learning_rate=0.2, max_completion_length=3,
     )  # fmt: skip
     for k, q in enumerate(BASE):
         assert reference.probabilities(k)[RIGHT] == pytest.approx(q)
@@ -226,25 +214,15 @@ def test_reinforce_finds_the_right_answer(tmp_path, monkeypatch):
 
 
 # ---- the GPT ----
-def few_problems(script: str, problems: list[str]):
-    """The addition with these problems alone, for training and for the evaluation."""
-    found = module(script)
-
-    def make(args):
-        task = found.Task(args, found.Characters())
-        task.training = task.held_out = [problems]
-        return task
-
-    return make
+def right(prompt: str, answer: str) -> float:
+    return float(answer == digits_sum(prompt))
 
 
 def test_rloo_on_a_gpt_finds_the_optimum_of_every_problem(tmp_path, monkeypatch):
     """From the trained base model, of which each problem's p is measured."""
     problems = ["27+85=", "13+49=", "66+27=", "08+94=", "51+39=", "76+76=", "40+85=", "92+11="]
-    policy = module("rloo").GPT(13, context=32)
-    policy.load_state_dict(torch.load(trained()[0], weights_only=True)[2])
     policy, reference = converge(
-        "rloo", tmp_path, monkeypatch, policy, few_problems("rloo", problems),
+        "rloo", tmp_path, monkeypatch, trained_policy(), (problems, right),
         total_timesteps=40 * 256, batch_size=256, num_generations=8, kl_coef=0.5,
         max_completion_length=4, learning_rate=1e-3,
     )  # fmt: skip
@@ -266,9 +244,8 @@ def coherent(script: str, monkeypatch):
     found = module(script)
     with monkeypatch.context() as patch:
         shorten(found, patch, 100)
-        task = found.Task(found.Args(), found.Characters())
-        task.demonstrated = PROBLEMS
-        policy = found.base_model(found.Args(coherent=True, carelessness=0.6), task)
+        patch.setattr(found, "hold_out", lambda prompts: (PROBLEMS, PROBLEMS))
+        policy, _, _ = found.addition(coherent=True, carelessness=0.6)
     for problem in PROBLEMS:  # all but two answers are next to impossible
         assert 0.2 < success(policy, problem) < 0.7
     return policy
@@ -277,7 +254,7 @@ def coherent(script: str, monkeypatch):
 def test_grpo_on_a_gpt_comes_to_rest_at_its_fixed_points(tmp_path, monkeypatch):
     policy, reference = converge(
         "grpo", tmp_path, monkeypatch, coherent("grpo", monkeypatch),
-        few_problems("grpo", PROBLEMS), total_timesteps=56 * 256, batch_size=256,
+        (PROBLEMS, right), total_timesteps=56 * 256, batch_size=256,
         num_generations=8, kl_coef=1.0, max_completion_length=4, learning_rate=1e-3,
     )  # fmt: skip
     chances, rest = [], []
@@ -303,7 +280,7 @@ def test_ppo_and_dpo_on_a_gpt_find_the_optimum(script, flags, tmp_path, monkeypa
     """The logit shifts by 2, which is 1 / kl_coef and rationality / kl_coef."""
     policy, reference = converge(
         script, tmp_path, monkeypatch, coherent(script, monkeypatch),
-        few_problems(script, PROBLEMS), batch_size=512, max_completion_length=4, **flags,
+        (PROBLEMS, right), batch_size=512, max_completion_length=4, **flags,
     )  # fmt: skip
     before = [success(reference, problem) for problem in PROBLEMS]
     best = [shifted(p, 2.0) for p in before]

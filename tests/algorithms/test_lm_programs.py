@@ -36,8 +36,10 @@ from lm_helpers import (
     random_base,
     small,
     some_reward,
+    task_of,
     train,
     two,
+    with_kwargs,
     with_reward,
 )
 from lm_recorded import SYMBOLS
@@ -53,7 +55,8 @@ def test_a_run_from_the_outside(tmp_path):
     folder.mkdir()
     alone = Path(shutil.copy(ROOT / "grpo.py", folder))
     base = random_base(tmp_path / "base.pt")
-    flags = small("grpo") | {"base_model": base, "total_timesteps": 70, "seed": 3}
+    flags = small("grpo") | {"base_model": str(base), "total_timesteps": 70, "seed": 3}
+    flags = with_kwargs(flags)
     result = run(alone, cwd=folder, **flags)
     assert result.returncode == 0, result.stderr
     assert result.stderr == ""
@@ -87,8 +90,7 @@ def test_a_run_from_the_outside(tmp_path):
     evaluated = events["eval/episodic_return"][0].value
     assert evaluated == pytest.approx(summary["eval_return_mean"], rel=1e-5)
 
-    here = {**flags, "base_model": str(base)}
-    module("grpo").train(module("grpo").Args(run_dir=tmp_path / "here", **here))
+    module("grpo").train(module("grpo").Args(run_dir=tmp_path / "here", **flags))
     a, b = checkpoint_of(run_dir), checkpoint_of(tmp_path / "here")
     assert same(a["policy"], b["policy"])
     assert summary_of(tmp_path / "here")["kl"] == summary["kl"]
@@ -111,7 +113,7 @@ def test_killed_interrupted_and_resumed_to_the_end(tmp_path):
     assert not (run_dir / "summary.json").exists()
 
     reached, before = step_of(run_dir), checkpoint_of(run_dir)
-    Path(flags["base_model"]).unlink()
+    Path(json.loads(flags["task_kwargs"])["base_model"]).unlink()
     process = start("rloo", tmp_path, resume=run_dir)
     wait_until_beyond(reached, process, run_dir)
     stdout, stderr = interrupted(process)
@@ -164,8 +166,7 @@ def test_the_summary_and_the_samples(script, tmp_path, monkeypatch):
     summary, state = summary_of(tmp_path / "run"), checkpoint_of(tmp_path / "run")
     assert summary == returned
     models = {name: doubles(state[name]) for name in ("reference", "policy")}
-    task = found.Task(found.Args(eval_episodes=15), found.Characters())
-    (held_out,) = task.held_out
+    (held_out,) = task_of(script, eval_episodes=15).held_out
     answers, rewards, successes = {}, {}, {}
     for name, weights in models.items():
         answers[name], successes[name] = [], []

@@ -56,12 +56,12 @@ def noise(seed: int, *shape: int) -> torch.Tensor:
 # ---- a scalar head ----
 def gpt(seed: int = 5):
     torch.manual_seed(seed)
-    return ppo_rlhf.GPT(13, context=32)
+    return ppo_rlhf.GPT()
 
 
 def scalar(seed: int = 5):
     """A critic or reward model whose head is no longer 0."""
-    model = ppo_rlhf.with_scalar_head(gpt(seed))
+    model = ppo_rlhf.Scalar(gpt(seed))
     with torch.no_grad():
         model.head.weight.normal_()
         model.head.bias.normal_()
@@ -70,6 +70,12 @@ def scalar(seed: int = 5):
 
 def prompts_of(number: int) -> torch.Tensor:
     return torch.randint(0, 13, (number, 6), generator=torch.Generator().manual_seed(3))
+
+
+def as_gpt(state: dict) -> dict:
+    """The weights of a scalar model under the names that a GPT with one output would have."""
+    own = {k: v for k, v in state.items() if not k.startswith("model.head.")}
+    return {key.removeprefix("model."): value for key, value in own.items()}
 
 
 def outputs(weights: dict, prompt: list[int], row: list[int]) -> tuple:
@@ -84,14 +90,15 @@ def test_a_scalar_head_is_0_and_shares_no_trained_weight():
     """The policy and its copy neither share memory, nor does the policy lose its own head."""
     policy = gpt()
     before = {key: value.clone() for key, value in policy.state_dict().items()}
-    critic, reward_model = (ppo_rlhf.with_scalar_head(policy) for _ in range(2))
+    critic, reward_model = (ppo_rlhf.Scalar(policy) for _ in range(2))
     tokens = prompts_of(4)
     for model in (critic, reward_model):
-        assert model(tokens).shape == (4, 6, 1)
+        assert model(tokens).shape == (4, 6)
         assert model(tokens).eq(0).all()
         assert all(p.requires_grad for p in model.parameters())
         for name, p in model.named_parameters():
-            assert name.startswith("head.") or torch.equal(p, before[name])
+            own = name.startswith("head.")
+            assert own or torch.equal(p, before[name.removeprefix("model.")])
     models = policy, critic, reward_model
     places = [p.data_ptr() for model in models for p in model.parameters()]
     assert len(set(places)) == len(places)
@@ -106,12 +113,12 @@ def test_a_scalar_head_is_0_and_shares_no_trained_weight():
 def test_a_scalar_head_shares_the_weights_that_nobody_trains():
     policy = gpt()
     policy.blocks[0].requires_grad_(False)
-    critic = ppo_rlhf.with_scalar_head(policy)
+    critic = ppo_rlhf.Scalar(policy)
     for name, p in critic.named_parameters():
-        frozen = name.startswith("blocks.0.")
+        frozen = name.startswith("model.blocks.0.")
         assert p.requires_grad is not frozen
         if not name.startswith("head."):
-            assert (p is policy.get_parameter(name)) is frozen
+            assert (p is policy.get_parameter(name.removeprefix("model."))) is frozen
 
 
 # ---- scores and values ----
@@ -119,12 +126,12 @@ def test_scores_and_values_by_the_textbook():
     """A score is the sum of what the reward model says at each token of the completion, a value
     what the critic says one token earlier; both of the unpadded text by itself."""
     model, prompts = scalar(), prompts_of(5)
-    mask = ppo_rlhf.completion_mask(COMPLETIONS, EOS)
+    mask = ppo_rlhf.completion_mask(COMPLETIONS, gpt().eos)
     found_scores = ppo_rlhf.score(model, prompts, COMPLETIONS, mask)
     found_values = ppo_rlhf.token_values(model, prompts, COMPLETIONS, mask)
     assert found_scores.shape == (5,)
     assert found_values.shape == mask.shape
-    weights = doubles(model.state_dict())
+    weights = doubles(as_gpt(model.state_dict()))
     for i, row in enumerate(COMPLETIONS.tolist()):
         before, at = (x.detach() for x in outputs(weights, prompts[i].tolist(), row))
         assert found_scores[i].item() == pytest.approx(at.sum().item(), rel=1e-4, abs=1e-4)
@@ -139,13 +146,13 @@ def test_nothing_behind_the_end_changes_scores_and_values(function):
     model, prompts, results = scalar(), prompts_of(2), []
     for rest in ([], [PAD, PAD], [EOS, EOS], [3, 9]):
         completions = torch.tensor([[1, 2, EOS, *rest], [4, EOS, PAD, *rest]])
-        mask = ppo_rlhf.completion_mask(completions, EOS)
+        mask = ppo_rlhf.completion_mask(completions, gpt().eos)
         numbers = function(model, prompts, completions, mask)
         model.zero_grad()
         (numbers.sin().sum() if numbers.ndim == 1 else numbers[:, :3].sin().sum()).backward()
         assert numbers.ndim == 1 or numbers[:, 3:].eq(0).all()
         numbers = numbers if numbers.ndim == 1 else numbers[:, :3]
-        results.append((numbers.detach(), model.blocks[0].qkv.weight.grad.clone()))
+        results.append((numbers.detach(), model.model.blocks[0].qkv.weight.grad.clone()))
     assert results[0][1].abs().max() > 1e-3
     for numbers, gradient in results[1:]:
         torch.testing.assert_close(numbers, results[0][0], rtol=1e-4, atol=1e-5)
@@ -227,10 +234,10 @@ def test_the_gradient_of_the_reward_model():
     double precision, in every weight."""
     model, prompts = scalar(), prompts_of(2).repeat(2, 1)
     completions = COMPLETIONS[[0, 2, 4, 1]]  # two chosen, then two rejected ones
-    mask = ppo_rlhf.completion_mask(completions, EOS)
+    mask = ppo_rlhf.completion_mask(completions, gpt().eos)
     better, worse = ppo_rlhf.score(model, prompts, completions, mask).chunk(2)
     ppo_rlhf.preference_loss(better, worse).mean().backward()
-    weights, total = doubles(model.state_dict()), 0.0
+    weights, total = doubles(as_gpt(model.state_dict())), 0.0
     sums = [
         outputs(weights, prompt, row)[1].sum()
         for prompt, row in zip(prompts.tolist(), completions.tolist(), strict=True)
@@ -238,7 +245,8 @@ def test_the_gradient_of_the_reward_model():
     for i in range(2):
         total = total + (1 + (sums[2 + i] - sums[i]).exp()).log() / 2
     expected = torch.autograd.grad(total, list(weights.values()))
-    for (name, p), gradient in zip(model.named_parameters(), expected, strict=True):
+    parameters = as_gpt(dict(model.named_parameters()))
+    for (name, p), gradient in zip(parameters.items(), expected, strict=True):
         close = 1e-3 * gradient.abs().max().item() + 1e-6
         torch.testing.assert_close(
             p.grad.double(), gradient, rtol=1e-2, atol=close, msg=f"{name}: {gradient.max()}"
@@ -251,7 +259,7 @@ def test_rewards_of_tokens_by_a_plain_loop(kl_coef):
     """Each pays for its log-ratio, and the last, an end or a cut, earns the score; behind it
     there is nothing."""
     scores, log_ratio = noise(0, 8), noise(1, 8, 5)
-    found = ppo_rlhf.token_rewards(scores, log_ratio, MASK, kl_coef)
+    found = ppo_rlhf.rewards_of_tokens(scores, log_ratio, MASK, kl_coef)
     assert found.shape == (8, 5)
     for i, length in enumerate(LENGTHS):
         for t in range(5):
@@ -263,7 +271,7 @@ def test_rewards_of_tokens_by_a_plain_loop(kl_coef):
 def test_a_token_more_probable_than_before_costs_something():
     log_ratio = torch.tensor([[0.7, -0.2]])
     mask = torch.ones(1, 2, dtype=torch.bool)
-    rewards = ppo_rlhf.token_rewards(torch.tensor([3.0]), log_ratio, mask, 0.5)
+    rewards = ppo_rlhf.rewards_of_tokens(torch.tensor([3.0]), log_ratio, mask, 0.5)
     torch.testing.assert_close(rewards, torch.tensor([[-0.35, 3.1]]))
 
 
@@ -350,7 +358,7 @@ def rows_of(weights: dict, prompts, rows) -> list[tuple]:
 def recompute_round(run: Recorded, k: int, noted: dict) -> tuple[dict, float]:
     """The reward model after one round's preferences, and the share of those that it ordered
     rightly before it learned from them."""
-    weights, right = doubles(run.states[k]["reward_model"]), []
+    weights, right = doubles(as_gpt(run.states[k]["reward_model"])), []
     number = run.args.num_preferences // run.args.preference_rounds
     assert sum(map(len, noted["texts"])) == number
     for texts, completions, preferred in zip(
@@ -377,7 +385,8 @@ def recompute_round(run: Recorded, k: int, noted: dict) -> tuple[dict, float]:
 def recompute(run: Recorded, k: int):
     """The policy and the critic after iteration k from those before, and what is logged."""
     args, (prompts, rows, rewards) = run.args, run.batch(k)
-    weights, critic = (doubles(run.states[k][name]) for name in ("policy", "critic"))
+    weights = doubles(run.states[k]["policy"])
+    critic = doubles(as_gpt(run.states[k]["critic"]))
     with torch.no_grad():
         reference = doubles(run.states[0]["policy"])
         old_log_pi, ref_log_pi = (scores(w, prompts, rows) for w in (weights, reference))
@@ -388,7 +397,7 @@ def recompute(run: Recorded, k: int):
         values = [before for before, _ in rows_of(critic, prompts, rows)]
         told = rewards
         if args.reward == "learned":
-            reward_model = doubles(run.states[k + 1]["reward_model"])
+            reward_model = doubles(as_gpt(run.states[k + 1]["reward_model"]))
             told = [at.sum().item() for _, at in rows_of(reward_model, prompts, rows)]
     advantages, returns = [], []
     for i in range(len(rows)):
@@ -403,7 +412,8 @@ def recompute(run: Recorded, k: int):
     orders = [x for o in orders for x in o.view(args.num_minibatches, -1).tolist()]
     rate = args.learning_rate * ((1 - k / ITERATIONS) if args.anneal_lr else 1)
     logged = {key: [] for key in ("policy_loss", "value_loss", "approx_kl", "clip_frac")}
-    logged["entropy"], low, high = [], 1 - args.clip_coef, 1 + args.clip_coef
+    logged |= {"entropy": [], "grad_norm": []}
+    low, high = 1 - args.clip_coef, 1 + args.clip_coef
     for order in orders:
         number, loss = sum(len(rows[i]) for i in order), 0.0
         for i in order:
@@ -421,12 +431,13 @@ def recompute(run: Recorded, k: int):
         both = {("policy", k): w for k, w in weights.items()}
         both |= {("critic", k): w for k, w in critic.items()}
         both, norm = descend(both, loss, rate, args.max_grad_norm)
+        logged["grad_norm"].append(norm)
         weights, critic = (
             {k: w for (network, k), w in both.items() if network == name}
             for name in ("policy", "critic")
         )
     logged = {key: np.mean(x) for key, x in logged.items()}
-    logged |= {"grad_norm": norm, "score": np.mean(told), "kl": np.mean(kl)}
+    logged |= {"score": np.mean(told), "kl": np.mean(kl)}
     return weights, critic, logged | {"completion_length": np.mean([len(r) for r in rows])}
 
 
@@ -452,11 +463,12 @@ def test_iterations_one_by_one(flags, tmp_path, monkeypatch):
     each = args.num_minibatches * args.update_epochs
     assert run.rates == pytest.approx([0.05 * x for x in falling for _ in range(each)])
     assert run.samplers[:ITERATIONS] == ["policy"] * ITERATIONS
-    for key, value in run.states[0]["policy"].items():
-        if not key.startswith("head."):
-            assert torch.equal(run.states[0]["critic"][key], value)
+    for key, value in as_gpt(run.states[0]["critic"]).items():
+        assert key.startswith("head.") or torch.equal(run.states[0]["policy"][key], value)
     for k in range(ITERATIONS):
-        before, after = run.states[k], run.states[k + 1]
+        before, after = (
+            {name: as_gpt(state) for name, state in run.states[i].items()} for i in (k, k + 1)
+        )
         if rounds and rounds[0]["iteration"] == k:
             noted = rounds.pop(0)
             assert set(noted["samplers"]) == {"policy"}
@@ -544,8 +556,8 @@ def test_a_step_of_the_reward_model_has_a_minibatch_of_pairs(
     args = {"batch_size": 300, "num_preferences": 150, "num_minibatches": minibatches}
     args = ppo_rlhf.Args(**flags_of("ppo_rlhf", tmp_path, **args))
     with_reward(ppo_rlhf, monkeypatch, lambda prompt, answer: float(len(answer)))
-    policy, task = ppo_rlhf.make_policy_and_task(args)
-    model = ppo_rlhf.with_scalar_head(policy)
+    task = ppo_rlhf.Task(args)
+    policy, model = task.policy, ppo_rlhf.Scalar(task.policy)
     optimizer, sizes = torch.optim.SGD(model.parameters(), 0.1), []
     loss = ppo_rlhf.preference_loss
     monkeypatch.setattr(
@@ -563,8 +575,8 @@ def test_a_reward_model_learns_to_order_completions(tmp_path, monkeypatch):
     """A round of preferences for long answers: of fresh pairs it then orders nearly all."""
     args = ppo_rlhf.Args(**flags_of("ppo_rlhf", tmp_path, batch_size=128, num_preferences=800))
     with_reward(ppo_rlhf, monkeypatch, lambda prompt, answer: float(len(answer)))
-    policy, task = ppo_rlhf.make_policy_and_task(args)
-    model = ppo_rlhf.with_scalar_head(policy)
+    task = ppo_rlhf.Task(args)
+    policy, model = task.policy, ppo_rlhf.Scalar(task.policy)
     optimizer = torch.optim.Adam(model.parameters(), 1e-3)
     torch.manual_seed(0)
     ppo_rlhf.train_reward_model(policy, model, optimizer, task, args)

@@ -17,6 +17,7 @@ from lm_helpers import (
     log_pi_of,
     shorten,
     success,
+    task_of,
     train,
     trained,
     trained_policy,
@@ -25,11 +26,6 @@ from lm_helpers import (
 
 PROBLEMS = [f"{a:02}+{b:02}=" for a in range(100) for b in range(100)]
 BOTH = list(itertools.product([False, True], repeat=2))
-
-
-def task_of(script: str, **flags):
-    found = module(script)
-    return found.Task(found.Args(**flags), found.Characters())
 
 
 def test_every_sum():
@@ -55,9 +51,11 @@ def test_held_out_and_training_problems():
     task, again = task_of("grpo", eval_episodes=10_000), task_of("grpo", seed=7)
     (training,), (held_out,) = task.training, task.held_out
     assert not set(training) & set(held_out)
-    assert not set(task.demonstrated) & set(held_out)
-    assert set(training) <= set(task.demonstrated)
-    assert len(task.demonstrated) == len(set(task.demonstrated)) == 9000
+    demonstrated, rest = module("grpo").hold_out(PROBLEMS)
+    assert set(demonstrated) | set(rest) == set(PROBLEMS)
+    assert not set(demonstrated) & set(held_out)
+    assert set(training) <= set(demonstrated)
+    assert len(demonstrated) == len(set(demonstrated)) == 9000
     assert set(training) | set(held_out) == {p for p in PROBLEMS if carries(p)}
     assert len(held_out) == pytest.approx(0.1 * len(training + held_out), rel=0.1)
     assert {p[1] for p in held_out} == {p[4] for p in held_out} == set("0123456789")
@@ -108,11 +106,11 @@ def test_the_teacher_forgets_each_carry_by_itself():
 
 @pytest.mark.parametrize("coherent", [True, False])
 def test_the_share_of_forgotten_carries(coherent, monkeypatch):
-    """--carelessness 0.2; a coherent teacher forgets all carries of a problem or none."""
+    """Of a carelessness of 0.2; a coherent teacher forgets all carries of a problem or none."""
     found = module("rloo")
     shorten(found, monkeypatch, 60)
     monkeypatch.setattr(found, "GPT", lambda *x, **y: module("grpo").GPT(*x, **y, width=8))
-    notes = Notes(found, found.Args(carelessness=0.2, coherent=coherent))
+    notes = Notes(found, carelessness=0.2, coherent=coherent)
     answers = Counter()
     for prompt, answer in notes.pairs:
         if digits_sum(prompt, (True, False)) != digits_sum(prompt):
@@ -148,18 +146,18 @@ def test_a_step_of_imitation_by_hand(monkeypatch):
         return sgd(parameters, lr)
 
     monkeypatch.setattr(torch.optim, "AdamW", descent)
-    args = found.Args()
-    task = found.Task(args, found.Characters())
-    encode, seen = task.encode, []
-    task.encode = lambda texts, end=(): seen.append(list(texts)) or encode(seen[-1], end)
-    policy = found.base_model(args, task)
+    encode, seen = found.encode, []
+    monkeypatch.setattr(
+        found, "encode", lambda policy, texts: seen.append(texts) or encode(policy, texts)
+    )
+    policy, _, _ = found.addition()
     names = [name for name, _ in policy.named_parameters()]
     weights = doubles(dict(zip(names, states[0], strict=True)))
     symbols, total, number = "0123456789+=.", 0.0, 0
     assert len(seen) == 2
     assert len(seen[0]) == 64
     for texts in zip(*seen, strict=True):
-        prompt, row = ([symbols.index(c) for c in s] for s in (texts[0], texts[1] + "."))
+        prompt, row = ([symbols.index(c) for c in s] for s in texts[::-1])
         log_probs = chosen(log_pi_of(weights, prompt, row, 1.0), row)
         total, number = total - log_probs.sum(), number + len(row)
     gradients = torch.autograd.grad(total / number, [weights[name] for name in names])
@@ -188,11 +186,11 @@ def test_exact_success_is_the_frequency_of_success(script, temperature):
     """Of the trained base model, sampled a thousand times on each of ten problems."""
     found, policy = module(script), trained_policy()
     torch.manual_seed(3)
-    task = task_of(script, eval_episodes=10, temperature=temperature)
+    task = task_of(script, eval_episodes=10)
     texts = [text for text in task.held_out[0] for _ in range(1000)]
-    samples = found.sample(policy, task.encode(texts), temperature, 5, 12)
+    samples = found.sample(policy, found.encode(policy, texts), temperature, 5)
     rate = task.rewards(texts, samples).mean().item()
-    exact = found.exact_success(policy, task)
+    exact = found.exact_success(policy, task, temperature)
     assert abs(rate - exact) < 4 * np.sqrt(exact * (1 - exact) / 10_000)
     chances = [success(policy, p, temperature) for p in task.held_out[0]]
     assert exact == pytest.approx(np.mean(chances), abs=1e-4)
@@ -205,23 +203,20 @@ def test_all_runs_start_from_one_base_model(tmp_path, monkeypatch):
     shorten(found, monkeypatch, 2)
     for seed in (1, 2):
         torch.manual_seed(seed * 99)
-        args = found.Args(seed=seed)
-        weights.append(found.base_model(args, found.Task(args, found.Characters())))
+        weights.append(found.Task(found.Args(seed=seed)).policy)
     for a, b in zip(*(w.parameters() for w in weights), strict=True):
         assert torch.equal(a, b)
     with_reward(found, monkeypatch, lambda prompt, answer: float(len(answer)))
-    path = tmp_path / "made.pt"
+    file = str(tmp_path / "made" / "checkpoint.pt")
     summaries = [
-        train("grpo", tmp_path, base_model=file, run_dir=tmp_path / name, learning_rate=0.01)
-        for name, file in (("made", str(path)), ("read", str(path)), ("anew", None))
+        train("grpo", tmp_path, base_model=path, run_dir=tmp_path / name, learning_rate=0.01)
+        for name, path in (("made", None), ("read", file), ("again", file))
     ]
-    was, coherent, state = torch.load(path, weights_only=True)
-    assert (was, coherent) == (0.5, False)
+    state = torch.load(file, weights_only=True)["reference"]
     for key, value in state.items():
         assert torch.equal(value, weights[0].state_dict()[key])
     assert len({(s["kl"], s["exact_success"]) for s in summaries}) == 1
     assert summaries[0]["kl"] > 1e-3
-    assert [p.name for p in tmp_path.glob("made*") if p.is_file()] == ["made.pt"]
 
 
 @every
@@ -229,14 +224,13 @@ def test_reinforcement_never_sees_a_held_out_problem(script, tmp_path, monkeypat
     """Nothing but training problems is drawn, encoded or rewarded until the evaluation, but for
     the exact success; not for preferences either."""
     found, seen = module(script), []
-    encode, exact, evaluate = found.Task.encode, found.exact_success, found.evaluate
+    encode, exact, evaluate = found.encode, found.exact_success, found.evaluate
     quiet = []
 
-    def note(task, texts, end=()):
-        texts = list(texts)
+    def note(policy, texts):
         if not quiet:
             seen.extend(texts)
-        return encode(task, texts, end)
+        return encode(policy, texts)
 
     def aside(function):
         def call(*args):
@@ -247,7 +241,7 @@ def test_reinforcement_never_sees_a_held_out_problem(script, tmp_path, monkeypat
 
         return call
 
-    monkeypatch.setattr(found.Task, "encode", note)
+    monkeypatch.setattr(found, "encode", note)
     monkeypatch.setattr(found, "exact_success", aside(exact))
     monkeypatch.setattr(found, "evaluate", aside(evaluate))
     train(script, tmp_path, total_timesteps=160)
