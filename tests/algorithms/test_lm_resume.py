@@ -98,6 +98,7 @@ def test_hyperparameters_cannot_change_on_the_way(tmp_path):
     found, path = module("grpo"), tmp_path / "run"
     own = found.Args(**checkpoint_of(path)["args"] | {"run_dir": path, "resume": path})
     other = {"task": "x:y", "base_model": "other.pt", "model": "folder", "dtype": "bfloat16"}
+    other["length_norm"] = "mean"
     for name, args in changed(own, other):
         with pytest.raises(found.BadInput, match=f"{name} must stay"):
             found.train(args)
