@@ -12,8 +12,7 @@ serve several steps; but no critic is learned. The distance to the frozen base m
 of the loss, not of the reward. The defaults make one step on each batch: the ratio is 1, and
 the clip is idle.
 
-Paper: Shao et al. 2024, DeepSeekMath: Pushing the Limits of Mathematical Reasoning in Open
-Language Models, arXiv:2402.03300. Followers, most with --kl-coef 0:
+Paper: Shao et al. 2024, DeepSeekMath, arXiv:2402.03300. Followers, most with --kl-coef 0:
 - Dr. GRPO, arXiv:2503.20783: --no-norm-std --length-norm max
 - DAPO, arXiv:2503.14476: --length-norm mean --clip-coef-high 0.28 --max-draws 10
 - CISPO, arXiv:2506.13585: --cispo --length-norm mean --clip-coef-low 1
@@ -288,13 +287,14 @@ def grpo_loss(
         loss      = -mean over completions of
                     (sum over tokens of surrogate - kl_coef * k3) / length
 
-    sequence_ratio: ratio = exp(mean over the completion's tokens of log(pi / pi_old)).
-    cispo: surrogate = clipped * A * log pi(token), clipped without a gradient.
-    length_norm: "own" length favours short right and long wrong completions; with the "mean" of
-    the minibatch all its tokens weigh the same (TRL: dapo); "max" is max_completion_length.
-    At each token the mean of k3 is KL(pi || pi_ref), but the mean of its gradient is that of
-    KL(pi_ref || pi); ratio * k3, with kl_ratio, has the former's. Sources: Shao et al. 2024,
-    section 4.1; the header; for k3 Schulman 2020, http://joschu.net/blog/kl-approx.html.
+    With sequence_ratio, a completion's ratio is exp(mean over its tokens of log(pi / pi_old)),
+    which stays near 1: hence GSPO's tiny clip. With cispo, surrogate = clipped * A * log pi;
+    there clipped has no gradient. "own" length favours short right and long wrong completions; by
+    the minibatch's "mean" all its tokens weigh the same (as in TRL's dapo; in the papers all of
+    a group); "max" is max_completion_length. For tokens of the current policy the mean of k3 is
+    KL(pi || pi_ref), but that of its gradient belongs to KL(pi_ref || pi); ratio * k3, with
+    kl_ratio, has the former's. Sources: Shao et al. 2024, section 4.1; the header; for k3,
+    Schulman 2020, http://joschu.net/blog/kl-approx.html.
     """
     log_ratio = log_probs - old_log_probs
     if args.sequence_ratio:
