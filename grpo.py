@@ -288,13 +288,13 @@ def grpo_loss(
                     (sum over tokens of surrogate - kl_coef * k3) / length
 
     With sequence_ratio, a completion's ratio is exp(mean over its tokens of log(pi / pi_old)),
-    which stays near 1: hence GSPO's tiny clip. With cispo, surrogate = clipped * A * log pi;
-    there clipped has no gradient. "own" length favours short right and long wrong completions; by
-    the minibatch's "mean" all its tokens weigh the same (as in TRL's dapo; in the papers all of
-    a group); "max" is max_completion_length. For tokens of the current policy the mean of k3 is
-    KL(pi || pi_ref), but that of its gradient belongs to KL(pi_ref || pi); ratio * k3, with
-    kl_ratio, has the former's. Sources: Shao et al. 2024, section 4.1; the header; for k3,
-    Schulman 2020, http://joschu.net/blog/kl-approx.html.
+    which stays near 1: hence GSPO's tiny clip. With cispo, surrogate = clipped * A * log pi,
+    where clipped has no gradient. Its "own" length favours short right and long wrong
+    completions; by the minibatch's "mean" all its tokens weigh the same (so TRL's dapo; in the
+    papers all of a group); "max" is max_completion_length. For tokens of the current policy the
+    mean of k3 is KL(pi || pi_ref), but that of its gradient belongs to KL(pi_ref || pi);
+    ratio * k3, with kl_ratio, has the former's. Sources: Shao et al. 2024, section 4.1; the
+    header; for k3, Schulman 2020, http://joschu.net/blog/kl-approx.html.
     """
     log_ratio = log_probs - old_log_probs
     if args.sequence_ratio:
@@ -346,8 +346,8 @@ def train(args: Args) -> dict:
                 # ---- ROLLOUT ----
                 # Groups of equals teach nothing: draw others while max_draws and steps last.
                 missing, kept = args.batch_size // args.num_generations, []
-                left = (total_steps - run.global_step) // args.num_generations
-                waiting = task.draw(min(args.max_draws * missing, left))  # all of one length
+                steps = min(args.max_draws * args.batch_size, total_steps - run.global_step)
+                waiting = task.draw(steps // args.num_generations)  # all of one length
                 while missing:
                     texts = [t for t in waiting[:missing] for _ in range(args.num_generations)]
                     prompts, waiting = encode(policy, texts), waiting[missing:]
@@ -361,9 +361,7 @@ def train(args: Args) -> dict:
                 prompts, completions, rewards = zip(*kept, strict=True)
                 prompts, rewards = torch.stack(prompts), torch.stack(rewards)
                 completions = nn.utils.rnn.pad_sequence(completions, True, PAD)
-                mask = completion_mask(
-                    completions, policy.eos
-                )  # the end, an action too, counts
+                mask = completion_mask(completions, policy.eos)  # the end is an action too
 
                 # ---- ADVANTAGE ----
                 # Taken as in the loss, at the same temperature, so that the first ratio is 1.
