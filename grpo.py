@@ -9,19 +9,21 @@ Sample a group of completions of each prompt; the advantage of each is its rewar
 group's mean, divided by the group's std. Every token of a completion shares it. As in PPO, a
 token is weighted by the clipped ratio of its new to its old probability, so that a batch can
 serve several steps; but no critic is learned. The distance to the frozen base model is a term
-of the loss, not of the reward.
+of the loss, not of the reward. The defaults make one step on each batch: the ratio is 1, and
+the clip is idle.
 
-Papers: Shao et al. 2024, DeepSeekMath: Pushing the Limits of Mathematical Reasoning in Open
-Language Models, arXiv:2402.03300; for Dr. GRPO, Liu et al. 2025, Understanding
-R1-Zero-Like Training: A Critical Perspective, arXiv:2503.20783
+Paper: Shao et al. 2024, DeepSeekMath, arXiv:2402.03300. Followers, most with --kl-coef 0:
+- Dr. GRPO, arXiv:2503.20783: --no-norm-std --length-norm max
+- DAPO, arXiv:2503.14476: --length-norm mean --clip-coef-high 0.28 --max-draws 10
+- CISPO, arXiv:2506.13585: --cispo --length-norm mean --clip-coef-low 1
+- GSPO, arXiv:2507.18071: --sequence-ratio --clip-coef-low 3e-4 --clip-coef-high 4e-4
 
 Run: python grpo.py --seed 1
 
 Compared with rloo.py:
 - the baseline is the mean of the whole group, and the result is divided by the group's std;
 - the clipped surrogate ratio * A for every token instead of A * log pi of the completion, so
-  update_epochs passes over minibatches are possible;
-- a mean over each completion's tokens instead of their sum;
+  update_epochs passes over minibatches are possible; a mean over tokens instead of their sum;
 - an estimate of the KL divergence in the loss instead of the log-ratio in the reward.
 """
 
@@ -63,8 +65,11 @@ class Args:
     learning_rate: float = 1e-3  # Adam's initial step size
     anneal_lr: bool = True  # decrease the step size linearly to 0 over the run
     norm_std: bool = True  # divide by the group's std; Dr. GRPO: --no-norm-std
-    length_norm: bool = True  # a completion's mean, not sum / max; Dr. GRPO: --no-length-norm
-    kl_coef: float = 0.04  # weight of the KL term in the loss; TRL: beta; Dr. GRPO: --kl-coef 0
+    length_norm: Literal["own", "mean", "max"] = "own"  # divisor; DAPO: mean, Dr. GRPO: max
+    sequence_ratio: bool = False  # GSPO: one ratio a completion, exp(mean log ratio of tokens)
+    cispo: bool = False  # CISPO: A * log pi times the clipped ratio, which has no gradient
+    max_draws: int = 1  # DAPO: more than 1 draws groups of equal rewards anew, so often at most
+    kl_coef: float = 0.04  # weight of the KL term in the loss; TRL: beta
     kl_ratio: bool = False  # ratio * k3, the gradient of the reverse KL; not in the paper
     clip_coef_low: float = 0.2  # below 1 - this, a ratio that should fall earns nothing more
     clip_coef_high: float = 0.2  # above 1 + this, one that should rise; clip-higher: e.g. 0.28
@@ -258,48 +263,52 @@ def group_relative(rewards: Tensor, num_generations: int, norm_std: bool) -> Ten
         A_i = (R_i - mean of group) / std of group
 
     Without norm_std only the mean is subtracted. The std has G - 1 in its denominator, as in
-    TRL. Where all rewards of a group are equal, its advantages are 0: it teaches nothing.
-    Source: Shao et al. 2024, section 4.1.
+    TRL. Source: Shao et al. 2024, section 4.1.
     """
     group = rewards.view(-1, num_generations)
-    group = group - group[:, :1]  # makes equal rewards exactly 0, without rounding errors
+    group = group - group[:, :1]  # equals are exactly 0, without rounding errors
     advantages = group - group.mean(1, keepdim=True)
     if norm_std:
-        advantages = advantages / (group.std(1, keepdim=True) + 1e-8)
+        advantages = advantages / (group.std(1, keepdim=True) + 1e-8)  # not 0 / 0 for equals
     return advantages.flatten()
 
 
 def grpo_loss(
     log_probs: Tensor, old_log_probs: Tensor, ref_log_probs: Tensor, mask: Tensor,
-    advantages: Tensor, clip_coef_low: float, clip_coef_high: float, kl_coef: float,
-    kl_ratio: bool, max_length: int | None,
+    advantages: Tensor, mean_length: Tensor, args: Args,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
-    """The loss, a scalar to minimise, and whether each token's ratio is clipped (batch,
-    length). All tensors are (batch, length), but advantages (batch,).
+    """The loss to minimise and whether each token's ratio is clipped. Tensors are (batch,
+    length), but advantages (batch,) and mean_length, of the whole minibatch, a scalar.
 
         ratio     = pi(token) / pi_old(token)
-        surrogate = min(ratio * A, clip(ratio, 1 - clip_coef_low, 1 + clip_coef_high) * A)
+        clipped   = clip(ratio, 1 - clip_coef_low, 1 + clip_coef_high)
+        surrogate = min(ratio * A, clipped * A)
         k3        = pi_ref(token) / pi(token) - 1 - log(pi_ref(token) / pi(token))
-        loss      = -mean over completions of sum over tokens of
-                    (surrogate - kl_coef * k3) / completion's length
+        loss      = -mean over completions of
+                    (sum over tokens of surrogate - kl_coef * k3) / length
 
-    Division by a completion's own length favours short right and long wrong ones; max_length,
-    if given, takes its place. At each token the mean of k3 is KL(pi || pi_ref), but the mean of
-    its gradient is that of KL(pi_ref || pi); ratio * k3, with kl_ratio, has the former's.
-    Sources: Shao et al. 2024, section 4.1; Liu et al. 2025, section 3; for k3, Schulman 2020,
-    http://joschu.net/blog/kl-approx.html; clip-higher, Yu et al. 2025 (DAPO),
-    arXiv:2503.14476.
+    With sequence_ratio, a completion's ratio is exp(mean over its tokens of log(pi / pi_old)),
+    which stays near 1: hence GSPO's tiny clip. With cispo, surrogate = clipped * A * log pi,
+    where clipped has no gradient. Its "own" length favours short right and long wrong
+    completions; by the minibatch's "mean" all its tokens weigh the same (so TRL's dapo; in the
+    papers all of a group); "max" is max_completion_length. For tokens of the current policy the
+    mean of k3 is KL(pi || pi_ref), but that of its gradient belongs to KL(pi_ref || pi);
+    ratio * k3, with kl_ratio, has the former's. Sources: Shao et al. 2024, section 4.1; the
+    header; for k3, Schulman 2020, http://joschu.net/blog/kl-approx.html.
     """
-    ratio = (log_probs - old_log_probs).exp()
-    clipped_ratio = ratio.clamp(1 - clip_coef_low, 1 + clip_coef_high)
-    advantages = advantages.unsqueeze(1)
-    surrogate = torch.min(ratio * advantages, clipped_ratio * advantages)
+    log_ratio = log_probs - old_log_probs
+    if args.sequence_ratio:
+        log_ratio = ((log_ratio * mask).sum(1) / mask.sum(1)).unsqueeze(1).expand_as(mask)
+    ratio, advantages = log_ratio.exp(), advantages.unsqueeze(1)
+    clipped = ratio.clamp(1 - args.clip_coef_low, 1 + args.clip_coef_high)  # idle at ratio 1
+    surrogate = torch.min(ratio * advantages, clipped * advantages)
+    if args.cispo:
+        surrogate = clipped.detach() * advantages * log_probs
     log_ref_ratio = ref_log_probs - log_probs
     k3 = log_ref_ratio.exp() - 1 - log_ref_ratio
-    objective = surrogate - kl_coef * (ratio * k3 if kl_ratio else k3)
-    lengths = mask.sum(1) if max_length is None else max_length
-    loss = -((objective * mask).sum(1) / lengths).mean()
-    return loss, clipped_ratio != ratio
+    objective = surrogate - args.kl_coef * (ratio * k3 if args.kl_ratio else k3)
+    lengths = {"own": mask.sum(1), "mean": mean_length, "max": args.max_completion_length}
+    return -((objective * mask).sum(1) / lengths[args.length_norm]).mean(), clipped != ratio
 
 
 # ==============================================================================================
@@ -309,8 +318,8 @@ def train(args: Args) -> dict:
     """Train, evaluate, and return what summary.json holds. Raises BadInput for flags and tasks
     that cannot work, FloatingPointError for numbers that are not finite."""
     args = check_args(args)
-    num_iterations = args.total_timesteps // args.batch_size
-    if num_iterations == 0:
+    total_steps = args.total_timesteps // args.batch_size * args.batch_size
+    if total_steps == 0:
         raise BadInput(f"total_timesteps must be at least one batch, {args.batch_size}")
     if args.batch_size % args.num_generations:
         raise BadInput(f"num_generations must divide {args.batch_size}")
@@ -327,20 +336,35 @@ def train(args: Args) -> dict:
         parameters = [p for p in policy.parameters() if p.requires_grad]
         optimizer = torch.optim.Adam(parameters, args.learning_rate, (0.9, 0.95), fused=True)
         state = {"policy": policy, "reference": reference, "optimizer": optimizer}
-        run.start(state, num_iterations * args.batch_size)
+        run.start(state, total_steps)
 
-        for iteration in range(run.global_step // args.batch_size, num_iterations):
+        while run.global_step + args.batch_size <= total_steps:
+            if args.anneal_lr:
+                remaining = 1 - run.global_step / total_steps
+                optimizer.param_groups[0]["lr"] = args.learning_rate * remaining
             with torch.no_grad():
                 # ---- ROLLOUT ----
-                texts = task.draw(args.batch_size // args.num_generations)
-                texts = [text for text in texts for _ in range(args.num_generations)]
-                prompts = encode(policy, texts)
-                completions = sample(policy, prompts, temperature, length)
-                mask = completion_mask(completions, policy.eos)
-                rewards = task.rewards(texts, completions)
-                run.record_step(rewards, mask.sum(1))
+                # Groups of equals teach nothing: draw others while max_draws and steps last.
+                missing, kept = args.batch_size // args.num_generations, []
+                steps = min(args.max_draws * args.batch_size, total_steps - run.global_step)
+                waiting = task.draw(steps // args.num_generations)  # all of one length
+                while missing:
+                    texts = [t for t in waiting[:missing] for _ in range(args.num_generations)]
+                    prompts, waiting = encode(policy, texts), waiting[missing:]
+                    completions = sample(policy, prompts, temperature, length)
+                    rewards = task.rewards(texts, completions)
+                    run.record_step(rewards, completion_mask(completions, policy.eos).sum(1))
+                    equal = rewards.view(-1, args.num_generations).diff().eq(0).all(1)
+                    equal &= equal.sum() <= len(waiting)  # if too few wait, they stay
+                    missing, rows = equal.sum(), ~equal.repeat_interleave(args.num_generations)
+                    kept += zip(prompts[rows], completions[rows], rewards[rows], strict=True)
+                prompts, completions, rewards = zip(*kept, strict=True)
+                prompts, rewards = torch.stack(prompts), torch.stack(rewards)
+                completions = nn.utils.rnn.pad_sequence(completions, True, PAD)
+                mask = completion_mask(completions, policy.eos)  # the end is an action too
 
                 # ---- ADVANTAGE ----
+                # Taken as in the loss, at the same temperature, so that the first ratio is 1.
                 compared = [
                     compare(policy, reference, prompts[rows], completions[rows], temperature)
                     for rows in torch.arange(args.batch_size).split(part_size)
@@ -349,11 +373,7 @@ def train(args: Args) -> dict:
                 advantages = group_relative(rewards, args.num_generations, args.norm_std)
 
             # ---- UPDATE ----
-            if args.anneal_lr:
-                remaining = 1 - iteration / num_iterations
-                optimizer.param_groups[0]["lr"] = args.learning_rate * remaining
-            max_length = None if args.length_norm else args.max_completion_length
-            stats = []
+            stats, grad_norms = [], []
             for _ in range(args.update_epochs):
                 for indices in torch.randperm(args.batch_size).split(minibatch_size):
                     optimizer.zero_grad()
@@ -362,22 +382,21 @@ def train(args: Args) -> dict:
                         log_probs, log_pi = log_policy(policy, *chunk, temperature)
                         loss, clipped = grpo_loss(
                             log_probs, old_log_probs[rows], ref_log_probs[rows], mask[rows],
-                            advantages[rows], args.clip_coef_low, args.clip_coef_high,
-                            args.kl_coef, args.kl_ratio, max_length,
+                            advantages[rows], mask[indices].sum(1).float().mean(), args,
                         )  # fmt: skip
                         (loss / args.gradient_accumulation_steps).backward()  # equal parts
                         entropy = token_entropy(log_pi.detach())[mask[rows]]
                         stats.append((loss.detach(), entropy, clipped[mask[rows]].float()))
-                    grad_norm = nn.utils.clip_grad_norm_(parameters, args.max_grad_norm)
+                    grad_norms.append(nn.utils.clip_grad_norm_(parameters, args.max_grad_norm))
                     optimizer.step()
 
             # ---- LOG ----
-            means = (torch.hstack(x).mean() for x in zip(*stats, strict=True))
-            losses = dict(zip(("policy_loss", "entropy", "clip_frac"), means, strict=True))
-            equal = advantages.view(-1, args.num_generations).eq(0).all(1).float().mean()
-            losses |= {"grad_norm": grad_norm, "equal_groups": equal}
+            loss, entropy, clipped = (torch.hstack(x).mean() for x in zip(*stats, strict=True))
+            losses = {"policy_loss": loss, "entropy": entropy, "clip_frac": clipped}
+            losses["grad_norm"] = torch.hstack(grad_norms).mean()
+            equal = advantages.view(-1, args.num_generations).eq(0).all(1)
+            losses |= {"equal_groups": equal.float().mean(), "kl": (kl * mask).sum(1).mean()}
             losses["completion_length"] = mask.sum(1).float().mean()
-            losses["kl"] = (kl * mask).sum(1).mean()
             run.record_iteration(policy, task, losses)
 
         return evaluate(policy, reference, task, run)

@@ -32,6 +32,7 @@ class Recorded(Recorder):
         self.script, found = script, module(script)
         self.texts, self.completions, self.samplers, self.preferences = [], [], [], []
         self.rounds, self.rates, learning = [], [], []
+        self.ends = []  # how many times was sampled up to the end of each iteration
         save, draw, sgd = found.sample, found.Task.draw, torch.optim.SGD
 
         def note_sample(policy, prompts, temperature, *limits):
@@ -64,6 +65,10 @@ class Recorded(Recorder):
             learning.clear()
             return self.rounds[-1]["accuracy"]
 
+        def note_end(*args):
+            record(*args)
+            self.ends.append(len(self.completions))
+
         class Descent(sgd):
             def __init__(descent, parameters, lr, betas=(0.9, 0.999), fused=False):
                 descent.noted = fused  # not the reward model's
@@ -77,6 +82,8 @@ class Recorded(Recorder):
 
         with monkeypatch.context() as patch:
             self.watch(found, patch)
+            record = found.Run.record_iteration
+            patch.setattr(found.Run, "record_iteration", note_end)
             patch.setattr(found, "sample", note_sample)
             patch.setattr(found.Task, "draw", note_draw)
             patch.setattr(torch.optim, "Adam", Descent)
@@ -97,8 +104,30 @@ class Recorded(Recorder):
     def batch(self, k: int):
         """Prompts, completions and rewards of iteration k, as plain lists."""
         repeat = {"rloo": SIZE, "grpo": SIZE, "dpo": 2}.get(self.script, 1)
-        batch = self.plain(self.texts[k], self.completions[k], repeat)
+        if self.script == "grpo":
+            batch = self.kept(k)
+        else:
+            batch = self.plain(self.texts[k], self.completions[k], repeat)
         assert len(batch[0]) == len(batch[1]) == self.args.batch_size
+        return batch
+
+    def draws(self, k: int):
+        """GRPO's draws of iteration k, each as plain lists, and the prompts left over."""
+        texts, found = list(self.texts[k]), []
+        for completions in self.completions[self.ends[k - 1] if k else 0 : self.ends[k]]:
+            number = len(completions) // SIZE
+            found.append(self.plain(texts[:number], completions, SIZE))
+            del texts[:number]
+        return found, texts
+
+    def kept(self, k: int):
+        """Groups of one reward make room for the next draw's, the last draw's do not."""
+        batch, (draws, _) = ([], [], []), self.draws(k)
+        for draw in draws:
+            for g in range(0, len(draw[0]), SIZE):
+                if draw is draws[-1] or len(set(draw[2][g : g + SIZE])) > 1:
+                    for all_, its in zip(batch, draw, strict=True):
+                        all_ += its[g : g + SIZE]
         return batch
 
     def plain(self, texts, completions, repeat):

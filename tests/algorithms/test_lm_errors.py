@@ -105,6 +105,7 @@ def test_every_number_is_checked(script, tmp_path):
         ("grpo", {"num_generations": 2, "num_minibatches": 16, "max_grad_norm": math.inf}),
         ("grpo", {"clip_coef_low": 1.0, "clip_coef_high": 0.0, "update_epochs": 3}),
         ("grpo", {"max_completion_length": 26, "temperature": 1e-3}),
+        ("grpo", {"max_draws": 1e15, "cispo": True, "sequence_ratio": True}),
         (
             "ppo_rlhf",
             {

@@ -74,7 +74,7 @@ def recompute(run: Recorded, k: int):
         epochs = args.update_epochs
         orders = [x for o in run.orders[k * epochs : (k + 1) * epochs]
                   for x in o.view(args.num_minibatches, -1).tolist()]  # fmt: skip
-    losses, entropies, clips = [], [], []
+    losses, entropies, clips, norms = [], [], [], []
     rate = args.learning_rate * ((1 - k / ITERATIONS) if args.anneal_lr else 1)
     for order in orders:
         loss = 0.0
@@ -85,19 +85,30 @@ def recompute(run: Recorded, k: int):
                 term = -a * new.sum()
             else:
                 ratio = (new - old[i]).exp()
+                if args.sequence_ratio:
+                    ratio = ratio.prod() ** (1 / lengths[i]) * torch.ones(lengths[i])
                 low, high = 1 - args.clip_coef_low, 1 + args.clip_coef_high
                 gain = torch.min(ratio * a, ratio.clamp(low, high) * a)
+                if args.cispo:
+                    gain = torch.tensor([min(max(r, low), high) for r in ratio.tolist()])
+                    gain = gain * a * new
                 r = (ref[i] - new).exp()
                 k3 = r - 1 - r.log()
                 penalty = ratio * k3 if args.kl_ratio else k3
-                share = lengths[i] if args.length_norm else args.max_completion_length
+                share = {
+                    "own": lengths[i],
+                    "mean": sum(lengths[j] for j in order) / len(order),
+                    "max": args.max_completion_length,
+                }[args.length_norm]
                 term = -(gain - args.kl_coef * penalty).sum() / share
                 clips += ((ratio < low) | (ratio > high)).tolist()
             loss = loss + term / len(order)
             entropies += (-(log_pi.exp() * log_pi).sum(-1)).tolist()
         losses.append(loss.item())
         weights, norm = descend(weights, loss, rate, args.max_grad_norm)
-    logged |= {"policy_loss": np.mean(losses), "entropy": np.mean(entropies), "grad_norm": norm}
+        norms.append(norm)
+    logged |= {"policy_loss": np.mean(losses), "entropy": np.mean(entropies)}
+    logged["grad_norm"] = np.mean(norms)
     if script == "grpo":
         logged["clip_frac"] = np.mean(clips)
     return weights, logged
@@ -110,7 +121,7 @@ CASES = [
     ("rloo", {"kl_coef": 0.5}),
     ("rloo", {"kl_coef": 0.5, "gradient_accumulation_steps": 3, "max_grad_norm": 0.2}),
     ("grpo", {}),
-    ("grpo", {"norm_std": False, "length_norm": False, "kl_coef": 0.0}),
+    ("grpo", {"norm_std": False, "length_norm": "max", "kl_coef": 0.0}),
     ("grpo", {"kl_coef": 0.5, "kl_ratio": True, "num_minibatches": 2, "update_epochs": 2}),
     (
         "grpo",
@@ -119,7 +130,35 @@ CASES = [
             "clip_coef_high": 0.05, "gradient_accumulation_steps": 2, "max_grad_norm": 0.5,
         },
     ),
+    (
+        "grpo",
+        {
+            "length_norm": "mean", "num_minibatches": 3, "update_epochs": 2,
+            "gradient_accumulation_steps": 2,
+        },
+    ),
+    (
+        "grpo",
+        {
+            "sequence_ratio": True, "clip_coef_low": 0.01, "clip_coef_high": 0.02,
+            "num_minibatches": 2, "update_epochs": 2,
+        },
+    ),
+    (
+        "grpo",
+        {
+            "cispo": True, "length_norm": "mean", "clip_coef_low": 0.05, "clip_coef_high": 0.02,
+            "num_minibatches": 3, "gradient_accumulation_steps": 2, "kl_coef": 0.0,
+        },
+    ),
 ]  # fmt: skip
+
+
+def check(run: Recorded, k: int) -> None:
+    """The step and the log of iteration k against what is recomputed."""
+    weights, logged = recompute(run, k)
+    assert_moved(run.states[k]["policy"], run.states[k + 1]["policy"], weights)
+    assert_logged(run.logged[k], logged)
 
 
 @pytest.mark.parametrize(("script", "flags"), CASES, ids=str)
@@ -131,9 +170,7 @@ def test_iterations_one_by_one(script, flags, tmp_path, monkeypatch):
     each = flags.get("num_minibatches", 1) * flags.get("update_epochs", 1)
     assert run.rates == pytest.approx([0.1 * x for x in falling for _ in range(each)])
     for k in range(ITERATIONS):
-        weights, logged = recompute(run, k)
-        assert_moved(run.states[k]["policy"], run.states[k + 1]["policy"], weights)
-        assert_logged(run.logged[k], logged)
+        check(run, k)
     moved = run.states[-1]["policy"]["head.weight"] - run.states[0]["policy"]["head.weight"]
     assert moved.abs().max() > 1e-3
     lengths = [len(row) for k in range(ITERATIONS) for row in run.batch(k)[1]]
@@ -212,6 +249,48 @@ def test_groups_that_agree_move_nothing_but_for_the_kl(script, tmp_path, monkeyp
     if script == "grpo":
         assert [x["equal_groups"] for x in run.logged] == [1.0] * ITERATIONS
         assert [x["grad_norm"] for x in run.logged] == [0.0] * ITERATIONS
+
+
+@pytest.mark.parametrize("max_draws", [2, 5])
+def test_groups_of_equals_are_drawn_anew(max_draws, tmp_path, monkeypatch):
+    """As many groups as were equal, until none is, or until those that may be drawn are fewer;
+    all that is drawn is a step; the update sees what was kept, and the run ends in time."""
+    total = 12 * BATCH
+    run = Recorded(
+        "grpo", tmp_path, monkeypatch, max_draws=max_draws, total_timesteps=total,
+        anneal_lr=False, learning_rate=0.05, max_grad_norm=math.inf,
+    )  # fmt: skip
+    step, several, refused = 0, 0, 0
+    for k in range(len(run.logged)):
+        draws, rest = run.draws(k)
+        allowed = min(max_draws * BATCH, total - step)
+        assert len(draws[0][2]) == BATCH <= allowed
+        groups = [[set(r[g : g + SIZE]) for g in range(0, len(r), SIZE)] for _, _, r in draws]
+        equal = [sum(len(rewards) == 1 for rewards in draw) for draw in groups]
+        assert [len(draw) for draw in groups[1:]] == equal[:-1]
+        assert all(equal[:-1])
+        assert len(rest) * SIZE == allowed - sum(len(r) for _, _, r in draws)
+        assert equal[-1] == 0 or equal[-1] > len(rest)
+        refused += equal[-1] > 0
+        several += len(draws) > 2
+        step += sum(len(r) for _, _, r in draws)
+        if k < 4:
+            check(run, k)
+    assert total - BATCH < step <= total
+    assert [event.step for event in scalars(tmp_path / "run")["charts/episodic_return"]][
+        -1
+    ] == step
+    assert several if max_draws > 2 else refused
+
+
+def test_drawing_anew_ends_where_all_groups_are_equal(tmp_path, monkeypatch):
+    """Three times in the first iteration, and twice in the second, for which steps are left."""
+    run = Recorded(
+        "grpo", tmp_path, monkeypatch, rewarded=lambda prompt, answer: 1.0, max_draws=3,
+        total_timesteps=5 * BATCH, kl_coef=0.0,
+    )  # fmt: skip
+    assert [len(run.draws(k)[0]) for k in range(len(run.logged))] == [3, 2]
+    assert [x["equal_groups"] for x in run.logged] == [1.0, 1.0]
 
 
 def test_b_is_the_average_of_earlier_batches(tmp_path, monkeypatch):

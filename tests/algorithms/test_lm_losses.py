@@ -25,6 +25,13 @@ def batch(seed: int, dtype=torch.float64):
     return new.requires_grad_(), old, ref, mask, advantages
 
 
+def grpo_loss(new, old, ref, mask, advantages, low=0.2, high=0.2, kl_coef=0.0, **flags):
+    """Of a whole minibatch."""
+    args = grpo.Args(clip_coef_low=low, clip_coef_high=high, kl_coef=kl_coef, **flags)
+    mean_length = mask.sum(1).to(new.dtype).mean()
+    return grpo.grpo_loss(new, old, ref, mask, advantages, mean_length, args)
+
+
 def grpo_by_hand(new, old, ref, advantages, low, high, kl_coef, kl_ratio, constant):
     """Value and gradient, token by token."""
     total, gradient = 0.0, np.zeros_like(new)
@@ -66,8 +73,9 @@ def test_reinforce_loss_by_hand(script):
 def test_grpo_loss_by_hand(low, high, kl_coef, kl_ratio, constant):
     """Clip-higher and clip-lower, both forms of k3, a completion's length or a constant."""
     new, old, ref, mask, advantages = batch(1)
-    loss, clipped = grpo.grpo_loss(
-        new, old, ref, mask, advantages, low, high, kl_coef, kl_ratio, constant
+    flags = {"length_norm": "max", "max_completion_length": constant} if constant else {}
+    loss, clipped = grpo_loss(
+        new, old, ref, mask, advantages, low, high, kl_coef, kl_ratio=kl_ratio, **flags
     )
     loss.backward()
     numbers = [x.detach().numpy() for x in (new, old, ref, advantages)]
@@ -93,9 +101,7 @@ def test_clip_higher_stops_only_harmful_steps(ratio, advantage, pulls, counts):
     """Low 0.1 and high 0.3."""
     new = torch.tensor([[math.log(ratio)]], requires_grad=True)
     zero, mask = torch.zeros(1, 1), torch.ones(1, 1, dtype=torch.bool)
-    loss, clipped = grpo.grpo_loss(
-        new, zero, zero, mask, torch.tensor([advantage]), 0.1, 0.3, 0.0, False, None
-    )
+    loss, clipped = grpo_loss(new, zero, zero, mask, torch.tensor([advantage]), 0.1, 0.3)
     loss.backward()
     assert new.grad.item() == (pytest.approx(-advantage * ratio) if pulls else 0.0)
     assert clipped.item() is counts
@@ -105,9 +111,68 @@ def test_what_is_clipped_holds_no_gradient_of_the_kl_back():
     """The clip is of the surrogate alone."""
     new = torch.tensor([[math.log(1.5)]], requires_grad=True)
     zero, mask = torch.zeros(1, 1), torch.ones(1, 1, dtype=torch.bool)
-    loss, _ = grpo.grpo_loss(new, zero, zero, mask, torch.ones(1), 0.2, 0.2, 0.1, False, None)
+    loss, _ = grpo_loss(new, zero, zero, mask, torch.ones(1), kl_coef=0.1)
     loss.backward()
     assert new.grad.item() == pytest.approx(0.1 * (1 - 1 / 1.5))
+
+
+def objective(paper: str, new, old, advantages, low: float, high: float):
+    """What each paper maximises, of one group, written as there: from the probabilities of the
+    tokens, completion by completion and token by token."""
+    total, tokens, size = torch.zeros(()), sum(LENGTHS), len(LENGTHS)
+    for i, length in enumerate(LENGTHS):
+        p, q, a = new[i, :length].exp(), old[i, :length].exp(), advantages[i]
+        if paper == "GSPO":  # s_i to the power of 1 / |y_i|, and one term for a completion
+            s = (p.prod() / q.prod()) ** (1 / length)
+            total = total + torch.min(s * a, s.clamp(1 - low, 1 + high) * a) / size
+            continue
+        for t in range(length):
+            r = p[t] / q[t]
+            inside = r.clamp(1 - low, 1 + high)
+            if paper == "CISPO":  # sg(r) A log pi, over all tokens
+                total = total + inside.item() * a * p[t].log() / tokens
+            elif paper == "DAPO":
+                total = total + torch.min(r * a, inside * a) / tokens
+            elif paper == "Dr. GRPO":  # no length; its constant is in the code that it names
+                total = total + torch.min(r * a, inside * a) / size / 5
+    return total
+
+
+@pytest.mark.parametrize(("low", "high"), [(0.2, 0.28), (1.0, 4.0), (0.05, 0.01), (3e-4, 4e-4)])
+@pytest.mark.parametrize(
+    ("paper", "flags"),
+    [
+        ("DAPO", {"length_norm": "mean"}),
+        ("Dr. GRPO", {"length_norm": "max"}),
+        ("GSPO", {"sequence_ratio": True}),
+        ("CISPO", {"cispo": True, "length_norm": "mean"}),
+    ],
+)
+def test_the_followers_by_hand(paper, flags, low, high):
+    new, old, ref, mask, advantages = batch(2)
+    loss, clipped = grpo_loss(new, old, ref, mask, advantages, low, high, **flags)
+    expected = -objective(paper, new, old, advantages, low, high)
+    found, right = (torch.autograd.grad(x, new)[0] for x in (loss, expected))
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-12)
+    torch.testing.assert_close(found, right, rtol=1e-10, atol=1e-15)
+    for i, length in enumerate(LENGTHS):
+        ratio = (new[i, :length] - old[i, :length]).exp()
+        if paper == "GSPO":
+            ratio = ratio.prod() ** (1 / length) * torch.ones(length)
+        assert torch.equal(clipped[i, :length], (ratio < 1 - low) | (ratio > 1 + high))
+
+
+def test_what_the_followers_change_at_ratio_1():
+    """A sequence's ratio has the gradient of the tokens' with each one's own length, and
+    CISPO's is PPO's: both need a second step on a batch to differ."""
+    new, _, ref, mask, advantages = batch(4)
+    old, slopes = new.detach(), []
+    for flags in ({}, {"sequence_ratio": True}, {"cispo": True}):
+        loss, clipped = grpo_loss(new, old, ref, mask, advantages, 0.0, 0.0, **flags)
+        assert not clipped.any()
+        slopes.append(torch.autograd.grad(loss, new)[0])
+    torch.testing.assert_close(slopes[1], slopes[0], rtol=1e-12, atol=0)
+    torch.testing.assert_close(slopes[2], slopes[0], rtol=1e-12, atol=0)
 
 
 # ---- advantages ----
@@ -158,7 +223,7 @@ def test_equal_rewards_teach_nothing(reward, size):
     mask = torch.ones(2 * size, 4, dtype=torch.bool)
     advantages = grpo.group_relative(rewards, size, True)
     same = new.detach()
-    grpo.grpo_loss(new, same, same, mask, advantages, 0.2, 0.2, 0.0, False, None)[0].backward()
+    grpo_loss(new, same, same, mask, advantages)[0].backward()
     assert new.grad.eq(0).all()
 
 
@@ -257,12 +322,11 @@ def test_dr_grpo_expects_the_gradient_of_the_expected_reward_but_for_a_constant(
     so a step of RLOO's direction. With 1 / length it is another direction."""
     policy, _ = tables()
 
-    def loss(completions, rewards, max_length=4):
+    def loss(completions, rewards, length_norm="max"):
         log_probs, mask, _ = scored(grpo, policy, completions)
         old, advantages = log_probs.detach(), grpo.group_relative(rewards, size, False)
-        return grpo.grpo_loss(
-            log_probs, old, old - 7, mask, advantages, 0.2, 0.2, 0.0, False, max_length
-        )[0]
+        flags = {"length_norm": length_norm, "max_completion_length": 4}
+        return grpo_loss(log_probs, old, old - 7, mask, advantages, **flags)[0]
 
     def objective():
         p = policy.probabilities(0, TEMPERATURE)
@@ -270,7 +334,7 @@ def test_dr_grpo_expects_the_gradient_of_the_expected_reward_but_for_a_constant(
 
     expected = finite_differences(policy, objective) * (size - 1) / size / 4
     np.testing.assert_allclose(expected_gradient(policy, loss, size), expected, atol=1e-8)
-    other = expected_gradient(policy, lambda *x: loss(*x, max_length=None), size)
+    other = expected_gradient(policy, lambda *x: loss(*x, length_norm="own"), size)
     cosine = (other * expected).sum() / np.linalg.norm(other) / np.linalg.norm(expected)
     assert cosine < 0.99
 
@@ -289,9 +353,9 @@ def kl_terms(logits, log_ref, kl_ratio=False):
     log_probs = logits.log_softmax(0)
     mask, zero = torch.ones(1, 1, dtype=torch.bool), torch.zeros(1)
     return torch.stack([
-        grpo.grpo_loss(
+        grpo_loss(
             log_probs[k].view(1, 1), log_probs[k].detach().view(1, 1), log_ref[k].view(1, 1),
-            mask, zero, 0.2, 0.2, 1.0, kl_ratio, None,
+            mask, zero, kl_coef=1.0, kl_ratio=kl_ratio,
         )[0]
         for k in range(5)
     ])  # fmt: skip
@@ -345,8 +409,14 @@ def test_what_k1_in_the_reward_pulls_towards():
 
 
 # ---- padding and the end ----
-@pytest.mark.parametrize("max_length", [None, 6])
-def test_padding_changes_no_loss_and_no_gradient(max_length):
+FOLLOWERS = [
+    {}, {"length_norm": "mean"}, {"length_norm": "max"}, {"sequence_ratio": True},
+    {"cispo": True},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("flags", FOLLOWERS, ids=str)
+def test_padding_changes_no_loss_and_no_gradient(flags):
     """Two more columns behind the ends, whatever stands in them."""
     results = []
     for extra in (0, 2):
@@ -354,7 +424,7 @@ def test_padding_changes_no_loss_and_no_gradient(max_length):
         rubbish = torch.full((8, extra), -50.0, dtype=torch.float64)
         wide = [torch.cat([x, rubbish * (k + 1)], 1) for k, x in enumerate((new, old, ref))]
         mask = torch.cat([mask, torch.zeros(8, extra, dtype=torch.bool)], 1)
-        loss, _ = grpo.grpo_loss(*wide, mask, advantages, 0.2, 0.2, 0.1, True, max_length)
+        loss, _ = grpo_loss(*wide, mask, advantages, kl_coef=0.1, kl_ratio=True, **flags)
         loss = loss + rloo.reinforce_loss(wide[0], mask, advantages)
         (gradient,) = torch.autograd.grad(loss, new)
         results.append((loss.item(), gradient.numpy()))
@@ -372,8 +442,7 @@ def test_the_end_learns_and_nothing_behind_it_does(script):
     if script is grpo:
         same = log_probs.detach()
         advantages = torch.tensor([1.0, -1.0])
-        rest = (same, same, mask, advantages, 0.2, 0.2, 0.0, False, None)
-        loss, _ = script.grpo_loss(log_probs, *rest)
+        loss, _ = grpo_loss(log_probs, same, same, mask, advantages)
     else:
         loss = script.reinforce_loss(log_probs, mask, torch.tensor([1.0, -1.0]))
     loss.backward()

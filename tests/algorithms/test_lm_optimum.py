@@ -179,8 +179,8 @@ def chooser() -> Table:
         (0.5, 2, {}),
         (0.3, 8, {"norm_std": False}),
         (0.5, 4, {"kl_ratio": True}),
-        (0.5, 8, {"kl_ratio": True, "length_norm": False}),
-        (0.4, 2, {"kl_ratio": True, "length_norm": False, "norm_std": False}),
+        (0.5, 8, {"kl_ratio": True, "length_norm": "max"}),
+        (0.4, 2, {"kl_ratio": True, "length_norm": "max", "norm_std": False}),
     ],
     ids=str,
 )
@@ -192,7 +192,7 @@ def test_grpo_comes_to_rest_at_its_fixed_points(beta, size, flags, tmp_path, mon
         total_timesteps=512 * 80, batch_size=512, num_generations=size, kl_coef=beta,
         learning_rate=0.1, max_completion_length=3, max_grad_norm=math.inf, **flags,
     )  # fmt: skip
-    lengths = (2, 3) if flags.get("length_norm", True) else (1, 1)
+    lengths = (2, 3) if "length_norm" not in flags else (1, 1)
     rest = {k: v for k, v in flags.items() if k != "length_norm"}
     for k, q in enumerate(BASE):
         expected = fixed_point(q, beta, size, lengths=lengths, **rest)

@@ -98,7 +98,7 @@ def test_hyperparameters_cannot_change_on_the_way(tmp_path):
     train("grpo", tmp_path, seed=3, total_timesteps=32)
     found, path = module("grpo"), tmp_path / "run"
     own = found.Args(**checkpoint_of(path)["args"] | {"run_dir": path, "resume": path})
-    other = {"task": "x:y", "task_kwargs": '{"carelessness": 0.1}'}
+    other = {"task": "x:y", "task_kwargs": '{"carelessness": 0.1}', "length_norm": "mean"}
     for name, args in changed(own, other):
         with pytest.raises(found.BadInput, match=f"{name} must stay"):
             found.train(args)
