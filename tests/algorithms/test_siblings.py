@@ -62,11 +62,6 @@ def requirements() -> dict[str, Requirement]:
     return {canonicalize_name(requirement.name): requirement for requirement in found}
 
 
-def test_every_file_at_the_root_is_a_script():
-    """Tests, tools and pages find it by its banners."""
-    assert set(EVERY) == {path.stem for path in ROOT.glob("*.py")}
-
-
 @every
 def test_imports_nothing_of_ours_and_only_what_the_header_names(script):
     named = {
