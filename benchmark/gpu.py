@@ -8,6 +8,7 @@ The folder holds
 
 import functools
 import importlib.util
+import json
 import math
 import shutil
 import signal
@@ -37,7 +38,7 @@ FLAGS = {
     "ppo": {"env_id": "CartPole-v1", "num_steps": 32, "num_minibatches": 2, "update_epochs": 5},
     "ppo_continuous": {"env_id": "HalfCheetah-v5", "num_steps": 64, "num_minibatches": 4, "update_epochs": 10},
 }
-LANGUAGE = ("reinforce_lm", "rloo", "grpo", "ppo_rlhf", "dpo")
+LANGUAGE = [path.stem for path in sorted(ROOT.glob("*.py")) if "\nclass GPT(" in path.read_text(encoding="utf-8")]
 LARGE = {"width": 512, "layers": 8, "heads": 8}  # sizes of the GPT: 25 million weights
 TINY = {"width": 32, "layers": 1}
 # Eight algorithms of the smoke suite by eight seeds.
@@ -131,10 +132,10 @@ def measure_language(case: Case, seed: int, folder: Path) -> dict[str, float]:
     random weights: only the speed is asked for."""
     script, tokens = fresh(case.script), 0
     script.GPT.__init__ = functools.partialmethod(script.GPT.__init__, **case.model)
-    args = make_args(script, case, seed, folder, base_model=str(folder / "base.pt"))
+    base = folder / "base.pt"
+    args = make_args(script, case, seed, folder, task_kwargs=json.dumps({"base_model": str(base)}))
     torch.manual_seed(0)
-    weights = script.GPT(len(script.Characters.symbols), context=32).state_dict()
-    torch.save([args.carelessness, args.coherent, weights], args.base_model)
+    torch.save({"reference": script.GPT().state_dict()}, base)
     record_step = script.Run.record_step
 
     def count_tokens(run, rewards, lengths):

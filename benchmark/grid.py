@@ -120,7 +120,22 @@ def load_suite(name: str) -> dict:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise BadInput(f"{path}: {error}") from None
     check_suite(suite, path)
+    name_scripts(suite, path)
     return suite
+
+
+def name_scripts(suite: dict, path: Path) -> None:
+    """In place of the entry "*": every script beside benchmark/ that no other names, on its default environment."""
+    if "*" not in suite["algorithms"]:
+        return
+    shared, named = suite["algorithms"].pop("*"), {table["script"] for table in suite["algorithms"].values()}
+    for file in sorted(ROOT.glob("*.py")):
+        default = re.search(r'(?m)^    (?:env_id|task): str = "(.+?)"', file.read_text(encoding="utf-8"))
+        if default and file.name not in named:
+            if default[1] not in suite["environments"]:
+                what = f"the default environment of {file.name}, {default[1]}, is not in the suite"
+                raise BadInput(f"{path}: {what}; add it, or name the script with only = [...]")
+            suite["algorithms"][file.stem] = shared | {"script": file.name, "only": [default[1]]}
 
 
 def check_suite(suite: dict, path: Path) -> None:
@@ -164,6 +179,10 @@ def check_suite(suite: dict, path: Path) -> None:
         need(type(threshold) in (int, float), f"{place} threshold must be a number, not {threshold}")
     for algorithm, table in suite["algorithms"].items():
         place = f"[algorithms.{algorithm}]"
+        if algorithm == "*":
+            check_keys(table, place, set(), {"flags"})
+            check_flags(table.get("flags", {}), f"{place} flags")
+            continue
         check_keys(table, place, {"script"}, {"only", "flags"})
         script, flags, only = table["script"], table.get("flags", {}), table.get("only", [])
         need(isinstance(script, str) and (ROOT / script).is_file(), f"{place} there is no script {script}")

@@ -17,7 +17,8 @@ import vl_convert
 
 from .pool import write_atomically
 
-# Okabe and Ito 2008, which the colour-blind can tell apart. A script and its peer share a hue, in every report.
+# Okabe and Ito 2008, which the colour-blind can tell apart. A script and its peer share a hue, in every report; one
+# that is not named here gets a free one in each.
 COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C6D31", "#7F7F7F"]
 HUES = {
     "ppo": 0, "ppo_continuous": 0, "trpo": 1, "trpo_continuous": 1, "a2c": 2, "reinforce_baseline": 3, "reinforce": 4,

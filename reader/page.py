@@ -120,13 +120,26 @@ def findings(root: Path) -> dict[str, str]:
 
 
 def load(root: Path) -> tuple[dict, dict[str, str]]:
-    """The notes, and the texts of the scripts."""
+    """The notes, with each script's parent, and the texts of the scripts in the notes' order. A
+    script is a file with the banner of the scaffold, its parent what it is compared with."""
     try:
         notes = tomllib.loads((HERE / "notes.toml").read_text(encoding="utf-8"))
     except tomllib.TOMLDecodeError as error:
         raise FaultyNotes(f"notes.toml: {error}") from None
+    texts = {path.stem: path.read_text(encoding="utf-8") for path in sorted(root.glob("*.py"))}
+    texts = {name: text for name, text in texts.items() if "\n# Scaffold" in text}
     names = [script["name"] for script in notes["script"]]
-    return notes, {name: (root / f"{name}.py").read_text(encoding="utf-8") for name in names}
+    for name in sorted({*texts, *names}):
+        if name not in texts:
+            raise FaultyNotes(f"notes.toml: [[script]] names {name}, but there is no {name}.py")
+        if name not in names:
+            raise FaultyNotes(f"notes.toml: there is no [[script]] for {name}.py")
+    for script in notes["script"]:
+        parent = re.search(r"(?m)^Compared with (\w+)\.py:$", texts[script["name"]])
+        if parent and parent[1] not in names[: names.index(script["name"])]:
+            raise FaultyNotes(f"notes.toml: {script['name']} must stand below {parent[1]}")
+        script["parent"] = parent and parent[1]
+    return notes, {name: texts[name] for name in names}
 
 
 def page_data(root: Path) -> dict:
@@ -143,7 +156,7 @@ def page_data(root: Path) -> dict:
             "lines": [table.setdefault(key, len(table)) for key in keys],
             "parts": [[p.name, p.section, p.start, p.end, n]
                       for p, n in zip(parts[name], noted[name], strict=True)],
-            "parent": script.get("parent"), "title": script["title"],
+            "parent": script["parent"], "title": script["title"],
             "bullets": [prose(re.sub(r"\b([a-z]+_[a-z]\w+)\b(?!\.py)", r"`\1`", bullet))
                         for bullet in compared(texts[name])],
             "buys": prose(script.get("buys", "")),

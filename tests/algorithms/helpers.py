@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -22,14 +23,19 @@ import torch
 from envs import Tape  # which registers the test environments
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from tools import scaffold
+
 ROOT = Path(__file__).resolve().parent.parent.parent
-LM_SCRIPTS = ["reinforce_lm", "rloo", "grpo", "ppo_rlhf", "dpo"]
-DISCRETE = ["reinforce", "reinforce_baseline", "a2c", "a3c", "trpo", "ppo"]
-GAUSSIAN = ["ppo_continuous", "trpo_continuous"]
-BOX = [*GAUSSIAN, "sac"]
-SCRIPTS = [*DISCRETE, *BOX]
-EVERY = [*SCRIPTS, *LM_SCRIPTS]
-WITH_GAE = [name for name in SCRIPTS if name not in ("reinforce", "reinforce_baseline", "sac")]
+# A script is what tools/scaffold.py takes for one: no test lists them.
+SOURCES = scaffold.find_scripts(ROOT)
+EVERY = list(SOURCES)
+SCRIPTS = [name for name in EVERY if scaffold.family(SOURCES[name]) == "control"]
+LM_SCRIPTS = [name for name in EVERY if name not in SCRIPTS]
+BOX = [name for name in SCRIPTS if re.search(r"env_id: .* with Box actions", SOURCES[name])]
+DISCRETE = [name for name in SCRIPTS if name not in BOX]
+GAUSSIAN = [name for name in BOX if "class RunningNorm" in SOURCES[name]]
+WITH_GAE = [name for name in SCRIPTS if "\ndef gae(" in SOURCES[name]]
+PARENTS = {name: (*scaffold.ladder(name, SOURCES), None)[1] for name in EVERY}
 
 PATIENCE = 120  # seconds that a test waits for what must happen; the machine may be busy
 SUMMARY = {

@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from helpers import LM_SCRIPTS, module
+from helpers import module
 from lm_helpers import (
     EOS,
     PAD,
@@ -269,7 +269,3 @@ def test_exact_success_is_the_probability_of_the_right_answers(script, temperatu
         total += chosen(log_pi_of(weights, prompt, row, temperature), row).sum().exp().item()
     assert len(held_out) == 12
     assert found.exact_success(policy, task, temperature) == pytest.approx(total / 12, rel=1e-3)
-
-
-def test_the_scripts_are_five():
-    assert LM_SCRIPTS == ["reinforce_lm", "rloo", "grpo", "ppo_rlhf", "dpo"]

@@ -9,15 +9,15 @@ from itertools import pairwise
 
 import pytest
 import tomllib
-from helpers import BOX, DISCRETE, GAUSSIAN, LM_SCRIPTS, ROOT, SCRIPTS
+from helpers import EVERY, LM_SCRIPTS, PARENTS, ROOT, SCRIPTS, SOURCES
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-EVERY = [*SCRIPTS, *LM_SCRIPTS]
-SOURCES = {name: (ROOT / f"{name}.py").read_text() for name in EVERY}
+from tools import scaffold
+
+SOME = set()  # units of the scaffold that not every script of a family has
 BANNERS = ["Networks", "Mathematics", "Training", "Scaffold"]
 OWN_HELP = {("a3c", "seed"), ("a3c", "device")}  # compared by the test of the run's flags
-OPTIONAL = {"transformers", "peft"}  # imported with --model alone
 
 every = pytest.mark.parametrize("script", EVERY)
 families = pytest.mark.parametrize("family", [SCRIPTS, LM_SCRIPTS], ids=["control", "language"])
@@ -67,8 +67,7 @@ def test_imports_nothing_of_ours_and_only_what_the_header_names(script):
     named = {
         canonicalize_name(Requirement(line).name) for line in header(script)["dependencies"]
     }
-    assert imported(script) - OPTIONAL == named
-    assert bool(imported(script) & OPTIONAL) is (script in LM_SCRIPTS)
+    assert imported(script) == named
     assert not imported(script) & {*EVERY, "benchmark", "tests"}
 
 
@@ -92,11 +91,6 @@ def test_the_header_agrees_with_the_requirements(script):
                 )
 
 
-@families
-def test_the_header_is_one_text(family):
-    assert len({SOURCES[name].split('"""')[0] for name in family}) == 1
-
-
 @every
 def test_banners_in_the_same_order(script):
     found = re.findall(r"(?m)^# =+\n# (\w+).*\n# =+$", SOURCES[script])
@@ -112,83 +106,65 @@ def test_banners_in_the_same_order(script):
     assert paragraphs == expected
 
 
-def test_scaffold_is_one_text():
-    """All that follows its banner, except the kind of actions that make_env takes."""
-    scaffolds = {name: SOURCES[name][SOURCES[name].index("# Scaffold") :] for name in SCRIPTS}
-    assert len({scaffolds[name] for name in DISCRETE}) == 1
-    assert len({scaffolds[name] for name in BOX}) == 1
-    own = top_level("ppo_continuous")["make_env"]
-    theirs = top_level("ppo")["make_env"]
-    assert scaffolds["ppo_continuous"].replace(own, theirs) == scaffolds["ppo"]
-    old, new = theirs.splitlines(), own.splitlines()
-    hunks = [
-        op for op in SequenceMatcher(None, old, new, False).get_opcodes() if op[0] != "equal"
-    ]
-    docstring, actions = hunks
+def test_what_siblings_share_is_one_text():
+    """`python tools/scaffold.py --check`, as test_scaffold.py tests it."""
+    assert scaffold.check(ROOT) == []
+
+
+@families
+def test_the_check_looks_at_what_must_be_shared(family):
+    """Below the scaffold's banner nothing but blank lines, and LIMITS, is outside of
+    units, which stand in one order."""
+    found = {}
+    for (_, unit, _), texts in scaffold.shared({n: SOURCES[n] for n in family}).items():
+        found.setdefault(unit, set()).update(texts)
+    everywhere = {unit for unit, names in found.items() if names == set(family)}
+    several = {unit for unit, names in found.items() if len(names) > 1}
+    usual = {"metadata", "flags of the run", "BadInput", "say", "check_args", "evaluate"}
+    usual |= {"main", "Run", *(f"banner {name}" for name in BANNERS)}
+    usual |= {f"Run.{name}" for name in ("start", "write", "save", "record_iteration")}
+    if family is LM_SCRIPTS:
+        usual |= {"GPT", "sample", "log_policy", "completion_mask", "compare", "Task"}
+        assert several >= {"reinforce_loss", "prefer"}
+    else:
+        usual |= {"make_env", "mlp", "Actor"}
+        assert several >= {"gae", "returns_to_go", "a2c_loss", "RunningNorm"}
+    assert usual <= everywhere
+    orders = []
+    for name in family:
+        text = re.sub(r"(?ms)^LIMITS = \{.*?^\}.*?$", "", SOURCES[name])
+        lines, units = text.splitlines(), scaffold.units_of(text)
+        first = units["banner Scaffold"][0]
+        inside = {n for start, end in units.values() for n in range(start, end)}
+        assert not "".join(lines[n] for n in range(first, len(lines)) if n not in inside)
+        orders.append([unit for unit, (start, _) in units.items() if start >= first])
+    assert set().union(*orders) <= everywhere | SOME
+    for one, other in pairwise(orders):
+        assert [u for u in one if u in other] == [u for u in other if u in one]
+
+
+def test_every_variant_is_one():
+    """Of scripts that are there, and not the common text again."""
+    texts = scaffold.shared(SOURCES)
+    for unit, groups in scaffold.VARIANTS.items():
+        for group in groups:
+            assert set(group.split()) <= set(EVERY)
+            for kind in ("control", "language"):
+                own = set(texts.get((kind, unit, group), {}).values())
+                assert not own & set(texts.get((kind, unit, ""), {}).values()), (unit, group)
+
+
+def test_box_scripts_make_environments_as_the_others_do():
+    """Except for the kind of actions."""
+    old, new = (top_level(name)["make_env"].splitlines() for name in ("ppo", "ppo_continuous"))
+    matcher = SequenceMatcher(None, old, new, False)
+    docstring, actions = [op for op in matcher.get_opcodes() if op[0] != "equal"]
     assert docstring[1:] == (1, 2, 1, 2)
     assert actions[2] - actions[1] <= 3
     assert actions[4] - actions[3] <= 13
     assert all(text.strip() and "obs" not in text for text in old[actions[1] : actions[2]])
     assert "Discrete(n)" in old[actions[1] + 1]
     assert "TransformAction" in new[actions[4] - 1]
-
-
-def test_the_scaffold_of_the_language_models_is_one_text():
-    """All that follows its banner; and the networks are too, but for the scalar head, which
-    only a critic and a reward model need."""
-    head = top_level("ppo_rlhf")["with_scalar_head"] + "\n\n\n"
-    for banner, end in (("# Scaffold", None), ("# Networks", "# Mathematics")):
-        texts = {
-            SOURCES[name].replace(head, "").split(banner)[1].split(end)[0]
-            for name in LM_SCRIPTS
-        }
-        assert len(texts) == 1
-    assert [name for name in LM_SCRIPTS if head in SOURCES[name]] == ["ppo_rlhf"]
-
-
-@families
-def test_the_flags_of_the_run_are_one_text(family):
-    """But for what a seed can fix and where A3C can run."""
-    pattern = r"(?s)    # The run: the same flags in every script.*?\.\n(.*?)\n\n"
-    texts = {name: re.search(pattern, SOURCES[name])[1] for name in family}
-    if family is not LM_SCRIPTS:
-        for own, usual in (
-            ("# with one worker, fixes", "# fixes"),
-            (": same machine, same", ", on one machine and with one set of"),
-            ("# only cpu: the workers share its memory", "# small networks are faster there"),
-        ):
-            assert own in texts["a3c"]
-            texts["a3c"] = texts["a3c"].replace(own, usual)
-    assert len(set(texts.values())) == 1
-
-
-@families
-def test_what_has_one_name_has_one_text(family):
-    """Functions and classes that siblings share are identical, but where the algorithm is what
-    differs."""
-    differ = {"Args", "train", "make_env"}
-    differ |= set() if family is LM_SCRIPTS else {"reinforce_loss"}
-    seen = {}
-    for name in family:
-        for part, text in top_level(name).items():
-            if part in differ:
-                continue
-            key = part
-            if name in GAUSSIAN and part in {"Actor", "Critic"}:
-                key = f"{part} with a normalisation"
-            if name == "sac" and part in {"mlp", "Actor", "Critic"}:
-                key = f"{part} of sac.py"
-            assert seen.setdefault(key, text) == text, (
-                f"{part} of {name}.py differs from its siblings'"
-            )
-    shared = {"check_args", "Run", "evaluate", "BadInput"}
-    if family is LM_SCRIPTS:
-        shared |= {"GPT", "sample", "log_policy", "completion_mask", "compare", "Task"}
-        shared |= {"reinforce_loss", "base_model", "HuggingFace", "exact_success", "prefer"}
-    else:
-        shared |= {"mlp", "gae", "returns_to_go", "a2c_loss", "trust_region_step"}
-        shared |= {"RunningNorm", "Actor with a normalisation", "Critic with a normalisation"}
-    assert shared <= set(seen)
 
 
 @families
@@ -230,19 +206,11 @@ def test_every_flag_has_an_effect(script):
         assert re.search(rf"args\.{field}\b", source), f"--{field} is never read"
 
 
-@pytest.mark.parametrize(
-    ("older", "younger"),
-    [
-        *pairwise(["reinforce", "reinforce_baseline", "a2c", "ppo", "ppo_continuous", "sac"]),
-        *pairwise(["a2c", "trpo", "trpo_continuous"]),
-        ("a2c", "a3c"),
-        *pairwise(["reinforce", "reinforce_lm", "rloo", "grpo"]),
-        ("rloo", "ppo_rlhf"),
-        ("rloo", "dpo"),
-    ],
-)
-def test_each_names_its_sibling(older, younger):
-    assert f"Compared with {older}.py:" in SOURCES[younger]
+@every
+def test_each_names_a_sibling_that_is_there(script):
+    """All but the first, from which everyone descends."""
+    assert PARENTS[script] in (EVERY if script != "reinforce" else [None])
+    assert scaffold.ladder(script, SOURCES)[-1] == "reinforce"
 
 
 @every

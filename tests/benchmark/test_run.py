@@ -22,12 +22,12 @@ from types import SimpleNamespace
 import pytest
 import tyro
 from harness import PATIENCE, ROOT, benchmark, is_alive, wait_until
-from helpers import LM_SCRIPTS, SCRIPTS
+from helpers import EVERY
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from benchmark import __main__ as program
-from benchmark import pool
+from benchmark import grid, pool
 from benchmark.grid import (
     SUITES,
     BadInput,
@@ -143,20 +143,45 @@ def test_entries_named_for_a_kl_weight_or_rounds_have_them(name):
             assert not found or entry["flags"][flag] == float(rest.split("-")[0]), algorithm
 
 
-def test_smoke_names_every_script():
-    scripts = {f"{name}.py" for name in [*SCRIPTS, *LM_SCRIPTS]}
-    assert {entry["script"] for entry in load_suite("smoke")["algorithms"].values()} == scripts
+def test_smoke_has_every_script_once(tmp_path):
+    """Under its name and on its default environment, also those that only "*" stands for."""
+    jobs = make_jobs(load_suite("smoke"), tmp_path, seeds=[1])
+    assert sorted(job.script.name for job in jobs) == sorted(f"{name}.py" for name in EVERY)
+    for job in jobs:
+        args = args_of(job.script)()
+        assert job.env_id == getattr(args, job.environment_flag.replace("-", "_"))
+        assert job.algorithm == job.script.stem
+
+
+def test_the_entry_for_all_other_scripts(suite, tmp_path, monkeypatch):
+    """Flags are those of the entry; a script with an entry of its own is not there twice; what
+    takes neither an environment nor a task is no script."""
+    monkeypatch.setattr(grid, "ROOT", tmp_path)
+    for name, line in (
+        ("fake", 'env_id: str = "Acrobot-v1"  # an environment'), ("setup", "version = 3"),
+        ("one", 'env_id: str = "CartPole-v1"'), ("two", 'task: str = "Acrobot-v1"'),
+    ):  # fmt: skip
+        (tmp_path / f"{name}.py").write_text(f"class Args:\n    {line}\n")
+    text = SUITE.replace("{script}", "fake.py")
+    path = suite(text=text + '[algorithms."*"]\nflags = {{ a = 1 }}\n')
+    found = load_suite(str(path))["algorithms"]
+    assert set(found) == {"fake", "one", "two"}
+    assert found["one"] == {"script": "one.py", "only": ["CartPole-v1"], "flags": {"a": 1}}
+    assert found["two"] == {"script": "two.py", "only": ["Acrobot-v1"], "flags": {"a": 1}}
+    (tmp_path / "odd.py").write_text('class Args:\n    env_id: str = "Odd-v1"\n')
+    with pytest.raises(BadInput, match=r"environment of odd\.py, Odd-v1, is not in the suite"):
+        load_suite(str(path))
 
 
 def test_a_script_and_a_folder_of_the_readers_own_fail_no_test(tmp_path):
     for path in (*ROOT.glob("*.py"), *ROOT.glob("*.toml"), *ROOT.glob("*.txt")):
         shutil.copy(path, tmp_path)
-    for name in ("tests", "benchmark"):
+    for name in ("tests", "benchmark", "tools"):
         ignored = shutil.ignore_patterns("results", "__pycache__")
         shutil.copytree(ROOT / name, tmp_path / name, ignore=ignored)
     shutil.copy(ROOT / "ppo.py", tmp_path / "mine.py")
     (tmp_path / "tensorboard").mkdir()  # which a script imports, by another way
-    smoke = "tests/benchmark/test_run.py::test_smoke_names_every_script"
+    smoke = "tests/benchmark/test_run.py::test_smoke_has_every_script_once"
     words = ["-m", "pytest", "-q", "-n", "0", "tests/algorithms/test_siblings.py", smoke]
     result = subprocess.run(
         [sys.executable, *words], cwd=tmp_path, capture_output=True, text=True, check=False,
@@ -400,6 +425,11 @@ def test_the_help_has_examples_that_work(capsys):
         (SUITE + "[tuned]\nfake = 3\n", "[tuned.fake] must be a table"),
         (SUITE + "[tuned.fake]\nCartPole-v1 = 3\n", "[tuned.fake.CartPole-v1] must be a table"),
         (SUITE.replace('"{script}"', "3"), "there is no script 3"),
+        (
+            SUITE + '[algorithms."*"]\nscript = "x"\n',
+            "[algorithms.*] has an unknown key script",
+        ),
+        (SUITE + '[algorithms."*"]\nflags = 3\n', "[algorithms.*] flags must be a table"),
         (SUITE + "only = 3\n", "only must be a list of environments"),
         (SUITE + "only = [[3]]\n", "only names [3], which is not in the suite"),
         (SUITE.partition("flags")[0] + "flags = 3\n", "flags must be a table"),

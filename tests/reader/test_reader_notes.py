@@ -41,15 +41,37 @@ def source_of(script, part) -> str:
     return "\n".join(LINES[script][part.start : part.end])
 
 
-def test_the_ladder_has_every_script():
-    assert TEXTS.keys() == {path.stem for path in ROOT.glob("*.py")}
-    known = [s["name"] for s in NOTES["script"]]
+def test_every_step_of_the_ladder_says_what_it_buys():
+    """Its edges are what the docstrings compare with."""
     for script in NOTES["script"]:
-        assert script.get("parent", known[0]) in known[: known.index(script["name"]) + 1]
-        parent = script.get("parent")
-        if parent:  # an edge is what the docstring compares with
-            assert f"Compared with {parent}.py:" in TEXTS[script["name"]]
+        assert script["title"]
+        assert script["adds"]
+        if script["parent"]:
+            assert f"Compared with {script['parent']}.py:" in TEXTS[script["name"]]
             assert script["buys"]
+        else:
+            assert script["name"] == "reinforce"
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "says"),
+    [
+        ("ppo.py", "", "names ppo, but there is no ppo.py"),
+        ("mine.py", TEXTS["ppo"], r"no \[\[script\]\] for mine\.py"),
+        ("a2c.py", TEXTS["a2c"].replace("with reinforce_baseline.py:", "with ppo.py:"),
+         "a2c must stand below ppo"),
+    ],
+    ids=["lacks", "more", "order"],
+)  # fmt: skip
+def test_scripts_and_their_entries_belong_together(file, text, says, tmp_path):
+    """What is no script, without a scaffold, may lie beside them."""
+    for name, own in TEXTS.items():
+        (tmp_path / f"{name}.py").write_text(own)
+    (tmp_path / "setup.py").write_text("import setuptools")
+    assert load(tmp_path)[1] == TEXTS
+    (tmp_path / file).write_text(text)
+    with pytest.raises(FaultyNotes, match=says):
+        load(tmp_path)
 
 
 def test_every_key_names_existing_code():
