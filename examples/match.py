@@ -1,6 +1,6 @@
 """An environment of your own, whose MultiDiscrete actions are turned into Discrete ones.
 
-python ppo.py --env-id examples.match:Match-v0 --env-kwargs '{"size": 3}'
+    python ppo.py --env-id examples.match:Match-v0 --env-kwargs '{"size": 3}'
 
 The part before the colon is a module, which the script imports; it registers the environment.
 """
