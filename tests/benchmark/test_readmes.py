@@ -1,4 +1,4 @@
-"""The figures of README.md and benchmark/results/README.md against the files that they cite."""
+"""The READMEs: their figures against the files that they cite, their size, their links."""
 
 import re
 from functools import cache
@@ -11,7 +11,8 @@ from benchmark.report import number, span
 from benchmark.store import read_csv
 
 RESULTS = ROOT / "benchmark" / "results"
-PAGES = (ROOT / "README.md", RESULTS / "README.md")
+PAGES = (ROOT / "README.md", RESULTS / "README.md", ROOT / "USAGE.md")
+OTHERS = (ROOT / "benchmark" / "README.md", RESULTS / "smollm2" / "README.md")
 INTERVAL = r"-?[\d,.]+ (?:\[-?[\d,.]+, -?(?:[\d,.]*\d|never)\]|\(saturated\))"
 MEAN, IQM, TRAINED = "evaluation, mean", "evaluation, IQM", "last 100 episodes, mean"
 
@@ -88,20 +89,21 @@ def classic() -> list[tuple[list[str], list[str]]]:
         for env_id in environments:
             new = (env_id, name, IQM) in cells("classic-anew")
             files = cells("classic-anew" if new else "classic")
-            parts = [files[env_id, name, key] for key in (IQM, "last 100 episodes, IQM")]
-            expected.append("<br>".join(parts))
+            expected.append(files[env_id, name, IQM])
         found.append((row, [row[0], *expected]))
     return found
 
 
 def continuous() -> list[tuple[list[str], list[str]]]:
-    """README.md's table of the continuous environments."""
-    found, names = [], ("ppo_continuous", "trpo_continuous")
-    files = cells("continuous")
-    for row in table(PAGES[0], "environment", "n", "`ppo_continuous.py`"):
-        expected = [row[0], files[row[0], names[0], "n"]]
+    """README.md's table of the continuous environments: each script's seeds are those of the
+    column n, or named."""
+    found, names = [], ("ppo_continuous", "trpo_continuous", "sac")
+    for row in table(PAGES[0], "environment", "n", *(f"`{name}.py`" for name in names)):
+        expected = row[:2]
         for name in names:
-            expected += [files[row[0], name, MEAN], worst("continuous", row[0], name)]
+            files = cells("sac" if name == "sac" else "continuous")
+            cell, n = (files.get((row[0], name, key)) for key in (MEAN, "n"))
+            expected.append((cell or "-") + (f" (n = {n})" if n not in (None, row[1]) else ""))
         found.append((row, expected))
     return found
 
@@ -253,12 +255,18 @@ def lost(folder: str, algorithm: str, below: float) -> list[str]:
     return [number(x) for row in mine if (x := float(row["eval_return_mean"])) < below]
 
 
+def exact(folder: str, algorithm: str, key: str = "exact_success") -> float:
+    """The mean of a number of the summaries over the seeds."""
+    rows = [
+        r for r in read_csv(RESULTS / folder / "results.csv") if r["algorithm"] == algorithm
+    ]
+    return sum(float(row[key]) for row in rows) / len(rows)
+
+
 def sentences() -> list[tuple[int, str]]:
-    """Of README.md (0) and benchmark/results/README.md (1), with the figures of the files."""
+    """Of README.md (0), benchmark/results/README.md (1) and USAGE.md (2), with the figures of
+    the files."""
     sac, a3c, rate = cells("sac"), cells("a3c"), "steps per second"
-    pendulum, cheetah = (
-        estimate(sac[env_id, "sac", MEAN]) for env_id in ("Pendulum-v1", "HalfCheetah-v5")
-    )
     pace = {
         name: estimate(sac["HalfCheetah-v5", name, rate])
         for name in ("ppo_continuous-long", "sac")
@@ -274,14 +282,28 @@ def sentences() -> list[tuple[int, str]]:
     two, one, a2c = (
         estimate(a3c["CartPole-v1", name, rate]) for name in ("a3c", "a2c-one", "a2c")
     )
+    success, before = exact("language", "grpo"), exact("language", "grpo", "base_exact_success")
+    lost_score = exact("preferences", "ppo_rlhf-rounds-1-kl-0.05")
+    gained = sorted(
+        float(row[2].replace(" to ", ", ").split(", ")[i])
+        for row in table(OTHERS[0], "script", "setting", "times the CPU")
+        if "language" in row[0] or "grpo" in row[0]
+        for i in (0, -1)
+    )
     return [
-        (0, f"at {low:.1f} to {high:.1f} times its speed, SAC {slow[0]:.1f}"),
-        (0, f"Pendulum-v1 to {pendulum} (n = 10)"),
-        (0, f"300,000 of HalfCheetah-v5 to {cheetah} (n = 3"),
-        (1, f"worst seed {worst('sac', 'Pendulum-v1', 'sac')}; PPO"),
-        (1, f"worst seed {worst('sac', 'HalfCheetah-v5', 'sac')}, PPO"),
+        (
+            0,
+            f"make {low:.1f} to {high:.1f} times as many steps per second, "
+            f"SAC {slow[0]:.1f} times",
+        ),
+        (0, f"right in {before:.0%} of cases before and {success:.0%} after"),
+        (0, f"success falls to {lost_score:.2f}"),
+        (0, f"success ends at {exact('preferences', 'dpo-no-nll'):.2f}"),
+        (2, f"they were {gained[0]:.0f} to {gained[-1]:.0f} times as fast"),
+        (1, f"worst seed {worst('sac', 'Pendulum-v1', 'sac')}. PPO is at"),
+        (1, f"worst seed {worst('sac', 'HalfCheetah-v5', 'sac')}. PPO reaches"),
         (1, f"one seed of ten at {worst('defaults', 'Pendulum-v1', 'sac')}, though"),
-        (1, f"loses one, seed 5 ({', '.join(lost('defaults', 'a3c', 450))})"),
+        (1, f"lose one, seed 5 ({', '.join(lost('defaults', 'a3c', 450))})"),
         (1, f"PPO makes {pace['ppo_continuous-long']} steps in a second and SAC {pace['sac']}"),
         (1, f"(4, 5 and 9: {', '.join(lost('a3c', 'a3c', 450))})"),
         (1, f"A3C makes {two} steps a second to {one}"),
@@ -317,3 +339,54 @@ def test_areas_are_those_of_the_curves():
         line = [float(x) if x else low for x in lines[row["algorithm"], row["seed"]]]
         assert float(row["curve_mean"]) == pytest.approx(sum(line) / len(line), rel=1e-9)
     assert span([shortest]) == "99,328"
+
+
+def without_tables(path: Path) -> list[str]:
+    return [line for line in path.read_text().splitlines() if not line.startswith("|")]
+
+
+def test_the_readme_is_short():
+    text = PAGES[0].read_text()
+    assert len(text.splitlines()) <= 150
+    assert len(text.split()) <= 1300
+
+
+@pytest.mark.parametrize("page", [PAGES[0], PAGES[2]], ids=lambda page: page.name)
+def test_a_line_or_a_sentence_holds_at_most_three_numbers(page):
+    """Outside tables. The digits of a name or a link, as in CartPole-v1, are no number."""
+    lines = without_tables(page)
+    prose = re.sub(r"^```\w+\n.*?^```", "", "\n".join(lines), flags=re.MULTILINE | re.DOTALL)
+    paragraphs = re.split(r"\n\n|\n- ", prose)
+    sentences = [s for text in paragraphs for s in re.split(r"[.:]\s", text)]
+    for text in (*lines, *sentences):
+        bare = re.sub(r"\]\([^)]*\)", "]", text)
+        assert len(re.findall(r"(?<![\w.,/=-])-?\d[\d,._]*", bare)) <= 3, text
+
+
+def anchors(path: Path) -> set[str]:
+    """Those that GitHub gives to the headings of a page."""
+    headings = re.findall(r"^#+ (.*)$", path.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", text.lower()).replace(" ", "-") for text in headings}
+
+
+@pytest.mark.parametrize("page", [*PAGES, *OTHERS], ids=lambda p: f"{p.parent.name}/{p.name}")
+def test_links_lead_somewhere(page):
+    links = re.findall(r"\]\(([^)]+)\)", page.read_text())
+    assert links
+    for link in links:
+        if not link.startswith("http"):
+            name, _, anchor = link.partition("#")
+            target = page.parent / name if name else page
+            assert target.exists(), link
+            assert not anchor or anchor in anchors(target), link
+
+
+def test_the_ladder_builds_on_what_the_scripts_compare_themselves_with():
+    rows = table(PAGES[0], "file", "builds on")
+    names = {row[0].strip("`") for row in rows}
+    assert names == {p.name for p in ROOT.glob("*.py")}
+    for name, parent, *_ in rows:
+        compared = re.findall(
+            r"^Compared with (.*):$", (ROOT / name.strip("`")).read_text(), re.M
+        )
+        assert [parent.strip("`")] == (compared or ["-"])

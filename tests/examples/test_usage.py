@@ -1,0 +1,312 @@
+"""The recipes of USAGE.md, tried as they are written, but on shorter runs."""
+
+import importlib.metadata
+import itertools
+import json
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from contextlib import suppress
+from dataclasses import fields, replace
+from fnmatch import fnmatch
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from gymnasium.spaces import Discrete
+from helpers import ROOT, checkpoint_of, module, scalars, small, summary_of
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+TEXT = (ROOT / "USAGE.md").read_text()
+# What makes a run short: the steps are enough for an iteration of each script.
+SHORT = "--total-timesteps 600 --eval-episodes 1"
+
+
+def section(heading: str) -> str:
+    (text,) = re.findall(
+        rf"^## {re.escape(heading)}\n(.*?)(?=^## |\Z)", TEXT, re.MULTILINE | re.DOTALL
+    )
+    return text
+
+
+def code_of(text: str) -> list[str]:
+    return re.findall(r"^```\w+\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+
+
+def blocks(heading: str, changes: dict[str, str] | None = None) -> list[str]:
+    """The code of a section, with what the test changes, without the lines that install
+    packages. If such a package is not here, the test skips."""
+    found = code_of(section(heading))
+    for old, new in (changes or {}).items():
+        assert any(old in code for code in found), old
+        found = [code.replace(old, new) for code in found]
+    installed = {canonicalize_name(d.name) for d in importlib.metadata.distributions()}
+    for line in re.findall(r"^pip install (.*)$", "\n".join(found), re.MULTILINE):
+        for word in shlex.split(line):
+            name = (
+                not word.startswith("-")
+                and not word.endswith(".txt")
+                and Requirement(word).name
+            )
+            if name and canonicalize_name(name) not in installed:
+                pytest.skip(f"{name} is not installed")
+    return [re.sub(r"^pip install .*\n", "", code, flags=re.MULTILINE) for code in found]
+
+
+@pytest.fixture
+def folder(tmp_path) -> Path:
+    """The scripts and the examples as a newcomer has them."""
+    for path in ROOT.glob("*.py"):
+        shutil.copy(path, tmp_path)
+    shutil.copytree(ROOT / "examples", tmp_path / "examples")
+    return tmp_path
+
+
+def run(folder: Path, code: str, **variables: str) -> str:
+    """Run the lines in a folder, in a shell or, if they begin with an import, in Python; what
+    they print."""
+    python = code.startswith(("import ", "from "))
+    words = [sys.executable, "-c"] if python else ["bash", "-euo", "pipefail", "-c"]
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    result = subprocess.run(
+        [*words, code], cwd=folder, env=os.environ | {"PATH": path} | variables,
+        capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
+@pytest.fixture
+def acrobot(folder) -> Path:
+    """The run runs/acrobot, which several recipes use."""
+    run(folder, f"python ppo.py --env-id Acrobot-v1 --run-dir runs/acrobot {SHORT}")
+    return folder
+
+
+def test_every_section_with_code_has_a_test():
+    source = Path(__file__).read_text()
+    for heading in re.findall(r"^## (.*)$", TEXT, re.MULTILINE):
+        if "```" in section(heading):
+            assert f'"{heading}"' in source, heading
+
+
+def test_the_wheel_without_a_gpu_is_the_version_of_the_requirements():
+    _, code = code_of(section("Install"))
+    assert code.split()[2] in (ROOT / "requirements.txt").read_text().splitlines()
+
+
+def test_from_python_and_the_same_in_the_readme(folder):
+    (code,) = blocks("From Python", {"300_000": "600", "400_000": "900"})
+    shown = run(folder, code + "print(summary['global_step'], summary['env_id'])")
+    assert shown.splitlines()[-1] == "768 Acrobot-v1"  # three batches of 256
+    (written,) = blocks("From Python")
+    shorter = [re.sub(" *#.*", "", x) for x in code_of((ROOT / "README.md").read_text())]
+    assert written in shorter
+
+
+def test_a_run_is_resumed_and_leaves_the_files_of_the_table(acrobot):
+    (code,) = blocks("Stop and resume", {"400000": "4800"})  # episodes end after 500
+    run(acrobot, code)
+    assert summary_of(acrobot / "runs/acrobot")["global_step"] == 4608  # 18 batches
+    names = re.findall(r"^\| `(.*?)` \|", section("The run directory"), re.MULTILINE)
+    patterns = [re.sub("<.*>", "*", name) for name in names]
+    files = [path.name for path in (acrobot / "runs/acrobot").iterdir()]
+    assert all(any(fnmatch(file, name) for name in patterns) for file in files), files
+    missing = [name for name in patterns if not any(fnmatch(file, name) for file in files)]
+    assert missing == ["samples.txt"]  # a language model's
+    tags = set(scalars(acrobot / "runs/acrobot"))
+    for tag in re.findall(r"`([a-zS]+/[\w*]+)`", section("The run directory")):
+        assert any(fnmatch(found, tag) for found in tags), tag
+
+
+def other(value):
+    """Another value of the same type."""
+    if isinstance(value, bool):
+        return not value
+    if isinstance(value, int):
+        return value + 1
+    if isinstance(value, float) or value is None:
+        return 0.3 if value == 0.5 else 0.5
+    return {"Acrobot-v1": "CartPole-v1", "{}": '{"a": 1}', "cpu": "cuda"}[value]
+
+
+def test_the_flags_that_may_change_are_those_that_the_script_accepts(acrobot):
+    _, _, text = section("Stop and resume").partition("These flags may change")
+    named = set(re.findall(r"`--([\w-]+)`", text.partition("\n\n")[0]))
+    ppo, refused = module("ppo"), set()
+    own = ppo.check_args(ppo.Args(resume=acrobot / "runs/acrobot"))
+    names = {field.name for field in fields(own)} - {"run_dir", "resume"}
+    for name in names:
+        with suppress(ppo.BadInput):
+            ppo.check_args(replace(own, **{name: other(getattr(own, name))}))
+            continue
+        refused.add(name)
+    assert named == {name.replace("_", "-") for name in names - refused}
+
+
+def test_a_window_is_opened_and_a_film_is_written(acrobot):
+    watch, film = blocks("Watch or film an agent")
+    assert "return -" in run(acrobot, film)
+    (file,) = (acrobot / "videos").iterdir()
+    assert file.suffix == ".mp4"
+    assert file.stat().st_size > 10_000
+    run(acrobot, f"python ppo.py --run-dir runs/cartpole {SHORT}")  # short episodes
+    watch = watch.replace("runs/acrobot", "runs/cartpole")
+    assert "return " in run(acrobot, watch, SDL_VIDEODRIVER="dummy")
+
+
+@pytest.mark.parametrize("script", ["ppo", "sac", "trpo_continuous"])
+def test_an_agent_that_is_loaded_is_the_one_that_was_evaluated(script, tmp_path):
+    """One episode from the evaluation's seed: the same return."""
+    watch = pytest.importorskip("examples.watch")
+    found = module(script)
+    flags = small(script) | {"total_timesteps": 600, "eval_episodes": 1}
+    args = found.Args(run_dir=tmp_path / "run", **flags)
+    summary = found.train(args)
+    env, actor = watch.load(tmp_path / "run")
+    (seed,) = np.random.SeedSequence(args.seed, spawn_key=(1,)).generate_state(1)
+    (obs, _), total, ended = env.reset(seed=int(seed)), 0.0, False
+    while not ended:
+        action = actor(torch.as_tensor(obs, dtype=torch.float32)).mode.detach().numpy()[()]
+        obs, reward, terminated, truncated, _ = env.step(action)
+        total, ended = total + reward, terminated or truncated
+    env.close()
+    assert total == pytest.approx(summary["eval_return_mean"], rel=1e-6)
+
+
+def test_an_agent_in_another_program(acrobot):
+    (code,) = blocks("Use an agent in another program")
+    shown = run(
+        acrobot,
+        code + "env.step(action); print(action, *actor(torch.tensor(obs)).probs.tolist())",
+    )
+    action, *probabilities = map(float, shown.split())
+    assert probabilities[int(action)] == max(probabilities)
+
+
+def test_an_environment_of_ones_own(folder):
+    (code,) = blocks("An environment of your own")
+    run(folder, f"{code.strip()} --run-dir runs/match {SHORT}")
+    weights = [*checkpoint_of(folder / "runs/match")["actor"].values()]
+    assert (weights[0].shape[1], len(weights[-1])) == (3, 27)  # 3 numbers; 3^3 actions
+
+
+def test_multidiscrete_actions_are_numbered():
+    """By counting: the last number changes first."""
+    assert "as_discrete" in section("MultiDiscrete actions")
+    match = pytest.importorskip("examples.match")
+    env = match.as_discrete(match.Match(size=3))
+    assert env.action_space == Discrete(27)
+    for action, expected in enumerate(itertools.product(range(3), repeat=3)):
+        obs, _ = env.reset(seed=action)
+        _, reward, *_ = env.step(np.int64(action))
+        assert reward == sum(x == y for x, y in zip(obs.tolist(), expected, strict=True))
+
+
+def test_several_seeds_at_a_time(folder):
+    (code,) = blocks("Several cores", {"seq 8": "seq 3", "ppo.py": f"ppo.py {SHORT}"})
+    run(folder, code)
+    names = sorted(path.parent.name for path in folder.glob("runs/*/summary.json"))
+    assert [name.split("__")[2] for name in names] == ["1", "2", "3"]
+
+
+def test_values_reach_weights_and_biases(folder):
+    pytest.importorskip("wandb", reason="wandb is not installed")
+    (code,) = blocks("Weights & Biases", {"Args()": "Args(total_timesteps=600)"})
+    run(folder, code, WANDB_MODE="offline")
+    (log,) = folder.glob("wandb/offline-run-*/*.wandb")
+    assert b"charts/episodic_return" in log.read_bytes()
+
+
+def test_tuned_flags_are_printed(tmp_path):
+    """Those of the suite, for each of its scripts."""
+    for path in ROOT.glob("*.py"):
+        shutil.copy(path, tmp_path)
+    leave_out = shutil.ignore_patterns("results", "__pycache__")
+    shutil.copytree(ROOT / "benchmark", tmp_path / "benchmark", ignore=leave_out)
+    (code,) = blocks("Which flags for my environment?")
+    lines = run(tmp_path, code).splitlines()
+    suite = (ROOT / "benchmark/suites/classic.toml").read_text()
+    for script in ("reinforce", "a2c", "trpo", "ppo"):
+        tuned = suite.partition(f"[tuned.{script}.LunarLander-v3]\n")[2].partition("\n[")[0]
+        flags = re.findall(r"^(\w+) = ([\d._]+)$", tuned, re.MULTILINE)
+        assert flags
+        (line,) = [line for line in lines if f" {script}.py" in line.replace("/", " ")]
+        for name, value in flags:
+            assert float(re.search(rf"--{name.replace('_', '-')} (\S+)", line)[1]) == float(
+                value
+            )
+
+
+def test_the_addition_with_another_teacher(folder):
+    """The second run starts from the base model of the first, bit for bit."""
+    (code,) = blocks("The addition with another teacher", {".py": f".py {SHORT}"})
+    run(folder, code)
+    first, second = (path.parent for path in sorted(folder.glob("runs/*/summary.json")))
+    a, b = (checkpoint_of(path)["reference"] for path in (first, second))
+    assert all(torch.equal(a[name], b[name]) for name in a)
+    assert summary_of(first)["base_exact_success"] > 0.6  # 0.42 if every second carry is lost
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory) -> Path:
+    """The folder of a tiny GPT-2 whose tokens are bytes."""
+    transformers = pytest.importorskip("transformers")
+    tokenizers = pytest.importorskip("tokenizers")
+    path = tmp_path_factory.mktemp("model")
+    letters = sorted(tokenizers.pre_tokenizers.ByteLevel.alphabet())
+    vocabulary = {letter: k for k, letter in enumerate([*letters, "<end>"])}
+    tokenizer = tokenizers.Tokenizer(tokenizers.models.BPE(vocabulary, []))
+    tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = tokenizers.decoders.ByteLevel()
+    transformers.PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, eos_token="<end>"
+    ).save_pretrained(path)
+    torch.manual_seed(0)
+    end = len(letters)
+    config = transformers.GPT2Config(
+        vocab_size=end + 1, n_positions=64, n_embd=16, n_layer=1, n_head=2,
+        eos_token_id=end, bos_token_id=end,
+    )  # fmt: skip
+    transformers.GPT2LMHeadModel(config).save_pretrained(path)
+    return path
+
+
+def test_a_hugging_face_model(folder, model):
+    code, _ = blocks(
+        "A Hugging Face model",
+        {"PATH": str(model), "640": "32", "--log-interval": "--run-dir run --log-interval"},
+    )
+    run(folder, code)
+    summary = summary_of(folder / "run")
+    assert (summary["env_id"], summary["global_step"]) == ("examples.reviews:cheerful", 32)
+    assert len((folder / "run/samples.txt").read_text().splitlines()) > 2
+
+
+def test_the_path_of_smollm2_is_a_file():
+    _, code = blocks("A Hugging Face model")
+    assert Path(run(ROOT, code).strip()).stat().st_size > 1e7
+
+
+def test_a_text_task_of_ones_own(folder, model):
+    short = "--total-timesteps 32 --batch-size 16 --run-dir run"
+    task, code = blocks("A text task of your own", {'"PATH"}\'': f'"{model}"}}\' {short}'})
+    (folder / "brief.py").write_text(task)
+    run(folder, code)
+    summary = summary_of(folder / "run")
+    assert summary["global_step"] == 32
+    assert -100 <= summary["eval_return_mean"] <= 0
+    assert json.loads((folder / "run/args.json").read_text())["task"] == "brief:brief"
+
+
+def test_the_policys_methods_are_the_adapters():
+    adapter = pytest.importorskip("examples.hugging_face").HuggingFace
+    names = re.findall(r"`policy\.(\w+)", section("A text task of your own"))
+    assert len(names) > 6
+    known = set(dir(adapter)) | set(adapter.__init__.__code__.co_names) | {"eos"}
+    assert set(names) <= known
