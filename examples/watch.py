@@ -1,7 +1,7 @@
 """Watch an agent that one of the scripts for control has trained, or film it.
 
-    python -m examples.watch runs/acrobot
-    python -m examples.watch runs/acrobot --film videos
+python -m examples.watch runs/acrobot
+python -m examples.watch runs/acrobot --film videos
 """
 
 import importlib

@@ -1,7 +1,8 @@
-"""A Hugging Face model in place of the small GPT, and a task of the user's: a random GPT-2 of
-two layers with a tokenizer of single characters, made here. Skipped without transformers and
-peft."""
+"""A Hugging Face model as the policy of a task: a random GPT-2 of two layers with a tokenizer
+of single characters, made here. Skipped without transformers and peft."""
 
+import json
+import shutil
 import sys
 
 import pytest
@@ -12,22 +13,25 @@ from lm_helpers import every
 transformers = pytest.importorskip("transformers")
 pytest.importorskip("peft")
 tokenizers = pytest.importorskip("tokenizers")
+from examples.hugging_face import HuggingFace  # noqa: E402
 
 LETTERS = "abcdefgh"
 TASK = '''
-def make():
+from examples.hugging_face import HuggingFace
+
+
+def reward(prompts, completions, ended):
+    return [completion.count("a") / 4 for completion in completions]
+
+
+def make(path, **kwargs):
     """Prompts of two lengths; what is earned is the share of the letter a."""
     words = [x + y for x in "abcdefgh" for y in "abcdefgh"]
-    prompts = [word for word in words] + [word + "h" for word in words[:20]]
-    return prompts, lambda prompt, answer: answer.count("a") / 4
+    return HuggingFace(path, **kwargs), words + [word + "h" for word in words[:20]], reward
 
 
-
-def lonely():
-    return ["ab"], lambda prompt, answer: 1.0
-
-
-number = 3
+def lonely(path):
+    return HuggingFace(path), ["ab"], reward
 '''
 
 
@@ -59,26 +63,21 @@ def task_module(tmp_path, monkeypatch):
     sys.modules.pop("lm_toy_task", None)
 
 
-def flags_of(script: str, folder, run_dir, **flags) -> dict:
+def flags_of(script: str, folder, run_dir, kwargs=None, **flags) -> dict:
+    kwargs = {"path": str(folder)} | (kwargs or {})
     usual = {
-        "task": "lm_toy_task:make", "model": str(folder), "batch_size": 16,
-        "total_timesteps": 64, "max_completion_length": 4, "eval_episodes": 6,
-        "run_dir": run_dir, "log_interval": 1, "learning_rate": 0.02,
+        "task": "lm_toy_task:make", "batch_size": 16, "total_timesteps": 64,
+        "max_completion_length": 4, "eval_episodes": 6, "run_dir": run_dir, "log_interval": 1,
+        "learning_rate": 0.02, "task_kwargs": json.dumps(kwargs),
     }  # fmt: skip
     own = {"num_generations": 4, "num_preferences": 32, "preference_rounds": 2}
     return usual | {k: v for k, v in own.items() if k in fields(script)} | flags
 
 
-def make(script: str, folder, tmp_path, **flags):
-    found = module(script)
-    args = found.check_args(found.Args(**flags_of(script, folder, tmp_path / "run", **flags)))
-    return (found, args, *found.make_policy_and_task(args))
-
-
 @pytest.mark.parametrize("lora_rank", [0, 2])
-def test_logits_are_the_models_own_with_and_without_a_cache(lora_rank, folder, tmp_path):
+def test_logits_are_the_models_own_with_and_without_a_cache(lora_rank, folder):
     """Fresh adapters change nothing."""
-    _, _, policy, _ = make("grpo", folder, tmp_path, lora_rank=lora_rank)
+    policy = HuggingFace(folder, lora_rank)
     theirs = transformers.AutoModelForCausalLM.from_pretrained(folder).eval()
     tokens = torch.randint(0, 9, (3, 7), generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
@@ -88,13 +87,19 @@ def test_logits_are_the_models_own_with_and_without_a_cache(lora_rank, folder, t
         parts = [tokens[:, :4], *tokens[:, 4:].split(1, 1)]
         cached = torch.cat([policy(part, cache) for part in parts], 1)
         torch.testing.assert_close(cached, expected, rtol=1e-4, atol=1e-4)
+        last = policy(tokens, keep=3)
+        torch.testing.assert_close(last, expected[:, -3:], rtol=1e-4, atol=1e-4)
+        states = theirs(tokens, output_hidden_states=True).hidden_states[-1]
+        torch.testing.assert_close(policy.hidden(tokens), states, rtol=1e-4, atol=1e-4)
 
 
 def test_the_task_of_the_user(folder, tmp_path):
     """Prompts of one length are drawn together; a tenth is held out; rewards are the user's."""
-    _, args, policy, task = make("rloo", folder, tmp_path)
-    assert not task.exact
-    assert policy.eos == task.eos == 8
+    found = module("rloo")
+    task = found.Task(found.Args(**flags_of("rloo", folder, tmp_path / "run")))
+    policy = task.policy
+    assert policy.eos.tolist() == [8]
+    assert policy.context == 32
     training = [p for group in task.training for p in group]
     held_out = [p for group in task.held_out for p in group]
     assert len(training) == 84 - 9
@@ -109,11 +114,10 @@ def test_the_task_of_the_user(folder, tmp_path):
         lengths.append(len(texts[0]))
     share = sum(len(p) == 3 for p in training) / len(training)
     assert lengths.count(3) / 300 == pytest.approx(share, abs=0.1)
-    assert task.encode(["ab", "gh"]).tolist() == [[0, 1], [6, 7]]
+    assert found.encode(policy, ["ab", "gh"]).tolist() == [[0, 1], [6, 7]]
     completions = torch.tensor([[0, 0, 8, -1], [1, 0, 0, 0], [8, -1, -1, -1]])
     assert task.decode(completions) == ["aa", "baaa", ""]
     assert task.rewards(["ab"] * 3, completions).tolist() == [0.5, 0.75, 0.0]
-    assert args.task == "lm_toy_task:make"
 
 
 @every
@@ -138,7 +142,7 @@ def test_lora_trains_and_saves_adapters_alone(folder, tmp_path, monkeypatch):
     """The model's own weights never change; the reference shares them and is the base model."""
     found, run_dir, models = module("grpo"), tmp_path / "run", {}
     start = found.Run.start
-    flags = flags_of("grpo", folder, run_dir, lora_rank=2, learning_rate=0.1)
+    flags = flags_of("grpo", folder, run_dir, {"lora_rank": 2}, learning_rate=0.1)
 
     def note(run, state, total):
         models.update(state)
@@ -181,7 +185,7 @@ def test_preferences_train_a_model_with_and_without_lora(
         before.update({name: copied(part.state_dict()) for name, part in state.items()})
 
     monkeypatch.setattr(found.Run, "start", note)
-    flags = flags_of(script, folder, run_dir, lora_rank=lora_rank, learning_rate=0.1)
+    flags = flags_of(script, folder, run_dir, {"lora_rank": lora_rank}, learning_rate=0.1)
     assert found.train(found.Args(**flags))["kl"] > 0
     saved, policy = checkpoint_of(run_dir), models["policy"]
     extra = {"critic", "reward_model"} if script == "ppo_rlhf" else set()
@@ -194,11 +198,11 @@ def test_preferences_train_a_model_with_and_without_lora(
         assert sum(moved) > len(moved) / 2, f"{name} learns nothing"
         if lora_rank:
             assert set(saved[name]) == own[name], "more is saved than is trained"
-            assert all("lora_" in n or "lm_head" in n for n in own[name])
+            assert all("lora_" in n or n.startswith("head.") for n in own[name])
     for name in extra:
         with torch.no_grad():
-            assert models[name](tokens).shape == (1, 4, 1)
-        heads = [n for n in own[name] if "lm_head" in n]
+            assert models[name](tokens).shape == (1, 4)
+        heads = [n for n in own[name] if n.startswith("head.")]
         assert all(before[name][n].eq(0).all() for n in heads)
         assert len(heads) == 2
     places = [p.data_ptr() for name in names for n, p in models[name].named_parameters()
@@ -208,6 +212,7 @@ def test_preferences_train_a_model_with_and_without_lora(
         theirs = dict(policy.named_parameters())
         for name in {"reference", *extra}:
             for n, p in models[name].named_parameters():
+                n = n.removeprefix("model.") if name in extra else n
                 if n in theirs and n not in own["policy"]:
                     assert p is theirs[n], f"{name} has a copy of {n}"
     for key, value in saved["reference"].items():
@@ -222,9 +227,9 @@ def test_preferences_train_a_model_with_and_without_lora(
     assert summary_of(run_dir)["global_step"] == 80
 
 
-def test_the_product_of_the_adapters_is_added_as_it_is(folder, tmp_path):
+def test_the_product_of_the_adapters_is_added_as_it_is(folder):
     """alpha = rank: no factor."""
-    _, _, policy, _ = make("grpo", folder, tmp_path, lora_rank=2)
+    policy = HuggingFace(folder, 2)
     parts = dict(policy.named_parameters())
     name = next(n for n in parts if "lora_B" in n)
     a, b = parts[name.replace("lora_B", "lora_A")], parts[name]
@@ -240,20 +245,39 @@ def test_the_product_of_the_adapters_is_added_as_it_is(folder, tmp_path):
 
 
 def test_the_models_dtype(folder, tmp_path):
-    """Weights in bfloat16, logits in float32."""
-    _, _, policy, _ = make("rloo", folder, tmp_path, dtype="bfloat16")
-    assert {p.dtype for p in policy.parameters()} == {torch.bfloat16}
+    """Weights in bfloat16, which are not trained; adapters, states and logits in float32."""
+    policy = HuggingFace(folder, 2, "bfloat16")
+    trained = [p.requires_grad for p in policy.parameters()]
+    for p, is_trained in zip(policy.parameters(), trained, strict=True):
+        assert p.dtype == (torch.float32 if is_trained else torch.bfloat16)
     assert policy(torch.tensor([[1, 2]])).dtype == torch.float32
-    found = module("rloo")
-    flags = flags_of("rloo", folder, tmp_path / "run", dtype="bfloat16", total_timesteps=16)
-    assert found.train(found.Args(**flags))["global_step"] == 16
+    assert policy.hidden(torch.tensor([[1, 2]])).dtype == torch.float32
+    for script in ("rloo", "ppo_rlhf"):
+        kwargs = {"lora_rank": 2, "dtype": "bfloat16"}
+        found, flags = module(script), flags_of(script, folder, tmp_path / script, kwargs)
+        assert found.train(found.Args(**flags))["global_step"] == 64
+    with pytest.raises(ValueError, match="bfloat16 cannot be trained: give a lora_rank"):
+        HuggingFace(folder, 0, "bfloat16")
 
 
-def test_dropout_is_off(folder, tmp_path):
-    _, _, policy, _ = make("rloo", folder, tmp_path)
+def test_dropout_is_off(folder):
+    policy = HuggingFace(folder)
     tokens = torch.tensor([[1, 2, 3]])
     assert torch.equal(policy(tokens), policy(tokens))
     assert not policy.training
+
+
+def test_one_seed_fixes_a_run_with_adapters(folder, tmp_path):
+    """They are drawn after the seed is set."""
+    saved = []
+    for name, seed in (("a", 5), ("b", 5), ("c", 6)):
+        torch.manual_seed(len(name + str(saved)))
+        flags = flags_of("grpo", folder, tmp_path / name, {"lora_rank": 2}, seed=seed)
+        module("grpo").train(module("grpo").Args(**flags))
+        saved.append(checkpoint_of(tmp_path / name)["policy"])
+    for name, value in saved[0].items():
+        assert torch.equal(value, saved[1][name])
+        assert "lora_A" not in name or not torch.equal(value, saved[2][name])
 
 
 def test_a_run_is_resumed_with_its_weights(folder, tmp_path):
@@ -266,16 +290,6 @@ def test_a_run_is_resumed_with_its_weights(folder, tmp_path):
     assert all(torch.equal(before[key], after[key]) for key in before)
 
 
-@pytest.mark.parametrize(
-    "task", ["nowhere_to_be_found:make", "lm_toy_task:nothing", "lm_toy_task", "", ":make"]
-)
-def test_tasks_that_cannot_be_found(task, folder, tmp_path):
-    found = module("grpo")
-    with pytest.raises(found.BadInput, match="MODULE:FUNCTION"):
-        found.train(found.Args(**flags_of("grpo", folder, tmp_path / "run", task=task)))
-    assert not (tmp_path / "run").exists()
-
-
 def test_a_task_of_one_prompt(folder, tmp_path):
     """It cannot be both held out and trained on."""
     found = module("grpo")
@@ -286,17 +300,68 @@ def test_a_task_of_one_prompt(folder, tmp_path):
 
 
 def test_models_that_cannot_be_loaded(folder, tmp_path):
-    """No folder, an empty one, and a tokenizer without an end."""
+    """No folder, an empty one, and one without the last layer: a line, and nothing is made."""
     found = module("grpo")
     (tmp_path / "empty").mkdir()
-    for name in ("nowhere", "empty"):
+    shutil.copytree(folder, tmp_path / "headless")
+    model = transformers.AutoModelForCausalLM.from_pretrained(folder)
+    model.config.tie_word_embeddings = False
+    model.config.save_pretrained(tmp_path / "headless")
+    for name, said in (("nowhere", ""), ("empty", ""), ("headless", "lacks the weights")):
         flags = flags_of("grpo", tmp_path / name, tmp_path / "run")
-        with pytest.raises(found.BadInput, match="--model needs a local model"):
+        with pytest.raises(found.BadInput, match=f"task lm_toy_task:make .*{said}"):
             found.train(found.Args(**flags))
-    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
-    tokenizer.eos_token = None
-    transformers.AutoModelForCausalLM.from_pretrained(folder).save_pretrained(tmp_path / "m")
-    tokenizer.save_pretrained(tmp_path / "m")
-    with pytest.raises(found.BadInput, match="no end-of-sequence token"):
-        found.train(found.Args(**flags_of("grpo", tmp_path / "m", tmp_path / "run")))
     assert not (tmp_path / "run").exists()
+
+
+def changed(folder, tmp_path, **config):
+    """A copy of the model's folder with another configuration of generation."""
+    shutil.copytree(folder, tmp_path / "changed")
+    path = tmp_path / "changed" / "generation_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | config))
+    return tmp_path / "changed"
+
+
+def test_every_end_ends(folder, tmp_path):
+    """As chat models have an end of turn beside the end of text."""
+    policy = HuggingFace(changed(folder, tmp_path, eos_token_id=[8, 3]))
+    assert policy.eos.tolist() == [3, 8]
+    found = module("rloo")
+    completions = torch.tensor([[0, 3, 1], [0, 1, 8], [0, 1, 2]])
+    assert found.completion_mask(completions, policy.eos).sum(1).tolist() == [2, 3, 3]
+    assert policy.decode([0, 3]) == policy.decode([0]) == "a"
+    prompts = torch.zeros(200, 1, dtype=torch.long)
+    sampled = found.sample(policy, prompts, 1.0, 6)
+    assert not any(3 in row[:-1].tolist() and row[-1] != -1 for row in sampled)
+
+
+def test_an_end_that_cannot_be_written(folder, tmp_path):
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    with pytest.raises(ValueError, match="ends a text below 9"):
+        HuggingFace(changed(folder, tmp_path, eos_token_id=9))
+    tokenizer.eos_token = None
+    path = changed(folder, tmp_path / "none", eos_token_id=None)
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        (path / name).unlink()
+    config = json.loads((path / "config.json").read_text())
+    (path / "config.json").write_text(json.dumps(config | {"eos_token_id": None}))
+    tokenizer.save_pretrained(path)
+    with pytest.raises(ValueError, match="needs a token that ends"):
+        HuggingFace(path)
+
+
+def test_prompts_keep_their_beginning_and_no_end(folder, tmp_path):
+    """A tokenizer that adds a beginning and an end; a chat template's text has a beginning."""
+    path = tmp_path / "chat"
+    shutil.copytree(folder, path)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder, bos_token="h")
+    backend = tokenizer.backend_tokenizer
+    backend.post_processor = tokenizers.processors.TemplateProcessing(
+        single="h $A <end>", special_tokens=[("h", 7), ("<end>", 8)]
+    )
+    transformers.PreTrainedTokenizerFast(
+        tokenizer_object=backend, eos_token="<end>", bos_token="h"
+    ).save_pretrained(path)
+    policy = HuggingFace(path)
+    assert policy.encode("ab") == policy.encode("hab") == [7, 0, 1]
+    assert policy.encode("ab<end>") == [7, 0, 1, 8]
