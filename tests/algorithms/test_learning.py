@@ -5,25 +5,16 @@ A random policy scores 22 on CartPole-v1 and -1200 on Pendulum-v1. What the scri
 of their steps is in benchmark/results/defaults.
 """
 
-import pytest
 from helpers import module
 
-BARS = {
-    "reinforce": 150.0,
-    "reinforce_baseline": 200.0,
-    "a2c": 200.0,
-    "a3c": 200.0,
-    "trpo": 300.0,
-    "ppo": 200.0,
-    "ppo_continuous": -800.0,
-    "trpo_continuous": -800.0,
-    "sac": -400.0,
-}
+USUAL = {"CartPole-v1": 200.0, "Pendulum-v1": -800.0}  # of a script on its default environment
+BARS = {"reinforce": 150.0, "trpo": 300.0, "sac": -400.0}  # of those that are slower or faster
 
 
-@pytest.mark.parametrize("script", BARS)
 def test_learns(script, tmp_path):
     found = module(script)
+    assert script in BARS or found.Args.env_id in USUAL, f"what should {script} reach?"
     steps = found.Args.total_timesteps // (4 if script == "a3c" else 2)
     args = found.Args(run_dir=tmp_path / "run", seed=1, total_timesteps=steps)
-    assert found.train(args)["eval_return_mean"] >= BARS[script]
+    bar = BARS.get(script) or USUAL[found.Args.env_id]
+    assert found.train(args)["eval_return_mean"] >= bar

@@ -62,6 +62,22 @@ def requirements() -> dict[str, Requirement]:
     return {canonicalize_name(requirement.name): requirement for requirement in found}
 
 
+def test_every_script_is_registered():
+    """In the places that CONTRIBUTING.md names under "A new script", and nothing else is."""
+    places = {
+        "reader/notes.toml": r'(?m)^\[\[script\]\]\nname = "(\w+)"$',
+        "the ladder of README.md": r"(?m)^\| `(\w+)\.py`.* \|.*\|.*\|$",
+    }
+    lacking = []
+    for place, pattern in places.items():
+        text = (ROOT / place.split()[-1]).read_text(encoding="utf-8")
+        text = text.partition("\n## The ladder\n")[2].partition("\n## ")[0] or text
+        named = re.findall(pattern, text)
+        lacking += [f"{name}.py is missing in {place}" for name in EVERY if name not in named]
+        lacking += [f"{place} names {name}.py" for name in named if name not in EVERY]
+    assert not lacking, f"{'; '.join(lacking)}: see CONTRIBUTING.md"
+
+
 @every
 def test_imports_nothing_of_ours_and_only_what_the_header_names(script):
     named = {
