@@ -30,15 +30,14 @@ Compared with rloo.py:
 import hashlib
 import json
 import math
-import re
 import sys
 import time
 import traceback
 from collections import deque
 from collections.abc import Callable
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from copy import deepcopy
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from importlib import import_module
 from pathlib import Path
@@ -56,7 +55,7 @@ from tqdm import tqdm
 
 @dataclass
 class Args:
-    # Defaults: ours; a step of 3e-3 breaks the policy. Adam's betas are those usual for GPTs.
+    # Defaults: ours; Adam's betas in train() are those usual for GPTs.
     total_timesteps: int | float = 32_768  # completions in all, rounded down to batches
     batch_size: int = 512  # completions per iteration, num_generations for each prompt
     num_generations: int = 8  # completions of one prompt, which are compared
@@ -416,12 +415,6 @@ class BadInput(ValueError):
     """Flags, a task or a model that cannot work."""
 
 
-def say(text: str) -> None:
-    """Print a line; a closed or narrow stream must not end a run."""
-    with suppress(OSError, ValueError, RuntimeError):
-        print(text, flush=True)
-
-
 def check_args(args: Args) -> Args:
     """A checked copy of `args` with run_dir filled in; to resume a run, with its own flags."""
     flags = {k: v.item() if isinstance(v, np.generic) else v for k, v in asdict(args).items()}
@@ -430,19 +423,18 @@ def check_args(args: Args) -> Args:
             kind = int if type(getattr(Args, name)) is int else float
             low, high = LIMITS.get(name, (int(kind is int), 1e15))
             if not low <= value <= high or kind(value) != value:
-                limits = f"{kind.__name__}, {low:g} to {high:g}"
-                raise BadInput(f"{name} must be {limits}, not {value}")
+                raise BadInput(f"{name} must be {kind.__name__} {low:g}..{high:g}, not {value}")
             flags[name] = kind(value)  # 1e6 is a number of steps
     if not args.resume:
         name = f"{args.task}__{SCRIPT.stem}__{args.seed}__{datetime.now():%Y%m%d-%H%M%S-%f}"
-        run_dir = Path(args.run_dir or "runs/" + re.sub(r"[/:\\]", "_", name))
+        run_dir = Path(args.run_dir or "runs/" + name.replace("/", "_").replace(":", "_"))
         if run_dir.exists():
             raise BadInput(f"{run_dir} exists; name another --run-dir, or --resume it")
         return Args(**flags | {"run_dir": run_dir})
     path = Path(str(args.resume).removesuffix("checkpoint.pt"))
     try:
-        checkpoint = torch.load(path / "checkpoint.pt", "cpu", weights_only=True)
-        own = asdict(Args(**checkpoint["args"] | {"run_dir": path}))
+        saved = torch.load(path / "checkpoint.pt", "cpu", weights_only=True)["args"]
+        own = asdict(Args(**saved | {"run_dir": path}))
     except Exception as error:  # reading a damaged file can raise anything
         raise BadInput(f"{SCRIPT.name} cannot resume {path}: {error}") from None
     if args.run_dir != path:  # flags at their default are taken as not given
@@ -474,13 +466,11 @@ def addition(carelessness: float = 0.5, coherent: bool = False, base_model: str 
     - policy: a module with GPT's methods, or None for the GPT that is made here;
     - prompts: a list of texts, or two lists, to train on and to hold out;
     - reward: a function of three lists, prompts, completions, and whether each completion came
-      to its end before it was cut. It returns a list of numbers.
-
-    Here the policy imitates a careless teacher, who forgets each carry with `carelessness` as
-    the probability, or, if `coherent`, all carries of a sum or none. Prompts are sums with a
-    carry, since the others leave nothing to learn. All runs start from one base model; the
-    checkpoint.pt of an earlier run can serve as `base_model`, which saves some seconds.
-    """
+      to its end before it was cut, that returns a list of numbers.
+    The policy imitates a careless teacher, who forgets each carry with this probability, or, if
+    `coherent`, all carries of a sum or none. Prompts are sums with a carry: the others leave
+    nothing to learn. All runs start from one base model, which can be taken from the
+    checkpoint.pt of an earlier run."""
     if not 0 <= carelessness <= 1:
         raise BadInput("carelessness must be 0 to 1")
     sums = hold_out([f"{a:02}+{b:02}=" for a in range(100) for b in range(100)])
@@ -516,31 +506,26 @@ class Task:
     """What --task names: a policy, prompts in groups of one number of tokens, and a reward."""
 
     def __init__(self, args: Args):
-        module, _, name = args.task.partition(":")
+        file, _, name = args.task.partition(":")
         torch.manual_seed(args.seed)  # a policy from outside may draw weights
         try:
-            make = addition if args.task == "addition" else getattr(import_module(module), name)
+            make = addition if args.task == "addition" else getattr(import_module(file), name)
             kwargs = json.loads(args.task_kwargs)
             if args.resume and args.task == "addition":  # its own checkpoint has the base model
                 kwargs["base_model"] = args.resume / "checkpoint.pt"
             policy, prompts, self.reward = make(**kwargs)
             self.policy = (addition()[0] if policy is None else policy).to(args.device).eval()
             self.room = self.policy.context - args.max_completion_length
-            one_list = all(isinstance(prompt, str) for prompt in prompts)
-            training, held_out = hold_out(prompts) if one_list else prompts
+            training, held_out = hold_out(prompts) if isinstance(prompts[0], str) else prompts
             self.training = self.by_length(training)
             self.held_out = self.by_length(held_out[: args.eval_episodes])
             if not self.training or not self.held_out:
                 raise BadInput("two prompts or more are needed")
         except Exception as error:
-            known = isinstance(error, ImportError | OSError | ValueError)
-            known |= args.task == "addition" or "argument" in str(error)
-            if known or "has no attribute" in str(error):
-                named = (
-                    f"task {args.task} (addition or MODULE:FUNCTION) with {args.task_kwargs}"
-                )
-                raise BadInput(f"{named}: {error}") from None
-            raise  # an error in the task's own code
+            known = isinstance(error, AttributeError | ImportError | OSError | ValueError)
+            if not known and args.task != "addition" and "argument" not in str(error):
+                raise  # an error in the task's own code
+            raise BadInput(f"task {args.task} {args.task_kwargs}: {error}") from error
 
     def by_length(self, prompts: list[str]) -> list[list[str]]:
         """Groups of prompts: those of one length can be sampled together without padding."""
@@ -584,7 +569,7 @@ def exact_success(policy: nn.Module, task: Task, temperature: float) -> float:
 
 
 class Run(ExitStack):
-    """The run directory and its log. Its exit closes them and gives torch's settings back."""
+    """The run directory and its log. Its exit closes them and gives torch's threads back."""
 
     def __init__(self, args: Args):
         if not getattr(torch, args.device).is_available():
@@ -592,11 +577,8 @@ class Run(ExitStack):
         super().__init__()
         self.args, self.global_step, self.seconds = args, 0, 0.0  # completions; of training
         self.recent_returns: deque[float] = deque(maxlen=100)
-        self.success = ""  # the latest on held-out problems
         self.callback(torch.set_num_threads, torch.get_num_threads())
-        self.callback(torch.set_default_dtype, torch.get_default_dtype())
         torch.set_num_threads(args.torch_threads)
-        torch.set_default_dtype(torch.float32)
 
     def start(self, state: dict, total_steps: int) -> None:
         """Make the run directory, or restore all that `state` names from the one to resume."""
@@ -606,23 +588,21 @@ class Run(ExitStack):
             run_dir.mkdir(parents=True, exist_ok=True)
             self.enter_context(FileLock(run_dir / "lock", timeout=0))  # freed when we die
             if args.resume:
-                was = torch.load(run_dir / "checkpoint.pt", "cpu", weights_only=True)
-                for key, part in state.items():
-                    part.load_state_dict(was[key])
-                self.global_step, self.seconds, recent = was["counters"]
+                saved = torch.load(run_dir / "checkpoint.pt", "cpu", weights_only=True)
+                for key, module in state.items():
+                    module.load_state_dict(saved[key])
+                self.global_step, self.seconds, recent = saved["counters"]
                 self.recent_returns.extend(recent)
                 torch.manual_seed(args.seed + self.global_step)
-                changed = [key for key in ABOUT if ABOUT[key] != was["about"][key]] or "nothing"
-                say(f"resuming at step {self.global_step:,} with new noise; changed: {changed}")
+                changed = [k for k in ABOUT if ABOUT[k] != saved["about"][k]] or "nothing"
+                print(f"resuming at step {self.global_step} with new noise; changed: {changed}")
             (run_dir / name).write_text(json.dumps(asdict(args) | ABOUT, indent=2, default=str))
         except (KeyError, OSError, RuntimeError, ValueError) as error:  # or other networks
             raise BadInput(f"cannot use {run_dir}: {error}") from None
-        say(f"{SCRIPT.name}: {args.task}, seed {args.seed}, {total_steps:,} steps, {run_dir}")
+        print(f"{SCRIPT.name}: {args.task} seed {args.seed}, {total_steps} steps, {run_dir}")
         (run_dir / "summary.json").unlink(missing_ok=True)  # a resumed run is unfinished again
-        # A kill can leave the events ahead of the checkpoint: purge_step disowns the surplus.
-        writer = SummaryWriter(run_dir, purge_step=self.global_step + 1)
-        hide = not sys.stderr or None  # None: show the bar on a terminal only
-        bar = tqdm(total=total_steps, initial=self.global_step, unit=" steps", disable=hide)
+        writer = SummaryWriter(run_dir, purge_step=self.global_step + 1)  # each step once
+        bar = tqdm(total=total_steps, initial=self.global_step, unit=" steps", disable=None)
         self.writer, self.bar = self.enter_context(writer), self.enter_context(bar)
         self.next_log, self.began = self.global_step, time.perf_counter() - self.seconds
         self.save()
@@ -637,12 +617,12 @@ class Run(ExitStack):
         """Write the events and a checkpoint."""
         self.saved = time.perf_counter()
         self.seconds = self.saved - self.began
-        parts = {name: part.state_dict() for name, part in self.state.items()}
+        state = {name: module.state_dict() for name, module in self.state.items()}
         counters = [self.global_step, self.seconds, list(self.recent_returns)]
-        flags = asdict(replace(self.args, run_dir=None, resume=None))
-        parts |= {"about": ABOUT, "args": flags, "counters": counters}
+        flags = asdict(self.args) | {"run_dir": None, "resume": None}
+        state |= {"about": ABOUT, "args": flags, "counters": counters}
         self.writer.flush()
-        self.write("checkpoint.pt", lambda path: torch.save(parts, path))
+        self.write("checkpoint.pt", lambda path: torch.save(state, path))
 
     def record_step(self, rewards: Tensor, lengths: Tensor) -> None:
         """Count a batch of completions; log the means of eight at a time."""
@@ -657,7 +637,7 @@ class Run(ExitStack):
     def record_iteration(self, policy: nn.Module, task: Task, losses: dict) -> None:
         """Log, show, and save when it is time."""
         losses = {name: float(value) for name, value in losses.items()}
-        if not all(map(math.isfinite, losses.values())):
+        if not np.isfinite([*losses.values()]).all():
             raise FloatingPointError(f"step {self.global_step}: a loss is not finite, {losses}")
         sps = self.global_step / (time.perf_counter() - self.began)
         if self.global_step >= self.next_log:
@@ -665,17 +645,17 @@ class Run(ExitStack):
             self.writer.add_scalar("charts/SPS", sps, self.global_step)
             for name, value in losses.items():
                 self.writer.add_scalar(f"losses/{name}", value, self.global_step)
+            self.status = f"return {np.mean(self.recent_returns):.2f}"
             if self.args.task == "addition":
                 success = exact_success(policy, task, self.args.temperature)
                 self.writer.add_scalar("eval/exact_success", success, self.global_step)
-                self.success = f", held-out success {success:.3f}"
-        status = f"return {np.mean(self.recent_returns):.2f}{self.success}"
-        self.bar.set_postfix_str(status, refresh=False)
+                self.status += f", held-out success {success:.3f}"
+            self.bar.set_postfix_str(self.status, refresh=False)
         self.bar.update(self.global_step - self.bar.n)
         if time.perf_counter() - self.saved > self.args.checkpoint_interval:
             self.save()
             if self.bar.disable:
-                say(f"step {self.global_step:,}, {status}, {sps:,.0f} steps/s")
+                print(f"step {self.global_step}, {self.status}, {sps:.0f} steps/s", flush=True)
 
 
 @torch.no_grad()
@@ -714,7 +694,7 @@ def evaluate(policy: nn.Module, reference: nn.Module, task: Task, run: Run) -> d
     text += f"evaluation {returns.mean():.3f}, before training {base_returns.mean():.3f}"
     run.write("samples.txt", lambda path: path.write_text(text))
     run.write("summary.json", lambda path: path.write_text(json.dumps(summary, indent=2)))
-    say(text)
+    print(text)
     return summary
 
 
@@ -726,10 +706,9 @@ if __name__ == "__main__" and "__file__" in globals():  # a notebook cell only d
             args = tyro.cli(Args, default=args)
         train(args)
     except (Exception, KeyboardInterrupt) as error:
-        faults = (BadInput, FloatingPointError, KeyboardInterrupt, torch.OutOfMemoryError)
-        line = f"error: {' '.join(str(error).split())}" if str(error) else "stopped"
-        print(line if isinstance(error, faults) else traceback.format_exc(), file=sys.stderr)
-        status = {BadInput: 2, KeyboardInterrupt: 130}.get(type(error), 1)
-        if args and status != 2 and (args.run_dir / "checkpoint.pt").exists():
-            print(f"resume with: python {SCRIPT} --resume '{args.run_dir}'", file=sys.stderr)
-        sys.exit(status)
+        known = isinstance(error, BadInput | FloatingPointError | torch.OutOfMemoryError)
+        line = f"error: {' '.join(str(error).split())}" if known else traceback.format_exc()
+        print("stopped" if isinstance(error, KeyboardInterrupt) else line, file=sys.stderr)
+        if args and type(error) is not BadInput and (args.run_dir / "checkpoint.pt").exists():
+            print(f'resume with: python "{SCRIPT}" --resume "{args.run_dir}"', file=sys.stderr)
+        sys.exit({BadInput: 2, KeyboardInterrupt: 130}.get(type(error), 1))

@@ -68,8 +68,8 @@ def edit(path: Path, old: str, new: str) -> None:
 
 
 def test_a_script_added_by_the_page_alone(house):
-    """Copied and changed it fails; registered it passes, and stands on the page and in the grid;
-    an edit of shared text is seen, and mended from a sibling."""
+    """Copied and changed it fails; registered it passes, on the page and in the grid as well; an
+    edit of shared text is seen, and mended from a sibling."""
     assert run(house, COPY.strip()).returncode == 0
     mine = house / "mine.py"
     edit(mine, '"""Proximal Policy Optimization (PPO), clipped,', '"""My algorithm')
