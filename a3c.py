@@ -353,8 +353,9 @@ def train(args: Args) -> dict:
                     workers.processes[ranks.pop(reader)].join()
                     workers.join(timeout=0)  # raises what a worker died of; awaits no other
                     continue
+                worker = ranks[reader]
                 for t in range(args.num_steps):
-                    run.record_step(ranks[reader], rewards[t, 0], done[t, 0], obs[t], next_obs[t])
+                    run.record_step(worker, rewards[t, 0], done[t, 0], obs[t], next_obs[t])
                 run.record_iteration(losses)
 
         if run.global_step < total_steps:  # a worker was interrupted: torch lets that pass
