@@ -26,7 +26,6 @@ paper: a segment goes on into the next episode, as in a2c.py, so that all have n
 
 Paper: Mnih et al. 2016, Asynchronous Methods for Deep Reinforcement Learning, arXiv:1602.01783,
 algorithm S3
-
 Run: python a3c.py --env-id CartPole-v1 --seed 1
 
 Compared with a2c.py:
@@ -38,19 +37,14 @@ Compared with a2c.py:
 """
 
 import hashlib
-import io
 import json
-import math
-import re
-import shlex
 import sys
 import time
 import traceback
 from collections import deque
 from contextlib import ExitStack, suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from datetime import datetime
-from errno import EDQUOT, EFBIG, ENOSPC
 from multiprocessing import connection
 from pathlib import Path
 from typing import Literal
@@ -60,11 +54,9 @@ import numpy as np
 import torch
 import tyro
 from filelock import FileLock
-from gymnasium import wrappers
 from gymnasium.spaces import Box, Discrete
 from torch import Tensor, multiprocessing, nn
 from torch.distributions import Categorical, Distribution
-from torch.nn import functional as F
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
@@ -95,7 +87,7 @@ class Args:
     torch_threads: int = 1  # more rarely help small networks, and parallel runs share the cores
     log_interval: int = 500  # minimum steps between two entries of losses/* and charts/SPS
     checkpoint_interval: float = 10.0  # minimum seconds between two checkpoints
-    eval_episodes: int = 20  # episodes of the final evaluation, which uses the policy's mode
+    eval_episodes: int = 20  # final episodes, with the policy's mode, of at most 10,000 steps
     run_dir: Path | None = None  # default: runs/ENV__SCRIPT__SEED__TIME
     resume: Path | None = None  # run directory to resume, with its own flags
 
@@ -104,27 +96,31 @@ class Args:
         return self.num_workers
 
 
+LIMITS = {  # of numeric flags; of the others 0 to 1e15, of whole numbers 1 to 1e15
+    "seed": (0, 1e15), "gamma": (0, 1), "gae_lambda": (0, 1), "reward_scale": (1e-9, 1e9),
+    "max_grad_norm": (1e-9, np.inf), "rms_alpha": (0, 1), "rms_eps": (1e-15, 1e9),
+}  # fmt: skip
+
+
 # ==============================================================================================
 # Networks
 # ==============================================================================================
 def mlp(in_features: int, out_features: int, out_gain: float) -> nn.Sequential:
-    """Two hidden layers of 64 tanh units with orthogonal weights, as in OpenAI Baselines. A
-    small `out_gain` starts the output near zero."""
+    """Two hidden layers of 64 tanh units. A small `out_gain` starts the output near zero."""
     net = nn.Sequential(
         nn.Linear(in_features, 64), nn.Tanh(),
         nn.Linear(64, 64), nn.Tanh(),
         nn.Linear(64, out_features),
     )  # fmt: skip
     for layer in net:
-        if isinstance(layer, nn.Linear):
-            nn.init.orthogonal_(layer.weight, out_gain if layer is net[-1] else math.sqrt(2))
+        if isinstance(layer, nn.Linear):  # orthogonal weights, as in OpenAI Baselines
+            nn.init.orthogonal_(layer.weight, out_gain if layer is net[-1] else np.sqrt(2))
             nn.init.zeros_(layer.bias)
     return net
 
 
 class Actor(nn.Module):
-    """The policy pi(a|s): observations (..., obs_dim) -> Categorical over num_actions, batch
-    shape (...)."""
+    """The policy pi(a|s): observations (..., obs_dim) -> Categorical (...) over num_actions."""
 
     def __init__(self, obs_dim: int, num_actions: int):
         super().__init__()
@@ -133,10 +129,10 @@ class Actor(nn.Module):
     def forward(self, obs: Tensor) -> Categorical:
         return Categorical(logits=self.logits(obs), validate_args=False)  # validation is slow
 
+    @torch.no_grad()
     def sample(self, obs: Tensor) -> Tensor:
-        """Actions (...) distributed as forward(obs).sample(), which would take 15% of a run:
-        logits plus Gumbel noise, -log of an Exp(1) variable, have their argmax at a draw from
-        the softmax."""
+        """Actions (...) distributed as forward(obs).sample(), but faster: the argmax of logits
+        plus Gumbel noise, -log of an Exp(1) variable, is a draw from their softmax."""
         logits = self.logits(obs)
         return (logits - torch.empty_like(logits).exponential_().log()).argmax(-1)
 
@@ -160,31 +156,27 @@ def gae(
     gamma: float, gae_lambda: float,
 ) -> Tensor:  # fmt: skip
     """Generalized advantage estimates. All tensors are (num_steps, num_envs); terminated and
-    truncated are boolean.
+    truncated are boolean, and done is one or the other.
 
         delta_t = r_t + gamma * (1 - terminated_t) * V(next_obs_t) - V(obs_t)
         A_t     = delta_t + gamma * gae_lambda * (1 - done_t) * A_{t+1}
-        done_t  = terminated_t or truncated_t
 
-    After termination nothing follows. A truncated episode would have continued, so its last
-    step bootstraps from the observation it really led to. Either way the recursion stops.
     Source: Schulman et al. 2016, High-Dimensional Continuous Control Using GAE, section 3.
     """
+    # terminated, not done: a time limit cuts an episode that would have gone on.
     deltas = rewards + gamma * next_values.masked_fill(terminated, 0.0) - values
-    done = terminated | truncated
-    decays = torch.full_like(deltas, gamma * gae_lambda).masked_fill(done, 0.0)
-    advantages, advantage = [], torch.zeros_like(deltas[0])
-    for delta, decay in zip(reversed(deltas.unbind()), reversed(decays.unbind()), strict=True):
-        advantage = delta + decay * advantage
-        advantages.append(advantage)
-    return torch.stack(advantages[::-1])
+    decays = torch.full_like(deltas, gamma * gae_lambda).masked_fill(terminated | truncated, 0)
+    advantages = deltas.clone()
+    for t in reversed(range(len(deltas) - 1)):
+        advantages[t] += decays[t] * advantages[t + 1]
+    return advantages
 
 
 def a2c_loss(
     dist: Distribution, values: Tensor, actions: Tensor,
     advantages: Tensor, returns: Tensor, vf_coef: float, ent_coef: float,
 ) -> tuple[Tensor, dict[str, Tensor]]:  # fmt: skip
-    """The loss to minimise and its parts. All tensors are (batch,); actions may be (batch, n).
+    """The loss to minimise, and what to log. Tensors are (batch,); actions may be (batch, n).
 
         policy = -mean log pi(a|s) * A
         loss   = policy + vf_coef * mean (V(s) - returns)^2 - ent_coef * mean entropy
@@ -192,20 +184,19 @@ def a2c_loss(
     Source: Mnih et al. 2016, section 4, asynchronous advantage actor-critic.
     """
     policy_loss = -(dist.log_prob(actions) * advantages).mean()
-    value_loss = F.mse_loss(values, returns)
+    value_loss = nn.functional.mse_loss(values, returns)
     entropy = dist.entropy().mean()
     loss = policy_loss + vf_coef * value_loss - ent_coef * entropy
-    parts = {"policy_loss": policy_loss, "value_loss": value_loss, "entropy": entropy}
-    return loss, parts
+    stats = {"policy_loss": policy_loss, "value_loss": value_loss, "entropy": entropy}
+    return loss, stats
 
 
 # ==============================================================================================
 # Training
 # ==============================================================================================
-def flatten(actor: nn.Module, critic: nn.Module) -> Tensor:
-    """One vector that holds all weights, with its gradient. Each parameter becomes a view of
-    both, so that all can be copied, zeroed, clipped and stepped as one."""
-    parameters = [*actor.parameters(), *critic.parameters()]
+def flatten(*networks: nn.Module) -> Tensor:
+    """All weights as one vector with its gradient. Each parameter becomes a view of both."""
+    parameters = [p for network in networks for p in network.parameters()]
     weights = nn.utils.parameters_to_vector(parameters).detach()
     weights.grad = torch.zeros_like(weights)
     nn.utils.vector_to_parameters(weights, parameters)
@@ -235,12 +226,10 @@ def work(
         torch.manual_seed(seeds[rank])
 
         # One segment, which every rollout overwrites. next_obs is what a step really led to.
-        obs = np.zeros((args.num_steps, 1, obs_dim), np.float32)
-        next_obs = np.zeros_like(obs)
+        obs, next_obs = np.zeros((2, args.num_steps, 1, obs_dim), np.float32)
         actions = np.zeros((args.num_steps, 1), np.int64)
         rewards = np.zeros((args.num_steps, 1), np.float32)
-        terminated = np.zeros((args.num_steps, 1), bool)
-        truncated = np.zeros_like(terminated)
+        terminated, truncated = np.zeros((2, args.num_steps, 1), bool)
         current_obs = np.zeros((1, obs_dim), np.float32)
         current_obs[0], _ = env.reset(seed=seeds[rank])
 
@@ -250,19 +239,19 @@ def work(
                 begun.value += args.num_steps
             if global_step >= total_steps:
                 break
-            with torch.no_grad():
-                # ---- ROLLOUT ----
-                version = updates.value
-                weights.copy_(shared_weights)
-                for t in range(args.num_steps):
-                    obs[t] = current_obs
-                    actions[t] = actor.sample(torch.as_tensor(obs[t])).numpy()
-                    next_obs[t, 0], rewards[t, 0], *ended, _ = env.step(actions[t, 0])
-                    terminated[t, 0], truncated[t, 0] = ended
-                    current_obs[0] = next_obs[t, 0]
-                    if any(ended):
-                        current_obs[0], _ = env.reset()
+            # ---- ROLLOUT ----
+            version = updates.value
+            weights.copy_(shared_weights)
+            for t in range(args.num_steps):
+                obs[t] = current_obs
+                actions[t] = actor.sample(torch.as_tensor(obs[t])).numpy()
+                step = env.step(actions[t, 0])
+                next_obs[t, 0], rewards[t, 0], terminated[t, 0], truncated[t, 0], _ = step
+                current_obs[0] = next_obs[t, 0]
+                if terminated[t, 0] or truncated[t, 0]:
+                    current_obs[0], _ = env.reset()  # next_obs keeps where it ended
 
+            with torch.no_grad():
                 # ---- ADVANTAGE ----
                 # s_: the segment, (num_steps, 1, ...); b_: the same, flattened.
                 s_obs, s_next_obs, s_actions, s_rewards, s_terminated, s_truncated = (
@@ -270,12 +259,12 @@ def work(
                     for array in (obs, next_obs, actions, rewards, terminated, truncated)
                 )
                 s_rewards = args.reward_scale * s_rewards
-                values, next_values = critic(s_obs), critic(s_next_obs)
+                values, next_values = critic(s_obs), critic(s_next_obs)  # one pass, not many
                 advantages = gae(
                     s_rewards, values, next_values, s_terminated, s_truncated,
                     args.gamma, args.gae_lambda,
                 )  # fmt: skip
-                returns = advantages + values
+                returns = advantages + values  # before any normalisation: in units of reward
 
             # ---- UPDATE ----
             if args.anneal_lr:
@@ -286,23 +275,23 @@ def work(
             )
             if args.norm_adv:
                 mean, std = b_advantages.mean(), b_advantages.std()
-                b_advantages = (b_advantages - mean) / (std + 1e-8)
-            loss, parts = a2c_loss(
+                b_advantages = (b_advantages - mean) / (std + 1e-8)  # all equal: std is 0
+            loss, stats = a2c_loss(
                 actor(b_obs), critic(b_obs), b_actions,
                 b_advantages, b_returns, args.vf_coef, args.ent_coef,
             )  # fmt: skip
             weights.grad.zero_()  # optimizer.zero_grad() would cut the views
             loss.backward()
-            parts["grad_norm"] = nn.utils.clip_grad_norm_(weights, args.max_grad_norm)
+            stats["grad_norm"] = nn.utils.clip_grad_norm_(weights, args.max_grad_norm)
             shared_weights.grad = weights.grad
-            if parts["grad_norm"].isfinite():  # else train() will end the run
+            if stats["grad_norm"].isfinite():  # else train() will end the run
                 optimizer.step()  # without a lock
             with updates.get_lock():
                 staleness = updates.value - version
                 updates.value += 1
 
             # ---- LOG ----
-            losses = {name: value.item() for name, value in parts.items()}
+            losses = {name: value.item() for name, value in stats.items()}
             unexplained, total = (returns - values).var(correction=0), returns.var(correction=0)
             losses["explained_variance"] = (1 - unexplained / (total + 1e-8)).item()
             losses["learning_rate"] = optimizer.param_groups[0]["lr"]
@@ -364,10 +353,9 @@ def train(args: Args) -> dict:
                     workers.processes[ranks.pop(reader)].join()
                     workers.join(timeout=0)  # raises what a worker died of; awaits no other
                     continue
-                stepped = np.arange(args.num_workers) == ranks[reader]
+                worker = ranks[reader]
                 for t in range(args.num_steps):
-                    reward, end = stepped * rewards[t], stepped & done[t]
-                    run.record_step(reward, end, obs[t], next_obs[t], stepped=stepped)
+                    run.record_step(worker, rewards[t, 0], done[t, 0], obs[t], next_obs[t])
                 run.record_iteration(losses)
 
         if run.global_step < total_steps:  # a worker was interrupted: torch lets that pass
@@ -376,29 +364,17 @@ def train(args: Args) -> dict:
 
 
 # ==============================================================================================
-# Scaffold: flags, environments, evaluation, the run directory. The same in every script.
+# Scaffold: flags, environments, evaluation, the run directory.
 # ==============================================================================================
 SCRIPT = Path(globals().get("__file__", "notebook"))  # a notebook cell has no __file__
 SHA256 = hashlib.sha256(SCRIPT.read_bytes()).hexdigest() if SCRIPT.is_file() else None
 VERSIONS = {module.__name__: str(module.__version__) for module in (torch, gym, np)}
 VERSIONS["python"] = sys.version.split()[0]
 ABOUT = {"script": SCRIPT.name, "script_sha256": SHA256, "versions": VERSIONS}
-LIMITS = {  # of numeric flags; 0 to 1e15 where not named here, 1 to 1e15 for whole numbers
-    "seed": (0, 1e15), "gamma": (0, 1), "gae_lambda": (0, 1), "rms_alpha": (0, 1),
-    "line_search_shrinking_factor": (0, 1), "max_grad_norm": (1e-9, math.inf),
-    "reward_scale": (1e-9, 1e9), "init_std": (1e-9, 1e9), "target_kl": (1e-9, 1e9),
-    "tau": (0, 1), "alpha": (1e-9, 1e9), "rms_eps": (1e-15, 1e9),
-}  # fmt: skip
 
 
 class BadInput(ValueError):
     """Flags or an environment that cannot work."""
-
-
-def say(text: str) -> None:
-    """Print a line; a closed or narrow stream must not end a run."""
-    with suppress(OSError, ValueError, RuntimeError):
-        print(text, flush=True)
 
 
 def check_args(args: Args) -> Args:
@@ -409,17 +385,16 @@ def check_args(args: Args) -> Args:
             kind = int if type(getattr(Args, name)) is int else float
             low, high = LIMITS.get(name, (int(kind is int), 1e15))
             if not low <= value <= high or kind(value) != value:
-                limits = f"{kind.__name__}, {low:g} to {high:g}"
-                raise BadInput(f"{name} must be {limits}, not {value}")
+                raise BadInput(f"{name} must be {kind.__name__} {low:g}..{high:g}, not {value}")
             flags[name] = kind(value)  # 1e6 is a number of steps
     if not args.resume:
         name = f"{args.env_id}__{SCRIPT.stem}__{args.seed}__{datetime.now():%Y%m%d-%H%M%S-%f}"
-        run_dir = Path(args.run_dir or "runs/" + re.sub(r"[/:\\]", "_", name))
+        run_dir = Path(args.run_dir or "runs/" + name.replace("/", "_").replace(":", "_"))
         return Args(**flags | {"run_dir": run_dir})
     path = Path(str(args.resume).removesuffix("checkpoint.pt"))
     try:
-        checkpoint = torch.load(path / "checkpoint.pt", "cpu", weights_only=True)
-        own = asdict(Args(**checkpoint["args"] | {"run_dir": path}))
+        saved = torch.load(path / "checkpoint.pt", "cpu", weights_only=True)["args"]
+        own = asdict(Args(**saved | {"run_dir": path}))
     except Exception as error:  # reading a damaged file can raise anything
         raise BadInput(f"{SCRIPT.name} cannot resume {path}: {error}") from None
     if args.run_dir != path:  # flags at their default are taken as not given
@@ -431,17 +406,16 @@ def check_args(args: Args) -> Args:
 
 
 def make_env(args: Args, **kwargs: str) -> gym.Env:
-    """One environment as the networks see it: flat observations, actions counted from 0."""
+    """One environment as the networks see it: flat observations, Actor's actions."""
     try:
         env = gym.make(args.env_id, **json.loads(args.env_kwargs), **kwargs)
-    except Exception as error:
-        known = isinstance(error, gym.error.Error | ValueError)
-        if known or re.search("argument|No module named", str(error)):
-            raise BadInput(f"{args.env_id} with {args.env_kwargs}: {error}") from None
-        raise  # an error in the environment's own code
+    except (gym.error.Error, ModuleNotFoundError, TypeError, ValueError) as error:
+        if isinstance(error, TypeError) and "argument" not in str(error):
+            raise  # an error in the environment's own code
+        raise BadInput(f"{args.env_id} with {args.env_kwargs}: {error}") from None
     if not isinstance(env.observation_space, Box) or len(env.observation_space.shape) != 1:
         with suppress(NotImplementedError):  # of a space that is not Gymnasium's
-            env = wrappers.FlattenObservation(env)
+            env = gym.wrappers.FlattenObservation(env)
     if not isinstance(env.observation_space, Box) or 0 in env.observation_space.shape:
         raise BadInput(f"{args.env_id} has observations that cannot be flattened")
     if not isinstance(env.action_space, Discrete) or env.action_space.start:
@@ -450,7 +424,7 @@ def make_env(args: Args, **kwargs: str) -> gym.Env:
 
 
 class Run(ExitStack):
-    """The run directory and its log. Its exit closes them and gives torch's settings back."""
+    """The run directory and its log. Its exit closes them and gives torch's threads back."""
 
     def __init__(self, args: Args):
         if not getattr(torch, args.device).is_available():
@@ -460,9 +434,7 @@ class Run(ExitStack):
         self.recent_returns: deque[float] = deque(maxlen=100)
         self.returns, self.lengths = np.zeros(args.num_envs), np.zeros(args.num_envs, int)
         self.callback(torch.set_num_threads, torch.get_num_threads())
-        self.callback(torch.set_default_dtype, torch.get_default_dtype())
         torch.set_num_threads(args.torch_threads)
-        torch.set_default_dtype(torch.float32)
 
     def start(self, state: dict, total_steps: int) -> None:
         """Make the run directory, or restore all that `state` names from the one to resume."""
@@ -472,61 +444,55 @@ class Run(ExitStack):
             run_dir.mkdir(parents=True, exist_ok=bool(args.resume))
             self.enter_context(FileLock(run_dir / "lock", timeout=0))  # freed when we die
             if args.resume:
-                was = torch.load(run_dir / "checkpoint.pt", "cpu", weights_only=True)
-                for key, part in state.items():
-                    part.load_state_dict(was[key])
-                self.global_step, self.episodes, self.seconds, recent = was["counters"]
+                saved = torch.load(run_dir / "checkpoint.pt", "cpu", weights_only=True)
+                for key, module in state.items():
+                    module.load_state_dict(saved[key])
+                self.global_step, self.episodes, self.seconds, recent = saved["counters"]
                 self.recent_returns.extend(recent)
                 torch.manual_seed(args.seed + self.global_step)
-                changed = [key for key in ABOUT if ABOUT[key] != was["about"][key]] or "nothing"
-                say(f"resuming at step {self.global_step:,} with new noise; changed: {changed}")
+                changed = [k for k in ABOUT if ABOUT[k] != saved["about"][k]] or "nothing"
+                print(f"resuming at step {self.global_step} with new noise; changed: {changed}")
             (run_dir / name).write_text(json.dumps(asdict(args) | ABOUT, indent=2, default=str))
         except (KeyError, OSError, RuntimeError, ValueError) as error:  # or other networks
             raise BadInput(f"cannot use {run_dir} (or --resume it): {error}") from None
-        say(f"{SCRIPT.name}: {args.env_id}, seed {args.seed}, {total_steps:,} steps, {run_dir}")
+        print(f"{SCRIPT.name}: {args.env_id} seed {args.seed}, {total_steps} steps, {run_dir}")
         (run_dir / "summary.json").unlink(missing_ok=True)  # a resumed run is unfinished again
-        # A kill can leave the events ahead of the checkpoint: purge_step disowns the surplus.
-        writer = SummaryWriter(run_dir, purge_step=self.global_step + 1)
-        hide = not sys.stderr or None  # None: show the bar on a terminal only
-        bar = tqdm(total=total_steps, initial=self.global_step, unit=" steps", disable=hide)
+        writer = SummaryWriter(run_dir, purge_step=self.global_step + 1)  # each step once
+        bar = tqdm(total=total_steps, initial=self.global_step, unit=" steps", disable=None)
         self.writer, self.bar = self.enter_context(writer), self.enter_context(bar)
         self.next_log, self.began = self.global_step, time.perf_counter() - self.seconds
         self.save()
 
-    def write(self, name: str, data: bytes) -> None:
-        """Replace a file whole: a kill or a full disk leaves the old one."""
-        path = self.args.run_dir / "new.tmp"
-        path.write_bytes(data)
-        path.replace(path.with_name(name))
-
     def save(self) -> None:
-        """Write the events and a checkpoint."""
-        self.saved, file = time.perf_counter(), io.BytesIO()
+        """Write the events and a checkpoint. A kill or a full disk leaves the old one whole."""
+        self.saved = time.perf_counter()
         self.seconds = self.saved - self.began
-        parts = {name: part.state_dict() for name, part in self.state.items()}
+        state = {name: module.state_dict() for name, module in self.state.items()}
         counters = [self.global_step, self.episodes, self.seconds, list(self.recent_returns)]
-        flags = asdict(replace(self.args, run_dir=None, resume=None))
-        torch.save(parts | {"about": ABOUT, "args": flags, "counters": counters}, file)
+        flags = asdict(self.args) | {"run_dir": None, "resume": None}
         self.writer.flush()
-        self.write("checkpoint.pt", file.getvalue())
+        path = self.args.run_dir / "new.tmp"
+        torch.save(state | {"about": ABOUT, "args": flags, "counters": counters}, path)
+        path.replace(path.with_name("checkpoint.pt"))
 
-    def record_step(self, rewards, done, *obs, stepped: np.ndarray | bool = True) -> None:
-        """Count a step of all environments or those `stepped`; log episodes that are done."""
-        self.global_step += len(done) if stepped is True else int(stepped.sum())
-        if not math.isfinite(sum(np.vdot(x, x) for x in (rewards, *obs))):
+    def record_step(self, worker: int, reward, done, *obs) -> None:
+        """Count a step of one worker's environment; log an episode that it ended."""
+        self.global_step += 1
+        if not np.isfinite(sum(np.vdot(x, x) for x in (reward, *obs))):
             raise FloatingPointError(f"step {self.global_step}: reward or obs is not finite")
-        self.returns += rewards
-        self.lengths += stepped
-        for i in np.flatnonzero(done):
-            self.writer.add_scalar("charts/episodic_return", self.returns[i], self.global_step)
-            self.writer.add_scalar("charts/episodic_length", self.lengths[i], self.global_step)
-            self.recent_returns.append(float(self.returns[i]))
+        self.returns[worker] += reward
+        self.lengths[worker] += 1
+        if done:
+            total, length = float(self.returns[worker]), self.lengths[worker]
+            self.writer.add_scalar("charts/episodic_return", total, self.global_step)
+            self.writer.add_scalar("charts/episodic_length", length, self.global_step)
+            self.recent_returns.append(total)
             self.episodes += 1
-            self.returns[i] = self.lengths[i] = 0
+            self.returns[worker] = self.lengths[worker] = 0
 
     def record_iteration(self, losses: dict[str, float]) -> None:
         """Log, show, and save when it is time."""
-        if not all(map(math.isfinite, losses.values())):
+        if not np.isfinite([*losses.values()]).all():
             raise FloatingPointError(f"step {self.global_step}: a loss is not finite, {losses}")
         sps = self.global_step / (time.perf_counter() - self.began)
         if self.global_step >= self.next_log:
@@ -534,13 +500,13 @@ class Run(ExitStack):
             self.writer.add_scalar("charts/SPS", sps, self.global_step)
             for name, value in losses.items():
                 self.writer.add_scalar(f"losses/{name}", value, self.global_step)
-            self.status = f"return {np.mean(self.recent_returns or math.nan):.1f}"
+            self.status = f"return {np.mean(self.recent_returns or np.nan):.1f}"
             self.bar.set_postfix_str(self.status, refresh=False)
         self.bar.update(self.global_step - self.bar.n)
         if time.perf_counter() - self.saved > self.args.checkpoint_interval:
             self.save()
-            if self.bar.disable:
-                say(f"step {self.global_step:,}, {self.status}, {sps:,.0f} steps/s")
+            if self.bar.disable:  # standard error is no terminal
+                print(f"step {self.global_step}, {self.status}, {sps:.0f} steps/s", flush=True)
 
 
 @torch.no_grad()
@@ -553,18 +519,15 @@ def evaluate(actor: nn.Module, run: Run) -> dict:
     seeds = np.random.SeedSequence(args.seed, spawn_key=(1,)).generate_state(len(returns))
     for episode, seed in enumerate(seeds.tolist()):
         obs, _ = env.reset(seed=seed)
-        for _ in range(10_000):
-            action = actor(torch.as_tensor(obs, dtype=torch.float32, device=args.device)).mode
-            finite = np.isfinite(obs).all()
-            obs, reward, terminated, truncated, _ = env.step(action.cpu().numpy()[()])
+        for _ in range(10_000):  # an episode may have no end
+            seen = torch.as_tensor(np.array(obs, np.float32), device=args.device)
+            obs, reward, terminated, truncated, _ = env.step(actor(seen).mode.cpu().numpy()[()])
             returns[episode] += reward
-            if not finite or not math.isfinite(reward):
+            if not (seen.isfinite().all() and np.isfinite(reward)):
                 raise FloatingPointError("evaluation: a reward or observation is not finite")
             if terminated or truncated:
                 break
-        else:
-            say(f"evaluation episode {episode + 1} was cut after 10,000 steps")
-    trained = np.mean(run.recent_returns or math.nan)
+    trained = np.mean(run.recent_returns or np.nan)
     summary = {
         "env_id": args.env_id, "script": SCRIPT.name, "seed": args.seed,
         "global_step": run.global_step, "wall_seconds": run.seconds,
@@ -574,8 +537,10 @@ def evaluate(actor: nn.Module, run: Run) -> dict:
         "eval_episodes": len(returns),
     }  # fmt: skip
     run.writer.add_scalar("eval/episodic_return", returns.mean(), run.global_step)
-    run.write("summary.json", json.dumps(summary, indent=2).encode())
-    say(f"return {trained:.1f}, evaluation {returns.mean():.1f} +- {returns.std():.1f}")
+    path = args.run_dir / "new.tmp"
+    path.write_text(json.dumps(summary, indent=2))
+    path.replace(path.with_name("summary.json"))
+    print(f"return {trained:.1f}, evaluation {returns.mean():.1f} +- {returns.std():.1f}")
     return summary
 
 
@@ -587,13 +552,9 @@ if __name__ == "__main__" and "__file__" in globals():  # a notebook cell only d
             args = tyro.cli(Args, default=args)
         train(args)
     except (Exception, KeyboardInterrupt) as error:
-        faults = (BadInput, FloatingPointError, KeyboardInterrupt, torch.OutOfMemoryError)
-        known = isinstance(error, faults)
-        known |= getattr(error, "errno", None) in (EDQUOT, EFBIG, ENOSPC)  # a full disk
-        line = f"error: {' '.join(str(error).split())}" if str(error) else "stopped"
-        print(line if known else traceback.format_exc(), file=sys.stderr)
-        status = {BadInput: 2, KeyboardInterrupt: 130}.get(type(error), 1)
-        if args and status != 2 and (args.run_dir / "checkpoint.pt").exists():
-            hint = shlex.join(["python", sys.argv[0], "--resume", str(args.run_dir)])
-            print(f"resume with: {hint}", file=sys.stderr)
-        sys.exit(status)
+        known = isinstance(error, BadInput | FloatingPointError | torch.OutOfMemoryError)
+        line = f"error: {' '.join(str(error).split())}" if known else traceback.format_exc()
+        print("stopped" if isinstance(error, KeyboardInterrupt) else line, file=sys.stderr)
+        if args and type(error) is not BadInput and (args.run_dir / "checkpoint.pt").exists():
+            print(f'resume with: python "{SCRIPT}" --resume "{args.run_dir}"', file=sys.stderr)
+        sys.exit({BadInput: 2, KeyboardInterrupt: 130}.get(type(error), 1))

@@ -17,7 +17,6 @@ entropy, weighted by the temperature alpha.
 Papers: Haarnoja et al. 2018, Soft Actor-Critic: Off-Policy Maximum Entropy Deep Reinforcement
 Learning with a Stochastic Actor, arXiv:1801.01290; and Soft Actor-Critic Algorithms and
 Applications, arXiv:1812.05905, for twin critics without V and for the temperature
-
 Run: python sac.py --env-id Pendulum-v1 --seed 1
 
 Compared with ppo_continuous.py:
@@ -35,19 +34,15 @@ Compared with ppo_continuous.py:
 """
 
 import hashlib
-import io
 import json
 import math
-import re
-import shlex
 import sys
 import time
 import traceback
 from collections import deque
 from contextlib import ExitStack, suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from datetime import datetime
-from errno import EDQUOT, EFBIG, ENOSPC
 from pathlib import Path
 from typing import Literal
 
@@ -56,7 +51,6 @@ import numpy as np
 import torch
 import tyro
 from filelock import FileLock
-from gymnasium import wrappers
 from gymnasium.spaces import Box
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -88,9 +82,14 @@ class Args:
     torch_threads: int = 1  # more rarely help small networks, and parallel runs share the cores
     log_interval: int = 500  # minimum steps between two entries of losses/* and charts/SPS
     checkpoint_interval: float = 10.0  # minimum seconds between two checkpoints
-    eval_episodes: int = 20  # episodes of the final evaluation, which uses the policy's mode
+    eval_episodes: int = 20  # final episodes, with the policy's mode, of at most 10,000 steps
     run_dir: Path | None = None  # default: runs/ENV__SCRIPT__SEED__TIME
     resume: Path | None = None  # run directory to resume, with its own flags
+
+
+LIMITS = {  # of numeric flags; of the others 0 to 1e15, of whole numbers 1 to 1e15
+    "seed": (0, 1e15), "gamma": (0, 1), "tau": (0, 1), "alpha": (1e-9, 1e9),
+}  # fmt: skip
 
 
 # ==============================================================================================
@@ -250,15 +249,28 @@ class ReplayBuffer:
         filled = [torch.from_numpy(array[: self.count]) for array in self.arrays]
         return {"count": self.count, "arrays": filled}
 
-    def load_state_dict(self, state: dict) -> None:
-        self.count = state["count"]
-        for array, filled in zip(self.arrays, state["arrays"], strict=True):
+    def load_state_dict(self, state_dict: dict) -> None:
+        self.count = state_dict["count"]
+        for array, filled in zip(self.arrays, state_dict["arrays"], strict=True):
             array[: len(filled)] = filled
 
 
+def rescale_actions(env: gym.Env) -> gym.Env:
+    """The environment with finite action bounds as +-1, so that a Gaussian's unit is half the
+    range. With an infinite bound the unit stays. Actions out of bounds are clipped."""
+    space = env.action_space
+    bounded = np.isfinite(space.low) & np.isfinite(space.high)
+    low, high = np.where(bounded, [space.low, space.high], [[-1.0], [1.0]])
+    center, half = (high + low) / 2, (high - low) / 2
+
+    def rescale(action: np.ndarray) -> np.ndarray:
+        return np.clip(center + half * action, space.low, space.high).astype(space.dtype)
+
+    return gym.wrappers.TransformAction(env, rescale, Box(-np.inf, np.inf, space.shape))
+
+
 def train(args: Args) -> dict:
-    """Train, evaluate, and return what summary.json holds. Raises BadInput for flags and
-    environments that cannot work, FloatingPointError for numbers that are not finite."""
+    """Train, evaluate, return what summary.json holds; raise BadInput or FloatingPointError."""
     args = check_args(args)
     device = torch.device(args.device)
     num_iterations = args.total_timesteps // args.num_envs
@@ -299,34 +311,31 @@ def train(args: Args) -> dict:
         # One step of all environments. next_obs is what it really led to.
         next_obs = np.zeros((args.num_envs, obs_dim), np.float32)
         rewards = np.zeros(args.num_envs, np.float32)
-        terminated = np.zeros(args.num_envs, bool)
-        truncated = np.zeros_like(terminated)
+        terminated, truncated = np.zeros((2, args.num_envs), bool)
 
         # No two environments share a stream, and a resumed run does not replay its beginning.
         seeds = np.random.SeedSequence([args.seed, run.global_step]).generate_state(len(envs))
-        current_obs = np.zeros((args.num_envs, obs_dim), np.float32)
-        for i, env in enumerate(envs):
-            current_obs[i], _ = env.reset(seed=int(seeds[i]))
+        resets = [env.reset(seed=int(seed)) for env, seed in zip(envs, seeds, strict=True)]
+        current_obs = np.array([first_obs for first_obs, _ in resets], np.float32)
 
         for _ in range(run.global_step // args.num_envs, num_iterations):
             # ---- ROLLOUT ----
             obs = current_obs.copy()
             with torch.no_grad():
                 if run.global_step < args.learning_starts:
-                    action = 2 * torch.rand(args.num_envs, action_dim) - 1
+                    sampled = 2 * torch.rand(args.num_envs, action_dim) - 1
                 else:
-                    action, _ = actor(torch.as_tensor(obs, device=device)).rsample()
-            actions = action.cpu().numpy()
+                    sampled, _ = actor(torch.as_tensor(obs, device=device)).rsample()
+            actions = sampled.cpu().numpy()
             for i, env in enumerate(envs):
-                next_obs[i], rewards[i], *ended, _ = env.step(actions[i])
-                terminated[i], truncated[i] = ended
+                next_obs[i], rewards[i], terminated[i], truncated[i], _ = env.step(actions[i])
                 current_obs[i] = next_obs[i]
-                if any(ended):
-                    current_obs[i], _ = env.reset()
+                if terminated[i] or truncated[i]:
+                    current_obs[i], _ = env.reset()  # next_obs keeps where it ended
             buffer.add(obs, actions, rewards, next_obs, terminated)
             run.record_step(rewards, terminated | truncated, obs, next_obs)
 
-            parts = {}
+            losses = {}
             learning = run.global_step > args.learning_starts
             for _ in range(args.gradient_steps if learning else 0):
                 # ---- TARGET ----
@@ -362,40 +371,27 @@ def train(args: Args) -> dict:
                 with torch.no_grad():
                     for slow, fast in target_and_critic:
                         slow.lerp_(fast, args.tau)  # (1 - tau) * slow + tau * fast
-                # Logged of the last update.
-                parts = {"q_loss": q_loss, "policy_loss": policy_loss, "alpha": alpha}
-                parts |= {"q_target": targets.mean(), "entropy": -log_probs.mean()}
+                losses = {"q_loss": q_loss, "policy_loss": policy_loss, "alpha": alpha}
+                losses |= {"q_target": targets.mean(), "entropy": -log_probs.mean()}
 
             # ---- LOG ----
-            run.record_iteration({name: value.item() for name, value in parts.items()})
+            run.record_iteration({name: loss.item() for name, loss in losses.items()})  # last
 
         return evaluate(actor, run)
 
 
 # ==============================================================================================
-# Scaffold: flags, environments, evaluation, the run directory. The same in every script.
+# Scaffold: flags, environments, evaluation, the run directory.
 # ==============================================================================================
 SCRIPT = Path(globals().get("__file__", "notebook"))  # a notebook cell has no __file__
 SHA256 = hashlib.sha256(SCRIPT.read_bytes()).hexdigest() if SCRIPT.is_file() else None
 VERSIONS = {module.__name__: str(module.__version__) for module in (torch, gym, np)}
 VERSIONS["python"] = sys.version.split()[0]
 ABOUT = {"script": SCRIPT.name, "script_sha256": SHA256, "versions": VERSIONS}
-LIMITS = {  # of numeric flags; 0 to 1e15 where not named here, 1 to 1e15 for whole numbers
-    "seed": (0, 1e15), "gamma": (0, 1), "gae_lambda": (0, 1), "rms_alpha": (0, 1),
-    "line_search_shrinking_factor": (0, 1), "max_grad_norm": (1e-9, math.inf),
-    "reward_scale": (1e-9, 1e9), "init_std": (1e-9, 1e9), "target_kl": (1e-9, 1e9),
-    "tau": (0, 1), "alpha": (1e-9, 1e9), "rms_eps": (1e-15, 1e9),
-}  # fmt: skip
 
 
 class BadInput(ValueError):
     """Flags or an environment that cannot work."""
-
-
-def say(text: str) -> None:
-    """Print a line; a closed or narrow stream must not end a run."""
-    with suppress(OSError, ValueError, RuntimeError):
-        print(text, flush=True)
 
 
 def check_args(args: Args) -> Args:
@@ -406,17 +402,16 @@ def check_args(args: Args) -> Args:
             kind = int if type(getattr(Args, name)) is int else float
             low, high = LIMITS.get(name, (int(kind is int), 1e15))
             if not low <= value <= high or kind(value) != value:
-                limits = f"{kind.__name__}, {low:g} to {high:g}"
-                raise BadInput(f"{name} must be {limits}, not {value}")
+                raise BadInput(f"{name} must be {kind.__name__} {low:g}..{high:g}, not {value}")
             flags[name] = kind(value)  # 1e6 is a number of steps
     if not args.resume:
         name = f"{args.env_id}__{SCRIPT.stem}__{args.seed}__{datetime.now():%Y%m%d-%H%M%S-%f}"
-        run_dir = Path(args.run_dir or "runs/" + re.sub(r"[/:\\]", "_", name))
+        run_dir = Path(args.run_dir or "runs/" + name.replace("/", "_").replace(":", "_"))
         return Args(**flags | {"run_dir": run_dir})
     path = Path(str(args.resume).removesuffix("checkpoint.pt"))
     try:
-        checkpoint = torch.load(path / "checkpoint.pt", "cpu", weights_only=True)
-        own = asdict(Args(**checkpoint["args"] | {"run_dir": path}))
+        saved = torch.load(path / "checkpoint.pt", "cpu", weights_only=True)["args"]
+        own = asdict(Args(**saved | {"run_dir": path}))
     except Exception as error:  # reading a damaged file can raise anything
         raise BadInput(f"{SCRIPT.name} cannot resume {path}: {error}") from None
     if args.run_dir != path:  # flags at their default are taken as not given
@@ -428,36 +423,27 @@ def check_args(args: Args) -> Args:
 
 
 def make_env(args: Args, **kwargs: str) -> gym.Env:
-    """One environment as the networks see it: flat observations, bounded actions in +-1."""
+    """One environment as the networks see it: flat observations, Actor's actions."""
     try:
         env = gym.make(args.env_id, **json.loads(args.env_kwargs), **kwargs)
-    except Exception as error:
-        known = isinstance(error, gym.error.Error | ValueError)
-        if known or re.search("argument|No module named", str(error)):
-            raise BadInput(f"{args.env_id} with {args.env_kwargs}: {error}") from None
-        raise  # an error in the environment's own code
+    except (gym.error.Error, ModuleNotFoundError, TypeError, ValueError) as error:
+        if isinstance(error, TypeError) and "argument" not in str(error):
+            raise  # an error in the environment's own code
+        raise BadInput(f"{args.env_id} with {args.env_kwargs}: {error}") from None
     if not isinstance(env.observation_space, Box) or len(env.observation_space.shape) != 1:
         with suppress(NotImplementedError):  # of a space that is not Gymnasium's
-            env = wrappers.FlattenObservation(env)
+            env = gym.wrappers.FlattenObservation(env)
     if not isinstance(env.observation_space, Box) or 0 in env.observation_space.shape:
         raise BadInput(f"{args.env_id} has observations that cannot be flattened")
     actions = env.action_space
     vector = isinstance(actions, Box) and len(actions.shape) == 1 and 0 not in actions.shape
     if not vector or actions.dtype.kind != "f":
         raise BadInput(f"{args.env_id} has actions {actions}, not a vector of floats, Box(n)")
-    # Finite bounds become +-1, so that the Gaussian's unit is half the range; others stay.
-    bounded = np.isfinite(actions.low) & np.isfinite(actions.high)
-    low, high = np.where(bounded, [actions.low, actions.high], [[-1.0], [1.0]])
-    center, half = (high + low) / 2, (high - low) / 2
-
-    def rescale(action: np.ndarray) -> np.ndarray:
-        return np.clip(center + half * action, actions.low, actions.high).astype(actions.dtype)
-
-    return wrappers.TransformAction(env, rescale, Box(-np.inf, np.inf, actions.shape))
+    return rescale_actions(env)
 
 
 class Run(ExitStack):
-    """The run directory and its log. Its exit closes them and gives torch's settings back."""
+    """The run directory and its log. Its exit closes them and gives torch's threads back."""
 
     def __init__(self, args: Args):
         if not getattr(torch, args.device).is_available():
@@ -467,9 +453,7 @@ class Run(ExitStack):
         self.recent_returns: deque[float] = deque(maxlen=100)
         self.returns, self.lengths = np.zeros(args.num_envs), np.zeros(args.num_envs, int)
         self.callback(torch.set_num_threads, torch.get_num_threads())
-        self.callback(torch.set_default_dtype, torch.get_default_dtype())
         torch.set_num_threads(args.torch_threads)
-        torch.set_default_dtype(torch.float32)
 
     def start(self, state: dict, total_steps: int) -> None:
         """Make the run directory, or restore all that `state` names from the one to resume."""
@@ -479,51 +463,44 @@ class Run(ExitStack):
             run_dir.mkdir(parents=True, exist_ok=bool(args.resume))
             self.enter_context(FileLock(run_dir / "lock", timeout=0))  # freed when we die
             if args.resume:
-                was = torch.load(run_dir / "checkpoint.pt", "cpu", weights_only=True)
-                for key, part in state.items():
-                    part.load_state_dict(was[key])
-                self.global_step, self.episodes, self.seconds, recent = was["counters"]
+                saved = torch.load(run_dir / "checkpoint.pt", "cpu", weights_only=True)
+                for key, module in state.items():
+                    module.load_state_dict(saved[key])
+                self.global_step, self.episodes, self.seconds, recent = saved["counters"]
                 self.recent_returns.extend(recent)
                 torch.manual_seed(args.seed + self.global_step)
-                changed = [key for key in ABOUT if ABOUT[key] != was["about"][key]] or "nothing"
-                say(f"resuming at step {self.global_step:,} with new noise; changed: {changed}")
+                changed = [k for k in ABOUT if ABOUT[k] != saved["about"][k]] or "nothing"
+                print(f"resuming at step {self.global_step} with new noise; changed: {changed}")
             (run_dir / name).write_text(json.dumps(asdict(args) | ABOUT, indent=2, default=str))
         except (KeyError, OSError, RuntimeError, ValueError) as error:  # or other networks
             raise BadInput(f"cannot use {run_dir} (or --resume it): {error}") from None
-        say(f"{SCRIPT.name}: {args.env_id}, seed {args.seed}, {total_steps:,} steps, {run_dir}")
+        print(f"{SCRIPT.name}: {args.env_id} seed {args.seed}, {total_steps} steps, {run_dir}")
         (run_dir / "summary.json").unlink(missing_ok=True)  # a resumed run is unfinished again
-        # A kill can leave the events ahead of the checkpoint: purge_step disowns the surplus.
-        writer = SummaryWriter(run_dir, purge_step=self.global_step + 1)
-        hide = not sys.stderr or None  # None: show the bar on a terminal only
-        bar = tqdm(total=total_steps, initial=self.global_step, unit=" steps", disable=hide)
+        writer = SummaryWriter(run_dir, purge_step=self.global_step + 1)  # each step once
+        bar = tqdm(total=total_steps, initial=self.global_step, unit=" steps", disable=None)
         self.writer, self.bar = self.enter_context(writer), self.enter_context(bar)
         self.next_log, self.began = self.global_step, time.perf_counter() - self.seconds
         self.save()
 
-    def write(self, name: str, data: bytes) -> None:
-        """Replace a file whole: a kill or a full disk leaves the old one."""
-        path = self.args.run_dir / "new.tmp"
-        path.write_bytes(data)
-        path.replace(path.with_name(name))
-
     def save(self) -> None:
-        """Write the events and a checkpoint."""
-        self.saved, file = time.perf_counter(), io.BytesIO()
+        """Write the events and a checkpoint. A kill or a full disk leaves the old one whole."""
+        self.saved = time.perf_counter()
         self.seconds = self.saved - self.began
-        parts = {name: part.state_dict() for name, part in self.state.items()}
+        state = {name: module.state_dict() for name, module in self.state.items()}
         counters = [self.global_step, self.episodes, self.seconds, list(self.recent_returns)]
-        flags = asdict(replace(self.args, run_dir=None, resume=None))
-        torch.save(parts | {"about": ABOUT, "args": flags, "counters": counters}, file)
+        flags = asdict(self.args) | {"run_dir": None, "resume": None}
         self.writer.flush()
-        self.write("checkpoint.pt", file.getvalue())
+        path = self.args.run_dir / "new.tmp"
+        torch.save(state | {"about": ABOUT, "args": flags, "counters": counters}, path)
+        path.replace(path.with_name("checkpoint.pt"))
 
-    def record_step(self, rewards, done, *obs, stepped: np.ndarray | bool = True) -> None:
-        """Count a step of all environments or those `stepped`; log episodes that are done."""
-        self.global_step += len(done) if stepped is True else int(stepped.sum())
-        if not math.isfinite(sum(np.vdot(x, x) for x in (rewards, *obs))):
+    def record_step(self, rewards: np.ndarray, done: np.ndarray, *obs: np.ndarray) -> None:
+        """Count a step of all environments; log the episodes that it ended."""
+        self.global_step += len(done)
+        if not np.isfinite(sum(np.vdot(x, x) for x in (rewards, *obs))):
             raise FloatingPointError(f"step {self.global_step}: reward or obs is not finite")
         self.returns += rewards
-        self.lengths += stepped
+        self.lengths += 1
         for i in np.flatnonzero(done):
             self.writer.add_scalar("charts/episodic_return", self.returns[i], self.global_step)
             self.writer.add_scalar("charts/episodic_length", self.lengths[i], self.global_step)
@@ -533,7 +510,7 @@ class Run(ExitStack):
 
     def record_iteration(self, losses: dict[str, float]) -> None:
         """Log, show, and save when it is time."""
-        if not all(map(math.isfinite, losses.values())):
+        if not np.isfinite([*losses.values()]).all():
             raise FloatingPointError(f"step {self.global_step}: a loss is not finite, {losses}")
         sps = self.global_step / (time.perf_counter() - self.began)
         if self.global_step >= self.next_log:
@@ -541,13 +518,13 @@ class Run(ExitStack):
             self.writer.add_scalar("charts/SPS", sps, self.global_step)
             for name, value in losses.items():
                 self.writer.add_scalar(f"losses/{name}", value, self.global_step)
-            self.status = f"return {np.mean(self.recent_returns or math.nan):.1f}"
+            self.status = f"return {np.mean(self.recent_returns or np.nan):.1f}"
             self.bar.set_postfix_str(self.status, refresh=False)
         self.bar.update(self.global_step - self.bar.n)
         if time.perf_counter() - self.saved > self.args.checkpoint_interval:
             self.save()
-            if self.bar.disable:
-                say(f"step {self.global_step:,}, {self.status}, {sps:,.0f} steps/s")
+            if self.bar.disable:  # standard error is no terminal
+                print(f"step {self.global_step}, {self.status}, {sps:.0f} steps/s", flush=True)
 
 
 @torch.no_grad()
@@ -560,18 +537,15 @@ def evaluate(actor: nn.Module, run: Run) -> dict:
     seeds = np.random.SeedSequence(args.seed, spawn_key=(1,)).generate_state(len(returns))
     for episode, seed in enumerate(seeds.tolist()):
         obs, _ = env.reset(seed=seed)
-        for _ in range(10_000):
-            action = actor(torch.as_tensor(obs, dtype=torch.float32, device=args.device)).mode
-            finite = np.isfinite(obs).all()
-            obs, reward, terminated, truncated, _ = env.step(action.cpu().numpy()[()])
+        for _ in range(10_000):  # an episode may have no end
+            seen = torch.as_tensor(np.array(obs, np.float32), device=args.device)
+            obs, reward, terminated, truncated, _ = env.step(actor(seen).mode.cpu().numpy()[()])
             returns[episode] += reward
-            if not finite or not math.isfinite(reward):
+            if not (seen.isfinite().all() and np.isfinite(reward)):
                 raise FloatingPointError("evaluation: a reward or observation is not finite")
             if terminated or truncated:
                 break
-        else:
-            say(f"evaluation episode {episode + 1} was cut after 10,000 steps")
-    trained = np.mean(run.recent_returns or math.nan)
+    trained = np.mean(run.recent_returns or np.nan)
     summary = {
         "env_id": args.env_id, "script": SCRIPT.name, "seed": args.seed,
         "global_step": run.global_step, "wall_seconds": run.seconds,
@@ -581,8 +555,10 @@ def evaluate(actor: nn.Module, run: Run) -> dict:
         "eval_episodes": len(returns),
     }  # fmt: skip
     run.writer.add_scalar("eval/episodic_return", returns.mean(), run.global_step)
-    run.write("summary.json", json.dumps(summary, indent=2).encode())
-    say(f"return {trained:.1f}, evaluation {returns.mean():.1f} +- {returns.std():.1f}")
+    path = args.run_dir / "new.tmp"
+    path.write_text(json.dumps(summary, indent=2))
+    path.replace(path.with_name("summary.json"))
+    print(f"return {trained:.1f}, evaluation {returns.mean():.1f} +- {returns.std():.1f}")
     return summary
 
 
@@ -594,13 +570,9 @@ if __name__ == "__main__" and "__file__" in globals():  # a notebook cell only d
             args = tyro.cli(Args, default=args)
         train(args)
     except (Exception, KeyboardInterrupt) as error:
-        faults = (BadInput, FloatingPointError, KeyboardInterrupt, torch.OutOfMemoryError)
-        known = isinstance(error, faults)
-        known |= getattr(error, "errno", None) in (EDQUOT, EFBIG, ENOSPC)  # a full disk
-        line = f"error: {' '.join(str(error).split())}" if str(error) else "stopped"
-        print(line if known else traceback.format_exc(), file=sys.stderr)
-        status = {BadInput: 2, KeyboardInterrupt: 130}.get(type(error), 1)
-        if args and status != 2 and (args.run_dir / "checkpoint.pt").exists():
-            hint = shlex.join(["python", sys.argv[0], "--resume", str(args.run_dir)])
-            print(f"resume with: {hint}", file=sys.stderr)
-        sys.exit(status)
+        known = isinstance(error, BadInput | FloatingPointError | torch.OutOfMemoryError)
+        line = f"error: {' '.join(str(error).split())}" if known else traceback.format_exc()
+        print("stopped" if isinstance(error, KeyboardInterrupt) else line, file=sys.stderr)
+        if args and type(error) is not BadInput and (args.run_dir / "checkpoint.pt").exists():
+            print(f'resume with: python "{SCRIPT}" --resume "{args.run_dir}"', file=sys.stderr)
+        sys.exit({BadInput: 2, KeyboardInterrupt: 130}.get(type(error), 1))

@@ -9,7 +9,6 @@ The algorithm is trpo.py's. The policy is a diagonal Gaussian. Observations are 
 rewards scaled by running statistics, because their units differ widely between tasks.
 
 Paper: Schulman et al. 2015, Trust Region Policy Optimization, arXiv:1502.05477
-
 Run: python trpo_continuous.py --env-id Pendulum-v1 --seed 1
 
 Compared with trpo.py:
@@ -23,20 +22,15 @@ Compared with trpo.py:
 """
 
 import hashlib
-import io
 import json
-import math
-import re
-import shlex
 import sys
 import time
 import traceback
 from collections import deque
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from datetime import datetime
-from errno import EDQUOT, EFBIG, ENOSPC
 from pathlib import Path
 from typing import Literal
 
@@ -45,11 +39,9 @@ import numpy as np
 import torch
 import tyro
 from filelock import FileLock
-from gymnasium import wrappers
 from gymnasium.spaces import Box
 from torch import Tensor, nn
 from torch.distributions import Distribution, Independent, Normal, kl_divergence
-from torch.nn import functional as F
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
@@ -85,25 +77,30 @@ class Args:
     torch_threads: int = 1  # more rarely help small networks, and parallel runs share the cores
     log_interval: int = 500  # minimum steps between two entries of losses/* and charts/SPS
     checkpoint_interval: float = 10.0  # minimum seconds between two checkpoints
-    eval_episodes: int = 20  # episodes of the final evaluation, which uses the policy's mode
+    eval_episodes: int = 20  # final episodes, with the policy's mode, of at most 10,000 steps
     run_dir: Path | None = None  # default: runs/ENV__SCRIPT__SEED__TIME
     resume: Path | None = None  # run directory to resume, with its own flags
+
+
+LIMITS = {  # of numeric flags; of the others 0 to 1e15, of whole numbers 1 to 1e15
+    "seed": (0, 1e15), "gamma": (0, 1), "gae_lambda": (0, 1), "init_std": (1e-9, 1e9),
+    "target_kl": (1e-9, 1e9), "line_search_shrinking_factor": (0, 1),
+}  # fmt: skip
 
 
 # ==============================================================================================
 # Networks
 # ==============================================================================================
 def mlp(in_features: int, out_features: int, out_gain: float) -> nn.Sequential:
-    """Two hidden layers of 64 tanh units with orthogonal weights, as in OpenAI Baselines. A
-    small `out_gain` starts the output near zero."""
+    """Two hidden layers of 64 tanh units. A small `out_gain` starts the output near zero."""
     net = nn.Sequential(
         nn.Linear(in_features, 64), nn.Tanh(),
         nn.Linear(64, 64), nn.Tanh(),
         nn.Linear(64, out_features),
     )  # fmt: skip
     for layer in net:
-        if isinstance(layer, nn.Linear):
-            nn.init.orthogonal_(layer.weight, out_gain if layer is net[-1] else math.sqrt(2))
+        if isinstance(layer, nn.Linear):  # orthogonal weights, as in OpenAI Baselines
+            nn.init.orthogonal_(layer.weight, out_gain if layer is net[-1] else np.sqrt(2))
             nn.init.zeros_(layer.bias)
     return net
 
@@ -144,12 +141,13 @@ class Actor(nn.Module):
         super().__init__()
         self.norm = RunningNorm(obs_dim) if norm_obs else nn.Identity()
         self.mean = mlp(obs_dim, action_dim, out_gain=0.01)  # near 0 at the start
-        self.log_std = nn.Parameter(torch.full((action_dim,), math.log(init_std)))
+        self.log_std = nn.Parameter(torch.full((action_dim,), np.log(init_std)))
 
     def forward(self, obs: Tensor) -> Independent:
         normal = Normal(self.mean(self.norm(obs)), self.log_std.exp(), validate_args=False)
         return Independent(normal, 1, validate_args=False)  # validation is slow
 
+    @torch.no_grad()
     def sample(self, obs: Tensor) -> Tensor:
         """Actions (..., action_dim) distributed as forward(obs).sample(), but faster."""
         mean = self.mean(self.norm(obs))
@@ -176,24 +174,20 @@ def gae(
     gamma: float, gae_lambda: float,
 ) -> Tensor:  # fmt: skip
     """Generalized advantage estimates. All tensors are (num_steps, num_envs); terminated and
-    truncated are boolean.
+    truncated are boolean, and done is one or the other.
 
         delta_t = r_t + gamma * (1 - terminated_t) * V(next_obs_t) - V(obs_t)
         A_t     = delta_t + gamma * gae_lambda * (1 - done_t) * A_{t+1}
-        done_t  = terminated_t or truncated_t
 
-    After termination nothing follows. A truncated episode would have continued, so its last
-    step bootstraps from the observation it really led to. Either way the recursion stops.
     Source: Schulman et al. 2016, High-Dimensional Continuous Control Using GAE, section 3.
     """
+    # terminated, not done: a time limit cuts an episode that would have gone on.
     deltas = rewards + gamma * next_values.masked_fill(terminated, 0.0) - values
-    done = terminated | truncated
-    decays = torch.full_like(deltas, gamma * gae_lambda).masked_fill(done, 0.0)
-    advantages, advantage = [], torch.zeros_like(deltas[0])
-    for delta, decay in zip(reversed(deltas.unbind()), reversed(decays.unbind()), strict=True):
-        advantage = delta + decay * advantage
-        advantages.append(advantage)
-    return torch.stack(advantages[::-1])
+    decays = torch.full_like(deltas, gamma * gae_lambda).masked_fill(terminated | truncated, 0)
+    advantages = deltas.clone()
+    for t in reversed(range(len(deltas) - 1)):
+        advantages[t] += decays[t] * advantages[t + 1]
+    return advantages
 
 
 def conjugate_gradient(
@@ -302,9 +296,34 @@ def trust_region_step(
 # ==============================================================================================
 # Training
 # ==============================================================================================
+def rescale_actions(env: gym.Env) -> gym.Env:
+    """The environment with finite action bounds as +-1, so that a Gaussian's unit is half the
+    range. With an infinite bound the unit stays. Actions out of bounds are clipped."""
+    space = env.action_space
+    bounded = np.isfinite(space.low) & np.isfinite(space.high)
+    low, high = np.where(bounded, [space.low, space.high], [[-1.0], [1.0]])
+    center, half = (high + low) / 2, (high - low) / 2
+
+    def rescale(action: np.ndarray) -> np.ndarray:
+        return np.clip(center + half * action, space.low, space.high).astype(space.dtype)
+
+    return gym.wrappers.TransformAction(env, rescale, Box(-np.inf, np.inf, space.shape))
+
+
+def flatten(*networks: nn.Module) -> Tensor:
+    """All weights as one vector with its gradient. Each parameter becomes a view of both."""
+    parameters = [p for network in networks for p in network.parameters()]
+    weights = nn.utils.parameters_to_vector(parameters).detach()
+    weights.grad = torch.zeros_like(weights)
+    nn.utils.vector_to_parameters(weights, parameters)
+    gradients = weights.grad.split([p.numel() for p in parameters])
+    for p, gradient in zip(parameters, gradients, strict=True):
+        p.grad = gradient.view_as(p)
+    return weights
+
+
 def train(args: Args) -> dict:
-    """Train, evaluate, and return what summary.json holds. Raises BadInput for flags and
-    environments that cannot work, FloatingPointError for numbers that are not finite."""
+    """Train, evaluate, return what summary.json holds; raise BadInput or FloatingPointError."""
     args = check_args(args)
     device = torch.device(args.device)
     batch_size = args.num_envs * args.num_steps
@@ -322,55 +341,44 @@ def train(args: Args) -> dict:
         actor = Actor(obs_dim, action_dim, args.init_std, args.norm_obs).to(device)
         critic = Critic(obs_dim, actor.norm).to(device)
         reward_norm = RunningNorm().to(device)  # only its std is used
-        # One vector holds the critic's weights, another their gradients, and each parameter is
-        # a view of both: to zero and step them as vectors takes a tenth off its epochs.
-        parameters = list(critic.parameters())
-        weights = nn.utils.parameters_to_vector(parameters).detach()
-        weights.grad = torch.zeros_like(weights)
-        nn.utils.vector_to_parameters(weights, parameters)
-        gradients = weights.grad.split([p.numel() for p in parameters])
-        for p, gradient in zip(parameters, gradients, strict=True):
-            p.grad = gradient.view_as(p)
+        weights = flatten(critic)  # stepped as one vector: a tenth faster
+        # eps of OpenAI Baselines: with 1e-8 even weights with tiny gradients take full steps.
         optimizer = torch.optim.Adam([weights], lr=args.learning_rate, eps=1e-5, fused=True)
         state = {"actor": actor, "critic": critic, "optimizer": optimizer}
         state["reward_norm"] = reward_norm
         run.start(state, num_iterations * batch_size)
 
         # One segment, which every rollout overwrites. next_obs is what a step really led to.
-        obs = np.zeros((args.num_steps, args.num_envs, obs_dim), np.float32)
-        next_obs = np.zeros_like(obs)
+        obs, next_obs = np.zeros((2, args.num_steps, args.num_envs, obs_dim), np.float32)
         actions = np.zeros((args.num_steps, args.num_envs, action_dim), np.float32)
         rewards = np.zeros((args.num_steps, args.num_envs), np.float32)
         running_returns = np.zeros_like(rewards)  # discounted sums since each episode began
         running_return = np.zeros(args.num_envs, np.float32)  # the latest; 0 after an end
-        terminated = np.zeros((args.num_steps, args.num_envs), bool)
-        truncated = np.zeros_like(terminated)
+        terminated, truncated = np.zeros((2, args.num_steps, args.num_envs), bool)
 
         # No two environments share a stream, and a resumed run does not replay its beginning.
         seeds = np.random.SeedSequence([args.seed, run.global_step]).generate_state(len(envs))
-        current_obs = np.zeros((args.num_envs, obs_dim), np.float32)
-        for i, env in enumerate(envs):
-            current_obs[i], _ = env.reset(seed=int(seeds[i]))
+        resets = [env.reset(seed=int(seed)) for env, seed in zip(envs, seeds, strict=True)]
+        current_obs = np.array([first_obs for first_obs, _ in resets], np.float32)
 
         for _ in range(run.global_step // batch_size, num_iterations):
-            with torch.no_grad():
-                # ---- ROLLOUT ----
-                for t in range(args.num_steps):
-                    obs[t] = current_obs
-                    action = actor.sample(torch.as_tensor(obs[t], device=device))
-                    actions[t] = action.cpu().numpy()
-                    for i, env in enumerate(envs):
-                        next_obs[t, i], rewards[t, i], *ended, _ = env.step(actions[t, i])
-                        terminated[t, i], truncated[t, i] = ended
-                        current_obs[i] = next_obs[t, i]
-                        if any(ended):
-                            current_obs[i], _ = env.reset()
-                    done = terminated[t] | truncated[t]
-                    running_return = rewards[t] + args.gamma * running_return
-                    running_returns[t] = running_return
-                    running_return[done] = 0
-                    run.record_step(rewards[t], done, obs[t], next_obs[t])
+            # ---- ROLLOUT ----
+            for t in range(args.num_steps):
+                obs[t] = current_obs
+                actions[t] = actor.sample(torch.as_tensor(obs[t], device=device)).cpu().numpy()
+                for i, env in enumerate(envs):
+                    step = env.step(actions[t, i])
+                    next_obs[t, i], rewards[t, i], terminated[t, i], truncated[t, i], _ = step
+                    current_obs[i] = next_obs[t, i]
+                    if terminated[t, i] or truncated[t, i]:
+                        current_obs[i], _ = env.reset()  # next_obs keeps where it ended
+                done = terminated[t] | truncated[t]
+                running_return = rewards[t] + args.gamma * running_return
+                running_returns[t] = running_return
+                running_return[done] = 0
+                run.record_step(rewards[t], done, obs[t], next_obs[t])
 
+            with torch.no_grad():
                 # ---- ADVANTAGE ----
                 # s_: the segment, (num_steps, num_envs, ...); b_: the same, flattened.
                 s_obs, s_next_obs, s_actions, s_rewards, s_terminated, s_truncated = (
@@ -380,12 +388,12 @@ def train(args: Args) -> dict:
                 if args.norm_reward:
                     reward_norm.update(torch.as_tensor(running_returns, device=device))
                     s_rewards = (s_rewards / reward_norm.std).clamp(-10, 10)
-                values, next_values = critic(s_obs), critic(s_next_obs)
+                values, next_values = critic(s_obs), critic(s_next_obs)  # one pass, not many
                 advantages = gae(
                     s_rewards, values, next_values, s_terminated, s_truncated,
                     args.gamma, args.gae_lambda,
                 )  # fmt: skip
-                returns = advantages + values
+                returns = advantages + values  # before any normalisation: in units of reward
 
             # ---- UPDATE ----
             b_obs, b_actions, b_advantages, b_returns = (
@@ -393,7 +401,7 @@ def train(args: Args) -> dict:
             )
             if args.norm_adv:
                 mean, std = b_advantages.mean(), b_advantages.std()
-                b_advantages = (b_advantages - mean) / (std + 1e-8)
+                b_advantages = (b_advantages - mean) / (std + 1e-8)  # all equal: std is 0
             losses = trust_region_step(
                 actor, b_obs, b_actions, b_advantages, args.target_kl, args.cg_max_steps,
                 args.cg_damping, args.line_search_max_iter, args.line_search_shrinking_factor,
@@ -401,7 +409,8 @@ def train(args: Args) -> dict:
             value_losses = []
             for _ in range(args.n_critic_updates):
                 for indices in torch.randperm(batch_size, device=device).split(minibatch_size):
-                    value_loss = F.mse_loss(critic(b_obs[indices]), b_returns[indices])
+                    mb_values, mb_returns = critic(b_obs[indices]), b_returns[indices]
+                    value_loss = nn.functional.mse_loss(mb_values, mb_returns)
                     weights.grad.zero_()  # optimizer.zero_grad() would cut the views
                     value_loss.backward()
                     optimizer.step()
@@ -422,29 +431,17 @@ def train(args: Args) -> dict:
 
 
 # ==============================================================================================
-# Scaffold: flags, environments, evaluation, the run directory. The same in every script.
+# Scaffold: flags, environments, evaluation, the run directory.
 # ==============================================================================================
 SCRIPT = Path(globals().get("__file__", "notebook"))  # a notebook cell has no __file__
 SHA256 = hashlib.sha256(SCRIPT.read_bytes()).hexdigest() if SCRIPT.is_file() else None
 VERSIONS = {module.__name__: str(module.__version__) for module in (torch, gym, np)}
 VERSIONS["python"] = sys.version.split()[0]
 ABOUT = {"script": SCRIPT.name, "script_sha256": SHA256, "versions": VERSIONS}
-LIMITS = {  # of numeric flags; 0 to 1e15 where not named here, 1 to 1e15 for whole numbers
-    "seed": (0, 1e15), "gamma": (0, 1), "gae_lambda": (0, 1), "rms_alpha": (0, 1),
-    "line_search_shrinking_factor": (0, 1), "max_grad_norm": (1e-9, math.inf),
-    "reward_scale": (1e-9, 1e9), "init_std": (1e-9, 1e9), "target_kl": (1e-9, 1e9),
-    "tau": (0, 1), "alpha": (1e-9, 1e9), "rms_eps": (1e-15, 1e9),
-}  # fmt: skip
 
 
 class BadInput(ValueError):
     """Flags or an environment that cannot work."""
-
-
-def say(text: str) -> None:
-    """Print a line; a closed or narrow stream must not end a run."""
-    with suppress(OSError, ValueError, RuntimeError):
-        print(text, flush=True)
 
 
 def check_args(args: Args) -> Args:
@@ -455,17 +452,16 @@ def check_args(args: Args) -> Args:
             kind = int if type(getattr(Args, name)) is int else float
             low, high = LIMITS.get(name, (int(kind is int), 1e15))
             if not low <= value <= high or kind(value) != value:
-                limits = f"{kind.__name__}, {low:g} to {high:g}"
-                raise BadInput(f"{name} must be {limits}, not {value}")
+                raise BadInput(f"{name} must be {kind.__name__} {low:g}..{high:g}, not {value}")
             flags[name] = kind(value)  # 1e6 is a number of steps
     if not args.resume:
         name = f"{args.env_id}__{SCRIPT.stem}__{args.seed}__{datetime.now():%Y%m%d-%H%M%S-%f}"
-        run_dir = Path(args.run_dir or "runs/" + re.sub(r"[/:\\]", "_", name))
+        run_dir = Path(args.run_dir or "runs/" + name.replace("/", "_").replace(":", "_"))
         return Args(**flags | {"run_dir": run_dir})
     path = Path(str(args.resume).removesuffix("checkpoint.pt"))
     try:
-        checkpoint = torch.load(path / "checkpoint.pt", "cpu", weights_only=True)
-        own = asdict(Args(**checkpoint["args"] | {"run_dir": path}))
+        saved = torch.load(path / "checkpoint.pt", "cpu", weights_only=True)["args"]
+        own = asdict(Args(**saved | {"run_dir": path}))
     except Exception as error:  # reading a damaged file can raise anything
         raise BadInput(f"{SCRIPT.name} cannot resume {path}: {error}") from None
     if args.run_dir != path:  # flags at their default are taken as not given
@@ -477,36 +473,27 @@ def check_args(args: Args) -> Args:
 
 
 def make_env(args: Args, **kwargs: str) -> gym.Env:
-    """One environment as the networks see it: flat observations, bounded actions in +-1."""
+    """One environment as the networks see it: flat observations, Actor's actions."""
     try:
         env = gym.make(args.env_id, **json.loads(args.env_kwargs), **kwargs)
-    except Exception as error:
-        known = isinstance(error, gym.error.Error | ValueError)
-        if known or re.search("argument|No module named", str(error)):
-            raise BadInput(f"{args.env_id} with {args.env_kwargs}: {error}") from None
-        raise  # an error in the environment's own code
+    except (gym.error.Error, ModuleNotFoundError, TypeError, ValueError) as error:
+        if isinstance(error, TypeError) and "argument" not in str(error):
+            raise  # an error in the environment's own code
+        raise BadInput(f"{args.env_id} with {args.env_kwargs}: {error}") from None
     if not isinstance(env.observation_space, Box) or len(env.observation_space.shape) != 1:
         with suppress(NotImplementedError):  # of a space that is not Gymnasium's
-            env = wrappers.FlattenObservation(env)
+            env = gym.wrappers.FlattenObservation(env)
     if not isinstance(env.observation_space, Box) or 0 in env.observation_space.shape:
         raise BadInput(f"{args.env_id} has observations that cannot be flattened")
     actions = env.action_space
     vector = isinstance(actions, Box) and len(actions.shape) == 1 and 0 not in actions.shape
     if not vector or actions.dtype.kind != "f":
         raise BadInput(f"{args.env_id} has actions {actions}, not a vector of floats, Box(n)")
-    # Finite bounds become +-1, so that the Gaussian's unit is half the range; others stay.
-    bounded = np.isfinite(actions.low) & np.isfinite(actions.high)
-    low, high = np.where(bounded, [actions.low, actions.high], [[-1.0], [1.0]])
-    center, half = (high + low) / 2, (high - low) / 2
-
-    def rescale(action: np.ndarray) -> np.ndarray:
-        return np.clip(center + half * action, actions.low, actions.high).astype(actions.dtype)
-
-    return wrappers.TransformAction(env, rescale, Box(-np.inf, np.inf, actions.shape))
+    return rescale_actions(env)
 
 
 class Run(ExitStack):
-    """The run directory and its log. Its exit closes them and gives torch's settings back."""
+    """The run directory and its log. Its exit closes them and gives torch's threads back."""
 
     def __init__(self, args: Args):
         if not getattr(torch, args.device).is_available():
@@ -516,9 +503,7 @@ class Run(ExitStack):
         self.recent_returns: deque[float] = deque(maxlen=100)
         self.returns, self.lengths = np.zeros(args.num_envs), np.zeros(args.num_envs, int)
         self.callback(torch.set_num_threads, torch.get_num_threads())
-        self.callback(torch.set_default_dtype, torch.get_default_dtype())
         torch.set_num_threads(args.torch_threads)
-        torch.set_default_dtype(torch.float32)
 
     def start(self, state: dict, total_steps: int) -> None:
         """Make the run directory, or restore all that `state` names from the one to resume."""
@@ -528,51 +513,44 @@ class Run(ExitStack):
             run_dir.mkdir(parents=True, exist_ok=bool(args.resume))
             self.enter_context(FileLock(run_dir / "lock", timeout=0))  # freed when we die
             if args.resume:
-                was = torch.load(run_dir / "checkpoint.pt", "cpu", weights_only=True)
-                for key, part in state.items():
-                    part.load_state_dict(was[key])
-                self.global_step, self.episodes, self.seconds, recent = was["counters"]
+                saved = torch.load(run_dir / "checkpoint.pt", "cpu", weights_only=True)
+                for key, module in state.items():
+                    module.load_state_dict(saved[key])
+                self.global_step, self.episodes, self.seconds, recent = saved["counters"]
                 self.recent_returns.extend(recent)
                 torch.manual_seed(args.seed + self.global_step)
-                changed = [key for key in ABOUT if ABOUT[key] != was["about"][key]] or "nothing"
-                say(f"resuming at step {self.global_step:,} with new noise; changed: {changed}")
+                changed = [k for k in ABOUT if ABOUT[k] != saved["about"][k]] or "nothing"
+                print(f"resuming at step {self.global_step} with new noise; changed: {changed}")
             (run_dir / name).write_text(json.dumps(asdict(args) | ABOUT, indent=2, default=str))
         except (KeyError, OSError, RuntimeError, ValueError) as error:  # or other networks
             raise BadInput(f"cannot use {run_dir} (or --resume it): {error}") from None
-        say(f"{SCRIPT.name}: {args.env_id}, seed {args.seed}, {total_steps:,} steps, {run_dir}")
+        print(f"{SCRIPT.name}: {args.env_id} seed {args.seed}, {total_steps} steps, {run_dir}")
         (run_dir / "summary.json").unlink(missing_ok=True)  # a resumed run is unfinished again
-        # A kill can leave the events ahead of the checkpoint: purge_step disowns the surplus.
-        writer = SummaryWriter(run_dir, purge_step=self.global_step + 1)
-        hide = not sys.stderr or None  # None: show the bar on a terminal only
-        bar = tqdm(total=total_steps, initial=self.global_step, unit=" steps", disable=hide)
+        writer = SummaryWriter(run_dir, purge_step=self.global_step + 1)  # each step once
+        bar = tqdm(total=total_steps, initial=self.global_step, unit=" steps", disable=None)
         self.writer, self.bar = self.enter_context(writer), self.enter_context(bar)
         self.next_log, self.began = self.global_step, time.perf_counter() - self.seconds
         self.save()
 
-    def write(self, name: str, data: bytes) -> None:
-        """Replace a file whole: a kill or a full disk leaves the old one."""
-        path = self.args.run_dir / "new.tmp"
-        path.write_bytes(data)
-        path.replace(path.with_name(name))
-
     def save(self) -> None:
-        """Write the events and a checkpoint."""
-        self.saved, file = time.perf_counter(), io.BytesIO()
+        """Write the events and a checkpoint. A kill or a full disk leaves the old one whole."""
+        self.saved = time.perf_counter()
         self.seconds = self.saved - self.began
-        parts = {name: part.state_dict() for name, part in self.state.items()}
+        state = {name: module.state_dict() for name, module in self.state.items()}
         counters = [self.global_step, self.episodes, self.seconds, list(self.recent_returns)]
-        flags = asdict(replace(self.args, run_dir=None, resume=None))
-        torch.save(parts | {"about": ABOUT, "args": flags, "counters": counters}, file)
+        flags = asdict(self.args) | {"run_dir": None, "resume": None}
         self.writer.flush()
-        self.write("checkpoint.pt", file.getvalue())
+        path = self.args.run_dir / "new.tmp"
+        torch.save(state | {"about": ABOUT, "args": flags, "counters": counters}, path)
+        path.replace(path.with_name("checkpoint.pt"))
 
-    def record_step(self, rewards, done, *obs, stepped: np.ndarray | bool = True) -> None:
-        """Count a step of all environments or those `stepped`; log episodes that are done."""
-        self.global_step += len(done) if stepped is True else int(stepped.sum())
-        if not math.isfinite(sum(np.vdot(x, x) for x in (rewards, *obs))):
+    def record_step(self, rewards: np.ndarray, done: np.ndarray, *obs: np.ndarray) -> None:
+        """Count a step of all environments; log the episodes that it ended."""
+        self.global_step += len(done)
+        if not np.isfinite(sum(np.vdot(x, x) for x in (rewards, *obs))):
             raise FloatingPointError(f"step {self.global_step}: reward or obs is not finite")
         self.returns += rewards
-        self.lengths += stepped
+        self.lengths += 1
         for i in np.flatnonzero(done):
             self.writer.add_scalar("charts/episodic_return", self.returns[i], self.global_step)
             self.writer.add_scalar("charts/episodic_length", self.lengths[i], self.global_step)
@@ -582,7 +560,7 @@ class Run(ExitStack):
 
     def record_iteration(self, losses: dict[str, float]) -> None:
         """Log, show, and save when it is time."""
-        if not all(map(math.isfinite, losses.values())):
+        if not np.isfinite([*losses.values()]).all():
             raise FloatingPointError(f"step {self.global_step}: a loss is not finite, {losses}")
         sps = self.global_step / (time.perf_counter() - self.began)
         if self.global_step >= self.next_log:
@@ -590,13 +568,13 @@ class Run(ExitStack):
             self.writer.add_scalar("charts/SPS", sps, self.global_step)
             for name, value in losses.items():
                 self.writer.add_scalar(f"losses/{name}", value, self.global_step)
-            self.status = f"return {np.mean(self.recent_returns or math.nan):.1f}"
+            self.status = f"return {np.mean(self.recent_returns or np.nan):.1f}"
             self.bar.set_postfix_str(self.status, refresh=False)
         self.bar.update(self.global_step - self.bar.n)
         if time.perf_counter() - self.saved > self.args.checkpoint_interval:
             self.save()
-            if self.bar.disable:
-                say(f"step {self.global_step:,}, {self.status}, {sps:,.0f} steps/s")
+            if self.bar.disable:  # standard error is no terminal
+                print(f"step {self.global_step}, {self.status}, {sps:.0f} steps/s", flush=True)
 
 
 @torch.no_grad()
@@ -609,18 +587,15 @@ def evaluate(actor: nn.Module, run: Run) -> dict:
     seeds = np.random.SeedSequence(args.seed, spawn_key=(1,)).generate_state(len(returns))
     for episode, seed in enumerate(seeds.tolist()):
         obs, _ = env.reset(seed=seed)
-        for _ in range(10_000):
-            action = actor(torch.as_tensor(obs, dtype=torch.float32, device=args.device)).mode
-            finite = np.isfinite(obs).all()
-            obs, reward, terminated, truncated, _ = env.step(action.cpu().numpy()[()])
+        for _ in range(10_000):  # an episode may have no end
+            seen = torch.as_tensor(np.array(obs, np.float32), device=args.device)
+            obs, reward, terminated, truncated, _ = env.step(actor(seen).mode.cpu().numpy()[()])
             returns[episode] += reward
-            if not finite or not math.isfinite(reward):
+            if not (seen.isfinite().all() and np.isfinite(reward)):
                 raise FloatingPointError("evaluation: a reward or observation is not finite")
             if terminated or truncated:
                 break
-        else:
-            say(f"evaluation episode {episode + 1} was cut after 10,000 steps")
-    trained = np.mean(run.recent_returns or math.nan)
+    trained = np.mean(run.recent_returns or np.nan)
     summary = {
         "env_id": args.env_id, "script": SCRIPT.name, "seed": args.seed,
         "global_step": run.global_step, "wall_seconds": run.seconds,
@@ -630,8 +605,10 @@ def evaluate(actor: nn.Module, run: Run) -> dict:
         "eval_episodes": len(returns),
     }  # fmt: skip
     run.writer.add_scalar("eval/episodic_return", returns.mean(), run.global_step)
-    run.write("summary.json", json.dumps(summary, indent=2).encode())
-    say(f"return {trained:.1f}, evaluation {returns.mean():.1f} +- {returns.std():.1f}")
+    path = args.run_dir / "new.tmp"
+    path.write_text(json.dumps(summary, indent=2))
+    path.replace(path.with_name("summary.json"))
+    print(f"return {trained:.1f}, evaluation {returns.mean():.1f} +- {returns.std():.1f}")
     return summary
 
 
@@ -643,13 +620,9 @@ if __name__ == "__main__" and "__file__" in globals():  # a notebook cell only d
             args = tyro.cli(Args, default=args)
         train(args)
     except (Exception, KeyboardInterrupt) as error:
-        faults = (BadInput, FloatingPointError, KeyboardInterrupt, torch.OutOfMemoryError)
-        known = isinstance(error, faults)
-        known |= getattr(error, "errno", None) in (EDQUOT, EFBIG, ENOSPC)  # a full disk
-        line = f"error: {' '.join(str(error).split())}" if str(error) else "stopped"
-        print(line if known else traceback.format_exc(), file=sys.stderr)
-        status = {BadInput: 2, KeyboardInterrupt: 130}.get(type(error), 1)
-        if args and status != 2 and (args.run_dir / "checkpoint.pt").exists():
-            hint = shlex.join(["python", sys.argv[0], "--resume", str(args.run_dir)])
-            print(f"resume with: {hint}", file=sys.stderr)
-        sys.exit(status)
+        known = isinstance(error, BadInput | FloatingPointError | torch.OutOfMemoryError)
+        line = f"error: {' '.join(str(error).split())}" if known else traceback.format_exc()
+        print("stopped" if isinstance(error, KeyboardInterrupt) else line, file=sys.stderr)
+        if args and type(error) is not BadInput and (args.run_dir / "checkpoint.pt").exists():
+            print(f'resume with: python "{SCRIPT}" --resume "{args.run_dir}"', file=sys.stderr)
+        sys.exit({BadInput: 2, KeyboardInterrupt: 130}.get(type(error), 1))

@@ -27,6 +27,7 @@ VARIANTS = {
     "Critic": ["ppo_continuous trpo_continuous", "sac"],
     "reinforce_loss": ["reinforce_baseline"],
     "make_env": ["ppo_continuous trpo_continuous"],
+    "Run.record_step": ["a2c", "a3c"],
 }
 RULE = re.compile(r"# =+$")  # above and below a banner
 

@@ -230,7 +230,7 @@ def test_an_exception_of_the_environment_keeps_its_traceback_and_adds_the_hint(
     assert "error: " not in result.stderr
     last = result.stderr.strip().splitlines()[-1]
     assert last.startswith("resume with: python ")
-    assert last.endswith(f"{script}.py --resume {tmp_path / 'run'}")
+    assert last.endswith(f'{script}.py" --resume "{tmp_path / "run"}"')
     made = 600 if script == "a3c" else 300  # each worker counts for itself
     assert checkpoint_of(tmp_path / "run")["counters"][0] < made
 
