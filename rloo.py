@@ -508,7 +508,7 @@ def exact_success(policy: nn.Module, task: Task, temperature: float) -> float:
 
 
 class Run(ExitStack):
-    """The run directory and its log. Its exit closes them and gives torch's threads back."""
+    """The run directory and its log. Its exit closes them and gives torch's settings back."""
 
     def __init__(self, args: Args):
         if not getattr(torch, args.device).is_available():
@@ -516,6 +516,9 @@ class Run(ExitStack):
         super().__init__()
         self.args, self.global_step, self.seconds = args, 0, 0.0  # completions; of training
         self.recent_returns: deque[float] = deque(maxlen=100)
+        self.enter_context(torch.enable_grad())  # whatever the caller has set
+        self.callback(torch.set_default_dtype, torch.get_default_dtype())
+        torch.set_default_dtype(torch.float32)
         self.callback(torch.set_num_threads, torch.get_num_threads())
         torch.set_num_threads(args.torch_threads)
 
