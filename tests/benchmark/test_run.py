@@ -166,6 +166,7 @@ def test_the_entry_for_all_other_scripts(suite, tmp_path, monkeypatch):
     path = suite(text=text + '[algorithms."*"]\nflags = {{ a = 1 }}\n')
     found = load_suite(str(path))["algorithms"]
     assert set(found) == {"fake", "one", "two"}
+    assert found["fake"] == {"script": "fake.py", "flags": {"behaviour": "ok"}}
     assert found["one"] == {"script": "one.py", "only": ["CartPole-v1"], "flags": {"a": 1}}
     assert found["two"] == {"script": "two.py", "only": ["Acrobot-v1"], "flags": {"a": 1}}
     (tmp_path / "odd.py").write_text('class Args:\n    env_id: str = "Odd-v1"\n')
@@ -173,13 +174,16 @@ def test_the_entry_for_all_other_scripts(suite, tmp_path, monkeypatch):
         load_suite(str(path))
 
 
-def test_a_script_and_a_folder_of_the_readers_own_fail_no_test(tmp_path):
-    for path in (*ROOT.glob("*.py"), *ROOT.glob("*.toml"), *ROOT.glob("*.txt")):
+def test_a_module_and_folders_of_the_readers_own_fail_no_test(tmp_path):
+    """Only a script at the root must be registered."""
+    for path in (p for p in ROOT.iterdir() if p.suffix in (".py", ".toml", ".txt", ".md")):
         shutil.copy(path, tmp_path)
-    for name in ("tests", "benchmark", "tools"):
+    for name in ("tests", "benchmark", "reader", "tools"):
         ignored = shutil.ignore_patterns("results", "__pycache__")
         shutil.copytree(ROOT / name, tmp_path / name, ignore=ignored)
-    shutil.copy(ROOT / "ppo.py", tmp_path / "mine.py")
+    (tmp_path / "mine.py").write_text("import gymnasium as gym\n")
+    (tmp_path / "copies").mkdir()
+    shutil.copy(ROOT / "ppo.py", tmp_path / "copies" / "mine.py")
     (tmp_path / "tensorboard").mkdir()  # which a script imports, by another way
     smoke = "tests/benchmark/test_run.py::test_smoke_has_every_script_once"
     words = ["-m", "pytest", "-q", "-n", "0", "tests/algorithms/test_siblings.py", smoke]

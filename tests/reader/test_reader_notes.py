@@ -57,7 +57,7 @@ def test_every_step_of_the_ladder_says_what_it_buys():
     ("file", "text", "says"),
     [
         ("ppo.py", "", "names ppo, but there is no ppo.py"),
-        ("mine.py", TEXTS["ppo"], r"no \[\[script\]\] for mine\.py"),
+        ("no_such.py", TEXTS["ppo"], r"no \[\[script\]\] for no_such\.py"),
         ("a2c.py", TEXTS["a2c"].replace("with reinforce_baseline.py:", "with ppo.py:"),
          "a2c must stand below ppo"),
     ],
