@@ -428,8 +428,11 @@ def base_success(runs: list[Run]) -> tuple[np.ndarray, np.ndarray, str]:
     known probabilities, and the base model imitates him; the shares are those that give its mean success.
     """
     mean = float(np.mean([run.summary["base_exact_success"] for run in runs]))
-    right = 1 - runs[0].args.get("carelessness", math.nan)
-    if runs[0].args.get("coherent") is False and right**2 < mean < right:
+    flags = runs[0].args
+    if "task_kwargs" in flags:  # where these two are, unless they have their defaults
+        flags = {"carelessness": 0.5, "coherent": False} | json.loads(flags["task_kwargs"])
+    right = 1 - flags.get("carelessness", math.nan)
+    if flags.get("coherent") is False and right**2 < mean < right:
         share = (mean - right**2) / (right - right**2)
         text = f"{right:g} on {share:.0%} of the problems and {right**2:g} on the others, by construction of the task"
         return np.array([right, right**2]), np.array([share, 1 - share]), f"{text} (mean {mean:.3f}, as measured)"

@@ -2,10 +2,10 @@
 
     python benchmark/peers/trl_grpo.py --dir runs/trl
 
-Three contestants: grpo.py with its own GPT; grpo.py with --model, on a randomly initialised GPT-2 of transformers with
-two layers of width 64; and TRL on the same GPT-2. Each samples 512 completions (64 prompts of the addition, 8 of each,
-at most 5 tokens), scores them, and makes one update with a reference model: the loss is the paper's, the KL weight
-0.04. Nothing is learned that is worth a look: time does not depend on it, but for completions that end early, and
+Three contestants: grpo.py with its own GPT; grpo.py with examples/hugging_face.py, on a randomly initialised GPT-2 of
+transformers with two layers of width 64; and TRL on the same GPT-2. Each samples 512 completions (64 prompts of the
+addition, 8 of each, at most 5 tokens), scores them, and makes one update with a reference model: the loss is the
+paper's, the KL weight 0.04. Nothing is learned that is worth a look: time does not depend on it, but for completions that end early, and
 these GPTs, untrained, mostly run to the limit. The first iterations are left out. DIR/speed.csv gets one row for each
 measurement: tokens per second of sampling, and of all else (rewards, reference, loss, gradient, step).
 """
@@ -60,9 +60,16 @@ def ours(args: Args, folder: Path, model: str | None) -> list[tuple[float, float
     """Seconds of sampling and of the rest of each iteration of grpo.py."""
     sys.path.insert(0, str(ROOT))
     import grpo
+    from examples.hugging_face import HuggingFace
 
     sampling, ends, sample = [], [], grpo.sample
     record = grpo.Run.record_iteration
+
+    def reward(texts, answers, ended):
+        return [answer == grpo.add(text) for text, answer in zip(texts, answers, strict=True)]
+
+    def untrained():
+        return HuggingFace(model) if model else grpo.GPT(), prompts(), reward
 
     def timed_sample(*arguments):
         start = time.perf_counter()
@@ -76,10 +83,10 @@ def ours(args: Args, folder: Path, model: str | None) -> list[tuple[float, float
         ends.append(time.perf_counter())  # the log is not counted: TRL's is off
 
     grpo.sample, grpo.Run.record_iteration = timed_sample, timed_record
-    grpo.base_model = lambda args, task: grpo.GPT(13, context=32)
+    grpo.addition = untrained
     batch = PROMPTS * GENERATIONS
     flags = {"total_timesteps": batch * (args.iterations + WARM_UP + 1), "batch_size": batch, "eval_episodes": 1}
-    grpo.train(grpo.Args(model=model, num_generations=GENERATIONS, run_dir=folder / "run", **flags))
+    grpo.train(grpo.Args(num_generations=GENERATIONS, run_dir=folder / "run", **flags))
     whole = [end - start for start, end in zip(ends[1::2], ends[2::2], strict=False)]
     return [(s, w - s) for s, w in zip(sampling[1:], whole, strict=False)][WARM_UP : WARM_UP + args.iterations]
 
@@ -133,7 +140,7 @@ def main() -> None:
             model = str(folder / "gpt2")
             contestants = {
                 "grpo.py": lambda: ours(args, folder, None),
-                "grpo.py --model": lambda: ours(args, folder, model),
+                "grpo.py, hugging_face.py": lambda: ours(args, folder, model),
                 "TRL": lambda: theirs(args, folder, model),
             }
             seconds = contestants[args.contestant]()
@@ -148,7 +155,7 @@ def main() -> None:
         writer = csv.writer(file)
         writer.writerow(["repeat", "contestant", "quantity", "tokens_per_second"])
         for repeat in range(args.repeats):
-            names = ["grpo.py", "grpo.py --model", "TRL"]
+            names = ["grpo.py", "grpo.py, hugging_face.py", "TRL"]
             for name in names[repeat % 3 :] + names[: repeat % 3]:
                 words = [sys.executable, __file__, "--contestant", name, "--iterations", str(args.iterations)]
                 result = subprocess.run(words, capture_output=True, text=True, check=False)

@@ -1102,6 +1102,9 @@ def test_the_optimum_is_the_best_trade_of_success_for_divergence():
         ({"carelessness": 0.5, "coherent": None}, [0.42], [1]),
         ({"carelessness": 0.2, "coherent": False}, [0.42], [1]),  # no shares would give 0.42
         ({}, [0.42], [1]),
+        ({"task_kwargs": "{}"}, [0.5, 0.25], [0.68, 0.32]),
+        ({"task_kwargs": '{"carelessness": 0.4}'}, [0.6, 0.36], [0.25, 0.75]),
+        ({"task_kwargs": '{"carelessness": 0.58, "coherent": true}'}, [0.42], [1]),
     ],
 )
 def test_base_success_by_construction_or_as_measured(tmp_path, flags, levels, shares):
@@ -1627,11 +1630,10 @@ def test_real_scripts_from_run_to_report_and_again(tmp_path, drawn):
 
 def test_a_real_language_model_from_run_to_report_and_again(tmp_path, figures):
     torch.manual_seed(0)  # a base model that was never trained: making one takes a while
-    base = [0.5, False, grpo.GPT(len(grpo.Characters.symbols), context=32).state_dict()]
-    torch.save(base, tmp_path / "base.pt")
+    torch.save({"reference": grpo.GPT().state_dict()}, tmp_path / "base.pt")
     words = ["run", "language", "--algorithms", "grpo", "--seeds", "1", "--steps", "1024"]
     words += ["--dir", tmp_path / "runs", "--", "--eval-episodes", "50"]
-    words += ["--base-model", tmp_path / "base.pt"]
+    words += ["--task-kwargs", json.dumps({"base_model": str(tmp_path / "base.pt")})]
     result = benchmark(*words)
     assert result.returncode == 0, result.stdout
     assert "0 runs done, 1 had been done before, 0 failed" in benchmark(*words).stdout
