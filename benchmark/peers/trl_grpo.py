@@ -5,9 +5,10 @@
 Three contestants: grpo.py with its own GPT; grpo.py with examples/hugging_face.py, on a randomly initialised GPT-2 of
 transformers with two layers of width 64; and TRL on the same GPT-2. Each samples 512 completions (64 prompts of the
 addition, 8 of each, at most 5 tokens), scores them, and makes one update with a reference model: the loss is the
-paper's, the KL weight 0.04. Nothing is learned that is worth a look: time does not depend on it, but for completions that end early, and
-these GPTs, untrained, mostly run to the limit. The first iterations are left out. DIR/speed.csv gets one row for each
-measurement: tokens per second of sampling, and of all else (rewards, reference, loss, gradient, step).
+paper's, the KL weight 0.04. Nothing is learned that is worth a look, and time does not depend on it, except for
+completions that end early: these GPTs, untrained, mostly run to the limit. The first iterations are left out.
+DIR/speed.csv gets one row for each measurement: tokens per second of sampling, and of all else (rewards, reference,
+loss, gradient, step).
 """
 
 import csv
