@@ -12,7 +12,8 @@ serve several steps; but no critic is learned. The distance to the frozen base m
 of the loss, not of the reward. The defaults make one step on each batch: the ratio is 1, and
 the clip is idle.
 
-Paper: Shao et al. 2024, DeepSeekMath, arXiv:2402.03300. Followers, most with --kl-coef 0:
+Paper: Shao et al. 2024, DeepSeekMath, arXiv:2402.03300. Its followers, most with --kl-coef 0;
+the last two differ from it only after the first step on a batch:
 - Dr. GRPO, arXiv:2503.20783: --no-norm-std --length-norm max
 - DAPO, arXiv:2503.14476: --length-norm mean --clip-coef-high 0.28 --max-draws 10
 - CISPO, arXiv:2506.13585: --cispo --length-norm mean --clip-coef-low 1
