@@ -5,7 +5,7 @@
 # ///
 """Advantage Actor-Critic (A2C), the synchronous form of A3C, for Discrete actions.
 
-Collect a very short segment from many environments, let the critic stand for all that follows,
+Collect a very short segment from many environments, let the critic estimate what would follow,
 and take one gradient step on the policy gradient, the value error and an entropy bonus. Then
 throw the segment away: the policy that made it is gone.
 
@@ -17,10 +17,14 @@ Compared with reinforce_baseline.py:
   wait for an end;
 - the critic's estimate of what follows a segment (bootstrapping): some bias, far less variance.
   The advantage is GAE; gae_lambda = 1 gives the n-step returns of the paper;
-- a time limit no longer counts as an end: the critic stands for what would have followed;
+- a time limit no longer counts as an end: the critic estimates what would have followed;
 - policy and critic learn in one step on one loss, with an entropy bonus and clipped gradients;
   the loss is a mean over steps instead of a sum over each episode's;
-- RMSprop, whose step size is annealed to 0, instead of Adam.
+- RMSprop, whose step size is annealed to 0, instead of Adam;
+- reward_scale and norm_adv, which change nothing by default.
+
+Not in the paper: GAE; a mean of the loss over steps, where it sums the gradients; and rms_eps
+added to the root, where it has it under the root.
 """
 
 import hashlib
@@ -70,7 +74,7 @@ class Args:
     # The run: the same flags in every script.
     env_kwargs: str = "{}"  # JSON object of arguments for the environment: '{"name": value}'
     seed: int = 1  # fixes the run bit for bit, on one machine and with one set of versions
-    device: Literal["cpu", "cuda", "mps"] = "cpu"  # small networks are faster there
+    device: Literal["cpu", "cuda", "mps"] = "cpu"  # small networks are fastest on the cpu
     torch_threads: int = 1  # more rarely help small networks, and parallel runs share the cores
     log_interval: int = 500  # minimum steps between two entries of losses/* and charts/SPS
     checkpoint_interval: float = 10.0  # minimum seconds between two checkpoints
@@ -169,7 +173,7 @@ def a2c_loss(
     policy_loss = -(dist.log_prob(actions) * advantages).mean()
     value_loss = nn.functional.mse_loss(values, returns)
     entropy = dist.entropy().mean()
-    loss = policy_loss + vf_coef * value_loss - ent_coef * entropy
+    loss = policy_loss + vf_coef * value_loss - ent_coef * entropy  # a bonus lowers the loss
     stats = {"policy_loss": policy_loss, "value_loss": value_loss, "entropy": entropy}
     return loss, stats
 
@@ -259,7 +263,7 @@ def train(args: Args) -> dict:
             )
             if args.norm_adv:
                 mean, std = b_advantages.mean(), b_advantages.std()
-                b_advantages = (b_advantages - mean) / (std + 1e-8)  # all equal: std is 0
+                b_advantages = (b_advantages - mean) / (std + 1e-8)  # std may be 0
             loss, stats = a2c_loss(
                 actor(b_obs), critic(b_obs), b_actions,
                 b_advantages, b_returns, args.vf_coef, args.ent_coef,
@@ -391,7 +395,7 @@ class Run(ExitStack):
         torch.save(state | {"about": ABOUT, "args": flags, "counters": counters}, path)
         path.replace(path.with_name("checkpoint.pt"))
 
-    def record_step(self, rewards: np.ndarray, done: np.ndarray, *obs: np.ndarray) -> None:
+    def record_step(self, rewards, done, *obs) -> None:
         """Count a step of all environments; log the episodes that it ended."""
         self.global_step += len(done)
         if not np.isfinite(sum(np.vdot(x, x) for x in (rewards, *obs))):

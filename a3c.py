@@ -6,8 +6,8 @@
 """Asynchronous Advantage Actor-Critic (A3C) for Discrete actions.
 
 The algorithm of which a2c.py is the synchronous form. Every worker is a process with its own
-environment and its own copy of the networks. It copies the shared weights, plays num_steps,
-and steps the shared weights with the gradient of its copy. Nobody waits for another, and the
+environment and its own copy of the networks. It copies the shared weights, plays num_steps, and
+steps the shared weights with the gradient of its copy. No worker waits for another, and the
 weights have no lock.
 
 What that buys: the workers step their environments at the same time, one on each core.
@@ -17,12 +17,15 @@ What it costs:
   the shared ones since (losses/staleness counts their updates);
 - lost updates: two workers that write at once can overwrite each other's change of a weight;
 - one environment per forward pass: a2c.py asks the network once for the actions of all;
-- checkpoints: the weights in them may have learned from segments that are not counted yet, and
-  that a resumed run plays again.
+- checkpoints: their weights may have learned from segments that are not counted yet, which a
+  resumed run plays again.
 
-With one worker, a run is repeatable bit for bit, and it is a2c.py with one environment but for
-the seed of its noise. With more it is not repeatable: who comes first decides. Not in the
-paper: a segment goes on into the next episode, as in a2c.py, so that all have num_steps.
+With one worker, a run is repeatable bit for bit: it is a2c.py with one environment and another
+seed of the noise. With more it is not, as the order of their updates is left to chance.
+
+Not in the paper, as in a2c.py: GAE; a mean of the loss over steps, where it sums the gradients;
+rms_eps added to the root, where it has it under the root; segments that go on into the next
+episode, so that all have num_steps.
 
 Paper: Mnih et al. 2016, Asynchronous Methods for Deep Reinforcement Learning, arXiv:1602.01783,
 algorithm S3
@@ -186,7 +189,7 @@ def a2c_loss(
     policy_loss = -(dist.log_prob(actions) * advantages).mean()
     value_loss = nn.functional.mse_loss(values, returns)
     entropy = dist.entropy().mean()
-    loss = policy_loss + vf_coef * value_loss - ent_coef * entropy
+    loss = policy_loss + vf_coef * value_loss - ent_coef * entropy  # a bonus lowers the loss
     stats = {"policy_loss": policy_loss, "value_loss": value_loss, "entropy": entropy}
     return loss, stats
 
@@ -275,7 +278,7 @@ def work(
             )
             if args.norm_adv:
                 mean, std = b_advantages.mean(), b_advantages.std()
-                b_advantages = (b_advantages - mean) / (std + 1e-8)  # all equal: std is 0
+                b_advantages = (b_advantages - mean) / (std + 1e-8)  # std may be 0
             loss, stats = a2c_loss(
                 actor(b_obs), critic(b_obs), b_actions,
                 b_advantages, b_returns, args.vf_coef, args.ent_coef,
@@ -325,7 +328,7 @@ def train(args: Args) -> dict:
         weights = flatten(actor, critic)
         alpha, eps = args.rms_alpha, args.rms_eps
         optimizer = torch.optim.RMSprop([weights], lr=args.learning_rate, alpha=alpha, eps=eps)
-        optimizer.step()  # with a gradient of 0: only makes the running mean, to be shared
+        optimizer.step()  # its gradient is 0: this makes the running mean, which is shared
         state = {"actor": actor, "critic": critic, "optimizer": optimizer}
         run.start(state, total_steps)
 

@@ -63,12 +63,12 @@ class Args:
     ent_coef: float = 0.0  # weight of the entropy bonus, which keeps the policy exploring
     vf_coef: float = 0.5  # weight of the value loss
     max_grad_norm: float = 0.5  # longer gradients are scaled down to this norm; inf: never
-    target_kl: float | None = None  # end an update after an epoch that ends above it
+    target_kl: float | None = None  # no more epochs in an update once approx_kl is above it
 
     # The run: the same flags in every script.
     env_kwargs: str = "{}"  # JSON object of arguments for the environment: '{"name": value}'
     seed: int = 1  # fixes the run bit for bit, on one machine and with one set of versions
-    device: Literal["cpu", "cuda", "mps"] = "cpu"  # small networks are faster there
+    device: Literal["cpu", "cuda", "mps"] = "cpu"  # small networks are fastest on the cpu
     torch_threads: int = 1  # more rarely help small networks, and parallel runs share the cores
     log_interval: int = 500  # minimum steps between two entries of losses/* and charts/SPS
     checkpoint_interval: float = 10.0  # minimum seconds between two checkpoints
@@ -172,7 +172,7 @@ def ppo_loss(
     policy_loss = -torch.min(ratio * advantages, clipped_ratio * advantages).mean()
     value_loss = nn.functional.mse_loss(values, returns)
     entropy = dist.entropy().mean()
-    loss = policy_loss + vf_coef * value_loss - ent_coef * entropy
+    loss = policy_loss + vf_coef * value_loss - ent_coef * entropy  # a bonus lowers the loss
     with torch.no_grad():
         approx_kl = ((ratio - 1) - log_ratio).mean()  # KL(pi_old || pi), never negative
         clip_frac = (clipped_ratio != ratio).float().mean()
@@ -406,7 +406,7 @@ class Run(ExitStack):
         torch.save(state | {"about": ABOUT, "args": flags, "counters": counters}, path)
         path.replace(path.with_name("checkpoint.pt"))
 
-    def record_step(self, rewards: np.ndarray, done: np.ndarray, *obs: np.ndarray) -> None:
+    def record_step(self, rewards, done, *obs) -> None:
         """Count a step of all environments; log the episodes that it ended."""
         self.global_step += len(done)
         if not np.isfinite(sum(np.vdot(x, x) for x in (rewards, *obs))):

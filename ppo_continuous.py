@@ -61,7 +61,7 @@ class Args:
     gae_lambda: float = 0.95  # bias (0: one-step TD error) against variance (1: n-step return)
     num_minibatches: int = 16  # minibatches per epoch
     update_epochs: int = 10  # passes over each batch
-    init_std: float = 1.0  # initial std of the actions; 1 is half the range of a bounded one
+    init_std: float = 1.0  # initial std of the actions; 1 is half the range between bounds
     norm_obs: bool = True  # observations to mean 0, std 1, at most +-10; not in the paper
     norm_reward: bool = True  # rewards / std of running return, at most +-10; not in the paper
     norm_adv: bool = True  # normalise advantages in each minibatch; not in the paper
@@ -69,12 +69,12 @@ class Args:
     ent_coef: float = 0.0  # weight of the entropy bonus, which keeps the policy exploring
     vf_coef: float = 0.5  # weight of the value loss
     max_grad_norm: float = 0.5  # longer gradients are scaled down to this norm; inf: never
-    target_kl: float | None = None  # end an update after an epoch that ends above it
+    target_kl: float | None = None  # no more epochs in an update once approx_kl is above it
 
     # The run: the same flags in every script.
     env_kwargs: str = "{}"  # JSON object of arguments for the environment: '{"name": value}'
     seed: int = 1  # fixes the run bit for bit, on one machine and with one set of versions
-    device: Literal["cpu", "cuda", "mps"] = "cpu"  # small networks are faster there
+    device: Literal["cpu", "cuda", "mps"] = "cpu"  # small networks are fastest on the cpu
     torch_threads: int = 1  # more rarely help small networks, and parallel runs share the cores
     log_interval: int = 500  # minimum steps between two entries of losses/* and charts/SPS
     checkpoint_interval: float = 10.0  # minimum seconds between two checkpoints
@@ -108,7 +108,7 @@ def mlp(in_features: int, out_features: int, out_gain: float) -> nn.Sequential:
 
 class RunningNorm(nn.Module):
     """(x - mean) / std, clipped to +-10, by the statistics of all that update() has seen. They
-    are buffers, so they go where the state_dict goes."""
+    are buffers, so they are saved and loaded with the networks."""
 
     def __init__(self, *shape: int):
         super().__init__()
@@ -146,6 +146,7 @@ class Actor(nn.Module):
 
     def forward(self, obs: Tensor) -> Independent:
         normal = Normal(self.mean(self.norm(obs)), self.log_std.exp(), validate_args=False)
+        # Independent: one log-probability for each action, not for each of its numbers.
         return Independent(normal, 1, validate_args=False)  # validation is slow
 
     @torch.no_grad()
@@ -210,7 +211,7 @@ def ppo_loss(
     policy_loss = -torch.min(ratio * advantages, clipped_ratio * advantages).mean()
     value_loss = nn.functional.mse_loss(values, returns)
     entropy = dist.entropy().mean()
-    loss = policy_loss + vf_coef * value_loss - ent_coef * entropy
+    loss = policy_loss + vf_coef * value_loss - ent_coef * entropy  # a bonus lowers the loss
     with torch.no_grad():
         approx_kl = ((ratio - 1) - log_ratio).mean()  # KL(pi_old || pi), never negative
         clip_frac = (clipped_ratio != ratio).float().mean()
@@ -300,7 +301,7 @@ def train(args: Args) -> dict:
                 done = terminated[t] | truncated[t]
                 running_return = rewards[t] + args.gamma * running_return
                 running_returns[t] = running_return
-                running_return[done] = 0
+                running_return[done] = 0  # after it was stored
                 run.record_step(rewards[t], done, obs[t], next_obs[t])
 
             with torch.no_grad():
@@ -475,7 +476,7 @@ class Run(ExitStack):
         torch.save(state | {"about": ABOUT, "args": flags, "counters": counters}, path)
         path.replace(path.with_name("checkpoint.pt"))
 
-    def record_step(self, rewards: np.ndarray, done: np.ndarray, *obs: np.ndarray) -> None:
+    def record_step(self, rewards, done, *obs) -> None:
         """Count a step of all environments; log the episodes that it ended."""
         self.global_step += len(done)
         if not np.isfinite(sum(np.vdot(x, x) for x in (rewards, *obs))):

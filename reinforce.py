@@ -6,17 +6,17 @@
 """REINFORCE, the Monte Carlo policy gradient, for Discrete actions.
 
 Run whole episodes with the current policy, and make each action more probable in proportion to
-the return G_t that followed it: the gradient of the expected return is the expected sum over
-steps of grad log pi(a_t|s_t) * G_t. Only rewards after the action count, because it cannot have
-caused the earlier ones. Nothing is learned but the policy.
+the return G_t that followed it. For gamma = 1 this climbs the expected return: its gradient is
+the expected sum over steps of grad log pi(a_t|s_t) * G_t. Only rewards after the action count,
+because it cannot have caused the earlier ones. Nothing is learned but the policy.
 
 Papers: Williams 1992, Simple Statistical Gradient-Following Algorithms for Connectionist
 Reinforcement Learning; Sutton & Barto 2018, Reinforcement Learning, section 13.3
 Run: python reinforce.py --env-id CartPole-v1 --seed 1
 
 Not in the papers: Adam, several episodes per update, --norm-returns, and the missing factor
-gamma^t (see reinforce_loss). An episode cut by a time limit counts as complete: without a
-critic nothing can stand for what would have followed.
+gamma^t (see reinforce_loss). An episode that a time limit cuts counts as complete, because no
+critic is there to estimate the rest.
 """
 
 import hashlib
@@ -45,19 +45,18 @@ from tqdm import tqdm
 
 @dataclass
 class Args:
-    # Defaults: ours. A batch of 8 episodes and a step of 2e-3 learned CartPole-v1 more reliably
-    # than 4 episodes and 3e-3.
+    # Defaults: ours.
     env_id: str = "CartPole-v1"  # Gymnasium environment with Discrete actions
-    total_timesteps: int | float = 200_000  # environment steps in all; a cut episode is unused
+    total_timesteps: int | float = 200_000  # environment steps; episodes they cut are unused
     num_envs: int = 8  # environments stepped side by side, one episode each per iteration
     learning_rate: float = 2e-3  # Adam's step size
     gamma: float = 0.99  # discount factor
-    norm_returns: bool = False  # returns minus their mean at step t, over their std: a baseline
+    norm_returns: bool = False  # subtract the mean return of the same step, divide by the std
 
     # The run: the same flags in every script.
     env_kwargs: str = "{}"  # JSON object of arguments for the environment: '{"name": value}'
     seed: int = 1  # fixes the run bit for bit, on one machine and with one set of versions
-    device: Literal["cpu", "cuda", "mps"] = "cpu"  # small networks are faster there
+    device: Literal["cpu", "cuda", "mps"] = "cpu"  # small networks are fastest on the cpu
     torch_threads: int = 1  # more rarely help small networks, and parallel runs share the cores
     log_interval: int = 500  # minimum steps between two entries of losses/* and charts/SPS
     checkpoint_interval: float = 10.0  # minimum seconds between two checkpoints
@@ -130,30 +129,32 @@ def normalize_returns(returns: Tensor, alive: Tensor) -> Tensor:
 
         (G_t - mean of G_t over episodes) / std
 
-    The mean of the other episodes depends on no action of this one, so it is a baseline; this
-    episode's own part in the mean only shrinks the estimate. A mean over all steps would also
-    be valid. But where all episodes fail alike, as at first on Acrobot-v1, it would praise late
-    steps and blame early ones, while this one is silent.
-    Source: ours; a baseline leaves the expected gradient unchanged by Sutton & Barto 2018,
-    section 13.4.
+    The mean of the other episodes depends on no action of this one, so it is a baseline that
+    depends on time. This episode is part of the mean, too: with n_t alive that scales step t by
+    (n_t - 1) / n_t, so the last one alive learns nothing. Dividing by a std of the same batch
+    adds a small bias. With one mean for all steps, episodes that all fail alike, as at first on
+    Acrobot-v1, would praise late steps and blame early ones; here they change nothing.
+    Sources: ours; for baselines Sutton & Barto 2018, section 13.4; for one that depends on time
+    Schulman et al. 2016, High-Dimensional Continuous Control Using GAE, section 6.3.
     """
     returns = returns - returns[:, :1]  # makes equal returns exactly 0, without rounding errors
     means = (alive * returns).sum(1, keepdim=True) / alive.sum(1, keepdim=True)
     returns = alive * (returns - means)
-    return returns / (returns[alive].std(correction=0) + 1e-8)
+    return returns / (returns[alive].std(correction=0) + 1e-8)  # all equal: the std is 0
 
 
 def reinforce_loss(log_probs: Tensor, returns: Tensor, alive: Tensor) -> Tensor:
-    """The loss whose negative gradient is the policy gradient without the factor gamma^t.
-    Everything is (num_steps, num_envs).
+    """The loss of a batch of episodes. Everything is (num_steps, num_envs).
 
         loss = -1 / num_envs * sum over episodes and their steps of log pi(a_t|s_t) * G_t
 
-    It sums over the steps of an episode and averages over episodes. The discounted objective
-    has a factor gamma^t, which nearly everybody leaves out: late steps would hardly be learned
-    from, although they matter as much as early ones for the undiscounted return.
+    For gamma = 1 its negative gradient estimates that of the expected return. For gamma < 1 the
+    gradient of the expected discounted return has a factor gamma^t at step t, with which late
+    steps would hardly be learned from. Like most code this leaves it out, and then follows the
+    gradient of no function at all (Nota & Thomas 2020, arXiv:1906.07073).
     Source: Sutton & Barto 2018, section 13.3.
     """
+    # Divided by the number of episodes, not by their lengths, or long ones would count less.
     return -(alive * log_probs * returns).sum() / alive.shape[1]
 
 

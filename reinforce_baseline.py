@@ -7,8 +7,8 @@
 
 Run whole episodes, compare the return after each action with the return V(s) that was expected
 there, and make actions that did better than expected more probable. V is fitted to the same
-returns. It lowers the variance, because what a state is worth under any action cancels. It
-leaves the expected gradient unchanged, because V(s) does not depend on the action:
+returns. A good V lowers the variance, because what a state is worth under any action cancels.
+No V changes the expected gradient, because V(s) does not depend on the action:
 E[grad log pi(a|s) * V(s)] = V(s) * grad sum_a pi(a|s) = V(s) * grad 1 = 0.
 
 Papers: Williams 1992, Simple Statistical Gradient-Following Algorithms for Connectionist
@@ -18,7 +18,7 @@ Run: python reinforce_baseline.py --env-id CartPole-v1 --seed 1
 Compared with reinforce.py:
 - a critic V(s), fitted to the returns by n_critic_updates gradient steps per batch;
 - the advantage G_t - V(s_t) instead of G_t;
-- no normalisation of returns: the baseline does its work without a bias.
+- no --norm-returns: the critic is the baseline.
 
 A time limit still counts as an end: Monte Carlo returns do not bootstrap.
 """
@@ -49,10 +49,9 @@ from tqdm import tqdm
 
 @dataclass
 class Args:
-    # Defaults: reinforce.py's, for a shorter run; n_critic_updates is SB3-contrib's for TRPO,
-    # and 1 was less reliable.
+    # Defaults: reinforce.py's, for a shorter run; n_critic_updates is SB3-contrib's for TRPO.
     env_id: str = "CartPole-v1"  # Gymnasium environment with Discrete actions
-    total_timesteps: int | float = 150_000  # environment steps in all; a cut episode is unused
+    total_timesteps: int | float = 150_000  # environment steps; episodes they cut are unused
     num_envs: int = 8  # environments stepped side by side, one episode each per iteration
     learning_rate: float = 2e-3  # Adam's step size, for policy and critic
     gamma: float = 0.99  # discount factor
@@ -61,7 +60,7 @@ class Args:
     # The run: the same flags in every script.
     env_kwargs: str = "{}"  # JSON object of arguments for the environment: '{"name": value}'
     seed: int = 1  # fixes the run bit for bit, on one machine and with one set of versions
-    device: Literal["cpu", "cuda", "mps"] = "cpu"  # small networks are faster there
+    device: Literal["cpu", "cuda", "mps"] = "cpu"  # small networks are fastest on the cpu
     torch_threads: int = 1  # more rarely help small networks, and parallel runs share the cores
     log_interval: int = 500  # minimum steps between two entries of losses/* and charts/SPS
     checkpoint_interval: float = 10.0  # minimum seconds between two checkpoints
@@ -140,17 +139,15 @@ def returns_to_go(rewards: Tensor, gamma: float) -> Tensor:
 
 
 def reinforce_loss(log_probs: Tensor, advantages: Tensor, alive: Tensor) -> Tensor:
-    """The loss whose negative gradient is the policy gradient without the factor gamma^t.
-    Everything is (num_steps, num_envs).
+    """The loss of a batch of episodes. Everything is (num_steps, num_envs).
 
         loss = -1 / num_envs * sum over episodes and their steps of log pi(a_t|s_t) * A_t
         A_t  = G_t - V(s_t)
 
-    It sums over the steps of an episode and averages over episodes. The discounted objective
-    has a factor gamma^t, which nearly everybody leaves out: late steps would hardly be learned
-    from, although they matter as much as early ones for the undiscounted return.
+    As in reinforce.py, there is no factor gamma^t.
     Source: Sutton & Barto 2018, sections 13.3 and 13.4.
     """
+    # Divided by the number of episodes, not by their lengths, or long ones would count less.
     return -(alive * log_probs * advantages).sum() / alive.shape[1]
 
 
@@ -212,7 +209,7 @@ def train(args: Args) -> dict:
                 for array in (obs, actions, rewards, alive)
             )
             returns = returns_to_go(s_rewards, args.gamma)
-            advantages = returns - critic(s_obs).detach()  # its gradient would push V up
+            advantages = returns - critic(s_obs).detach()  # with it the loss would push V up
 
             # ---- UPDATE ----
             dist = actor(s_obs)
@@ -223,6 +220,7 @@ def train(args: Args) -> dict:
             optimizer.step()
             value_losses = []
             for _ in range(args.n_critic_updates):
+                # Without the padding, which would teach the critic that states are worth 0.
                 value_loss = nn.functional.mse_loss(critic(s_obs[s_alive]), returns[s_alive])
                 critic_optimizer.zero_grad()
                 value_loss.backward()

@@ -5,14 +5,13 @@
 # ///
 """Soft Actor-Critic (SAC), with a learned temperature, for continuous (Box) actions.
 
-The one off-policy method among the scripts for control. Every step goes into a replay buffer
-and is learned from many times, whichever policy made it. That needs no ratio of probabilities:
-two critics learn Q(s, a), the expected return of action a and then the current policy, and the
-next action in their one-step target is drawn from that policy. And it is no policy gradient on
-rollouts: log pi is not weighted by an advantage. An action is a differentiable function of
+An off-policy method: every step goes into a replay buffer and is learned from many times,
+whichever policy made it. Two critics learn Q(s, a), the expected return of taking action a and
+following the current policy afterwards. The next action in their one-step target is drawn from
+that policy, so no ratio of probabilities is needed. An action is a differentiable function of
 noise, a = tanh(mean + std * noise), so the gradient of Q with respect to the action reaches the
-policy's weights through it (the reparametrisation trick). The reward includes the policy's
-entropy, weighted by the temperature alpha.
+policy's weights (the reparametrisation trick), and no advantage is needed either. The reward
+includes the policy's entropy, weighted by the temperature alpha.
 
 Papers: Haarnoja et al. 2018, Soft Actor-Critic: Off-Policy Maximum Entropy Deep Reinforcement
 Learning with a Stochastic Actor, arXiv:1801.01290; and Soft Actor-Critic Algorithms and
@@ -26,8 +25,8 @@ Compared with ppo_continuous.py:
   actions that a critic overrates. They learn from slowly following copies of themselves;
 - no GAE: the target looks one step ahead;
 - the gradient through Q instead of a clipped ratio * A;
-- the Gaussian is squashed into the bounds, which must be finite, by tanh instead of clipped,
-  for which log pi is corrected, and its std depends on the observation;
+- tanh squashes the Gaussian into the bounds, which must be finite, instead of clipping it, and
+  log pi is corrected for that; the std depends on the observation;
 - the first learning_starts actions are uniformly random;
 - the weight of the entropy is learned, so that the entropy stays near -action_dim;
 - larger ReLU networks, a constant step size, nothing normalised, gradients not clipped.
@@ -78,7 +77,7 @@ class Args:
     # The run: the same flags in every script.
     env_kwargs: str = "{}"  # JSON object of arguments for the environment: '{"name": value}'
     seed: int = 1  # fixes the run bit for bit, on one machine and with one set of versions
-    device: Literal["cpu", "cuda", "mps"] = "cpu"  # small networks are faster there
+    device: Literal["cpu", "cuda", "mps"] = "cpu"  # small networks are fastest on the cpu
     torch_threads: int = 1  # more rarely help small networks, and parallel runs share the cores
     log_interval: int = 500  # minimum steps between two entries of losses/* and charts/SPS
     checkpoint_interval: float = 10.0  # minimum seconds between two checkpoints
@@ -193,7 +192,7 @@ def soft_q_targets(
     two critics section 6; Fujimoto et al. 2018, arXiv:1802.09477, section 4.2.
     """
     next_values = next_q.min(0).values - alpha * next_log_probs
-    return rewards + gamma * next_values.masked_fill(terminated, 0.0)
+    return rewards + gamma * next_values.masked_fill(terminated, 0.0)  # a time limit is no end
 
 
 def critic_loss(q: Tensor, targets: Tensor) -> Tensor:
@@ -234,7 +233,7 @@ class ReplayBuffer:
         ]
 
     def add(self, *transitions: np.ndarray) -> None:
-        """Take in (n, ...) new transitions; where the buffer is full, the oldest go."""
+        """Take in (n, ...) new transitions. If the buffer is full, the oldest go."""
         rows = np.arange(self.count, self.count + len(transitions[0])) % self.capacity
         for array, values in zip(self.arrays, transitions, strict=True):
             array[rows] = values
@@ -357,6 +356,7 @@ def train(args: Args) -> dict:
                 q_loss.backward()
                 critic_optimizer.step()
 
+                # Drawn anew: stored actions have no gradient with respect to the policy.
                 new_actions, log_probs = actor(b_obs).rsample()
                 policy_loss = actor_loss(critic(b_obs, new_actions), log_probs, alpha)
                 loss = policy_loss
@@ -375,7 +375,7 @@ def train(args: Args) -> dict:
                 losses |= {"q_target": targets.mean(), "entropy": -log_probs.mean()}
 
             # ---- LOG ----
-            run.record_iteration({name: loss.item() for name, loss in losses.items()})  # last
+            run.record_iteration({name: loss.item() for name, loss in losses.items()})
 
         return evaluate(actor, run)
 
@@ -494,7 +494,7 @@ class Run(ExitStack):
         torch.save(state | {"about": ABOUT, "args": flags, "counters": counters}, path)
         path.replace(path.with_name("checkpoint.pt"))
 
-    def record_step(self, rewards: np.ndarray, done: np.ndarray, *obs: np.ndarray) -> None:
+    def record_step(self, rewards, done, *obs) -> None:
         """Count a step of all environments; log the episodes that it ended."""
         self.global_step += len(done)
         if not np.isfinite(sum(np.vdot(x, x) for x in (rewards, *obs))):

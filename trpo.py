@@ -5,22 +5,23 @@
 # ///
 """Trust Region Policy Optimization (TRPO) for Discrete actions.
 
-Take the largest step along the natural gradient that keeps the new policy within target_kl of
-the old one. The KL divergence is flat at the old policy, so its curvature, the Fisher matrix F,
-measures distance. With g the gradient of the surrogate objective, conjugate gradients find the
-direction F^-1 g from products F v alone. The quadratic model of the KL gives the step's length.
-A backtracking line search then makes sure that the true KL is within target_kl and that the
-surrogate has improved.
+Step along the natural gradient, and keep the new policy within target_kl of the old one. The KL
+divergence is flat at the old policy, so its curvature, the Fisher matrix F, measures distance.
+With g the gradient of the surrogate objective, conjugate gradients find the direction F^-1 g
+from products F v alone. A quadratic model of the KL, with cg_damping in F, gives the length to
+try first. A line search shortens it until the true KL is within target_kl and the surrogate has
+improved. It never lengthens it, so target_kl works as a step size.
 
 Paper: Schulman et al. 2015, Trust Region Policy Optimization, arXiv:1502.05477
 Run: python trpo.py --env-id CartPole-v1 --seed 1
 
 Compared with a2c.py:
-- a bound on the KL divergence sets the policy's step, instead of a learning rate and clipping;
+- target_kl, a bound on the KL divergence, sets the policy's step, instead of a learning rate
+  and clipping;
 - the surrogate ratio * A instead of log pi * A: the line search asks how far from the old
   policy it still improves;
 - the critic is fitted separately, by several epochs of minibatches with Adam at a constant step
-  size; there is no entropy bonus;
+  size; there is neither an entropy bonus nor reward_scale;
 - advantages are normalised by default;
 - segments are longer: the Fisher matrix is an average over states.
 
@@ -74,7 +75,7 @@ class Args:
     # The run: the same flags in every script.
     env_kwargs: str = "{}"  # JSON object of arguments for the environment: '{"name": value}'
     seed: int = 1  # fixes the run bit for bit, on one machine and with one set of versions
-    device: Literal["cpu", "cuda", "mps"] = "cpu"  # small networks are faster there
+    device: Literal["cpu", "cuda", "mps"] = "cpu"  # small networks are fastest on the cpu
     torch_threads: int = 1  # more rarely help small networks, and parallel runs share the cores
     log_interval: int = 500  # minimum steps between two entries of losses/* and charts/SPS
     checkpoint_interval: float = 10.0  # minimum seconds between two checkpoints
@@ -166,8 +167,8 @@ def conjugate_gradient(
     known only by matvec(v) = A v.
 
     Stops after max_steps, when the residual's squared norm is at most `tolerance` times that of
-    b, or where rounding errors leave a direction p without positive curvature p^T A p. In exact
-    arithmetic n steps give the exact solution.
+    b, or when rounding errors leave a direction p without positive curvature p^T A p, by which
+    it would divide. In exact arithmetic n steps give the exact solution.
     Source: Schulman et al. 2015, appendix C; Hestenes & Stiefel 1952.
     """
     x = torch.zeros_like(b)
@@ -230,7 +231,7 @@ def trust_region_step(
     """
     parameters = list(actor.parameters())
     old_parameters = nn.utils.parameters_to_vector(parameters).detach()
-    with torch.no_grad():
+    with torch.no_grad():  # constants: KL and ratio compare the new policy with them
         old_dist = actor(obs)
         old_log_probs = old_dist.log_prob(actions)
     dist = actor(obs)
@@ -244,20 +245,20 @@ def trust_region_step(
 
     direction = conjugate_gradient(matvec, gradient, cg_max_steps)
     curvature = direction @ matvec(direction)
-    # Where there is no curvature, the direction is 0 or rounding's: the line search decides.
+    # Without curvature the direction is 0 or a rounding error: the line search decides.
     scale = (2 * target_kl / curvature).sqrt() if curvature > 0 else 1.0
     with torch.no_grad():
         for i in range(max_iter):
             fraction = shrinking_factor**i
             step = fraction * (scale * direction)
             nn.utils.vector_to_parameters(old_parameters + step, parameters)
-            dist = actor(obs)
-            new_surrogate = surrogate(dist, actions, old_log_probs, advantages)
-            kl = kl_divergence(old_dist, dist).mean()
-            if new_surrogate > old_surrogate and kl <= target_kl:
-                accepted = {"kl": kl.item(), "accepted": 1.0, "step_fraction": fraction}
+            new_dist = actor(obs)
+            new_surrogate = surrogate(new_dist, actions, old_log_probs, advantages)
+            new_kl = kl_divergence(old_dist, new_dist).mean()
+            if new_surrogate > old_surrogate and new_kl <= target_kl:  # the model is only local
+                accepted = {"kl": new_kl.item(), "accepted": 1.0, "step_fraction": fraction}
                 return {"policy_loss": -new_surrogate.item()} | accepted
-    nn.utils.vector_to_parameters(old_parameters, parameters)
+    nn.utils.vector_to_parameters(old_parameters, parameters)  # not those that failed last
     rejected = {"kl": 0.0, "accepted": 0.0, "step_fraction": 0.0}
     return {"policy_loss": -old_surrogate.item()} | rejected
 
@@ -344,7 +345,7 @@ def train(args: Args) -> dict:
             )
             if args.norm_adv:
                 mean, std = b_advantages.mean(), b_advantages.std()
-                b_advantages = (b_advantages - mean) / (std + 1e-8)  # all equal: std is 0
+                b_advantages = (b_advantages - mean) / (std + 1e-8)  # std may be 0
             losses = trust_region_step(
                 actor, b_obs, b_actions, b_advantages, args.target_kl, args.cg_max_steps,
                 args.cg_damping, args.line_search_max_iter, args.line_search_shrinking_factor,
@@ -482,7 +483,7 @@ class Run(ExitStack):
         torch.save(state | {"about": ABOUT, "args": flags, "counters": counters}, path)
         path.replace(path.with_name("checkpoint.pt"))
 
-    def record_step(self, rewards: np.ndarray, done: np.ndarray, *obs: np.ndarray) -> None:
+    def record_step(self, rewards, done, *obs) -> None:
         """Count a step of all environments; log the episodes that it ended."""
         self.global_step += len(done)
         if not np.isfinite(sum(np.vdot(x, x) for x in (rewards, *obs))):

@@ -57,7 +57,7 @@ class Args:
     num_steps: int = 512  # steps per environment and iteration; a batch is num_envs * num_steps
     gamma: float = 0.9  # discount factor
     gae_lambda: float = 0.95  # bias (0: one-step TD error) against variance (1: n-step return)
-    init_std: float = 1.0  # initial std of the actions; 1 is half the range of a bounded one
+    init_std: float = 1.0  # initial std of the actions; 1 is half the range between bounds
     norm_obs: bool = True  # observations to mean 0, std 1, at most +-10; not in the paper
     norm_reward: bool = True  # rewards / std of running return, at most +-10; not in the paper
     norm_adv: bool = True  # normalise advantages in each batch; the step ignores their scale
@@ -73,7 +73,7 @@ class Args:
     # The run: the same flags in every script.
     env_kwargs: str = "{}"  # JSON object of arguments for the environment: '{"name": value}'
     seed: int = 1  # fixes the run bit for bit, on one machine and with one set of versions
-    device: Literal["cpu", "cuda", "mps"] = "cpu"  # small networks are faster there
+    device: Literal["cpu", "cuda", "mps"] = "cpu"  # small networks are fastest on the cpu
     torch_threads: int = 1  # more rarely help small networks, and parallel runs share the cores
     log_interval: int = 500  # minimum steps between two entries of losses/* and charts/SPS
     checkpoint_interval: float = 10.0  # minimum seconds between two checkpoints
@@ -107,7 +107,7 @@ def mlp(in_features: int, out_features: int, out_gain: float) -> nn.Sequential:
 
 class RunningNorm(nn.Module):
     """(x - mean) / std, clipped to +-10, by the statistics of all that update() has seen. They
-    are buffers, so they go where the state_dict goes."""
+    are buffers, so they are saved and loaded with the networks."""
 
     def __init__(self, *shape: int):
         super().__init__()
@@ -145,6 +145,7 @@ class Actor(nn.Module):
 
     def forward(self, obs: Tensor) -> Independent:
         normal = Normal(self.mean(self.norm(obs)), self.log_std.exp(), validate_args=False)
+        # Independent: one log-probability for each action, not for each of its numbers.
         return Independent(normal, 1, validate_args=False)  # validation is slow
 
     @torch.no_grad()
@@ -197,8 +198,8 @@ def conjugate_gradient(
     known only by matvec(v) = A v.
 
     Stops after max_steps, when the residual's squared norm is at most `tolerance` times that of
-    b, or where rounding errors leave a direction p without positive curvature p^T A p. In exact
-    arithmetic n steps give the exact solution.
+    b, or when rounding errors leave a direction p without positive curvature p^T A p, by which
+    it would divide. In exact arithmetic n steps give the exact solution.
     Source: Schulman et al. 2015, appendix C; Hestenes & Stiefel 1952.
     """
     x = torch.zeros_like(b)
@@ -261,7 +262,7 @@ def trust_region_step(
     """
     parameters = list(actor.parameters())
     old_parameters = nn.utils.parameters_to_vector(parameters).detach()
-    with torch.no_grad():
+    with torch.no_grad():  # constants: KL and ratio compare the new policy with them
         old_dist = actor(obs)
         old_log_probs = old_dist.log_prob(actions)
     dist = actor(obs)
@@ -275,20 +276,20 @@ def trust_region_step(
 
     direction = conjugate_gradient(matvec, gradient, cg_max_steps)
     curvature = direction @ matvec(direction)
-    # Where there is no curvature, the direction is 0 or rounding's: the line search decides.
+    # Without curvature the direction is 0 or a rounding error: the line search decides.
     scale = (2 * target_kl / curvature).sqrt() if curvature > 0 else 1.0
     with torch.no_grad():
         for i in range(max_iter):
             fraction = shrinking_factor**i
             step = fraction * (scale * direction)
             nn.utils.vector_to_parameters(old_parameters + step, parameters)
-            dist = actor(obs)
-            new_surrogate = surrogate(dist, actions, old_log_probs, advantages)
-            kl = kl_divergence(old_dist, dist).mean()
-            if new_surrogate > old_surrogate and kl <= target_kl:
-                accepted = {"kl": kl.item(), "accepted": 1.0, "step_fraction": fraction}
+            new_dist = actor(obs)
+            new_surrogate = surrogate(new_dist, actions, old_log_probs, advantages)
+            new_kl = kl_divergence(old_dist, new_dist).mean()
+            if new_surrogate > old_surrogate and new_kl <= target_kl:  # the model is only local
+                accepted = {"kl": new_kl.item(), "accepted": 1.0, "step_fraction": fraction}
                 return {"policy_loss": -new_surrogate.item()} | accepted
-    nn.utils.vector_to_parameters(old_parameters, parameters)
+    nn.utils.vector_to_parameters(old_parameters, parameters)  # not those that failed last
     rejected = {"kl": 0.0, "accepted": 0.0, "step_fraction": 0.0}
     return {"policy_loss": -old_surrogate.item()} | rejected
 
@@ -375,7 +376,7 @@ def train(args: Args) -> dict:
                 done = terminated[t] | truncated[t]
                 running_return = rewards[t] + args.gamma * running_return
                 running_returns[t] = running_return
-                running_return[done] = 0
+                running_return[done] = 0  # after it was stored
                 run.record_step(rewards[t], done, obs[t], next_obs[t])
 
             with torch.no_grad():
@@ -401,7 +402,7 @@ def train(args: Args) -> dict:
             )
             if args.norm_adv:
                 mean, std = b_advantages.mean(), b_advantages.std()
-                b_advantages = (b_advantages - mean) / (std + 1e-8)  # all equal: std is 0
+                b_advantages = (b_advantages - mean) / (std + 1e-8)  # std may be 0
             losses = trust_region_step(
                 actor, b_obs, b_actions, b_advantages, args.target_kl, args.cg_max_steps,
                 args.cg_damping, args.line_search_max_iter, args.line_search_shrinking_factor,
@@ -544,7 +545,7 @@ class Run(ExitStack):
         torch.save(state | {"about": ABOUT, "args": flags, "counters": counters}, path)
         path.replace(path.with_name("checkpoint.pt"))
 
-    def record_step(self, rewards: np.ndarray, done: np.ndarray, *obs: np.ndarray) -> None:
+    def record_step(self, rewards, done, *obs) -> None:
         """Count a step of all environments; log the episodes that it ended."""
         self.global_step += len(done)
         if not np.isfinite(sum(np.vdot(x, x) for x in (rewards, *obs))):
