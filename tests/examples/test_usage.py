@@ -244,8 +244,10 @@ def test_tuned_flags_are_printed(tmp_path):
 
 
 def test_the_addition_with_another_teacher(folder):
-    """The second run starts from the base model of the first, bit for bit."""
-    (code,) = blocks("The addition with another teacher", {".py": f".py {SHORT}"})
+    """The second run starts from the base model of the first, bit for bit: another teacher,
+    whom the test gives it, has no part in it."""
+    changes = {".py": f".py {SHORT}", '0.2, "base_model"': '0.9, "base_model"'}
+    (code,) = blocks("The addition with another teacher", changes)
     run(folder, code)
     first, second = (path.parent for path in sorted(folder.glob("runs/*/summary.json")))
     a, b = (checkpoint_of(path)["reference"] for path in (first, second))
