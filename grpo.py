@@ -449,7 +449,7 @@ def check_args(args: Args) -> Args:
 def hold_out(prompts: list[str]) -> tuple[list[str], list[str]]:
     """Prompts to train on, and a random tenth that no training sees, the same in every run."""
     prompts = list(dict.fromkeys(prompts))  # a repeated one must not be in both
-    prompts = [prompts[i] for i in np.random.default_rng(0).permutation(len(prompts))]
+    np.random.default_rng(0).shuffle(prompts)
     tenth = -(-len(prompts) // 10)
     return prompts[tenth:], prompts[:tenth]
 
