@@ -3,6 +3,7 @@
 import re
 from functools import cache
 from pathlib import Path
+from statistics import median
 
 import pytest
 from harness import ROOT
@@ -211,6 +212,20 @@ def speed() -> list[tuple[list[str], list[str]]]:
     return found
 
 
+def trl() -> list[tuple[list[str], list[str]]]:
+    """grpo.py beside TRL: medians of the repeats."""
+    found, rows = [], read_csv(RESULTS / "speed-trl" / "speed.csv")
+    names = ("grpo.py", "TRL", "grpo.py --model")
+    for row, name in zip(table(PAGES[1], "", "sampling"), names, strict=True):
+        mine = [r for r in rows if r["contestant"] == name]
+        expected = [
+            median(float(r["tokens_per_second"]) for r in mine if r["quantity"] == quantity)
+            for quantity in ("sampling", "update", "all")
+        ]
+        found.append((row, [row[0], *(f"{x:,.0f}" for x in expected)]))
+    return found
+
+
 def cards() -> list[tuple[list[str], list[str]]]:
     """benchmark/README.md's ratios of a card to the CPU: in the order of the settings, or from
     the lowest of the scripts to the highest."""
@@ -235,7 +250,7 @@ def cards() -> list[tuple[list[str], list[str]]]:
 
 
 TABLES = [
-    classic, continuous, published, reinforce, language, preferences, parity, speed, cards,
+    classic, continuous, published, reinforce, language, preferences, parity, speed, trl, cards,
 ]  # fmt: skip
 
 
@@ -283,6 +298,7 @@ def sentences() -> list[tuple[int, str]]:
         estimate(a3c["CartPole-v1", name, rate]) for name in ("a3c", "a2c-one", "a2c")
     )
     success, before = exact("language", "grpo"), exact("language", "grpo", "base_exact_success")
+    (seconds,) = re.findall(r"took (\d+) seconds on one core", OTHERS[1].read_text())
     lost_score = exact("preferences", "ppo_rlhf-rounds-1-kl-0.05")
     gained = sorted(
         float(row[2].replace(" to ", ", ").split(", ")[i])
@@ -300,6 +316,7 @@ def sentences() -> list[tuple[int, str]]:
         (0, f"success falls to {lost_score:.2f}"),
         (0, f"success ends at {exact('preferences', 'dpo-no-nll'):.2f}"),
         (2, f"they were {gained[0]:.0f} to {gained[-1]:.0f} times as fast"),
+        (2, f"took {float(seconds) / 60:.0f} minutes on one core"),
         (1, f"worst seed {worst('sac', 'Pendulum-v1', 'sac')}. PPO is at"),
         (1, f"worst seed {worst('sac', 'HalfCheetah-v5', 'sac')}. PPO reaches"),
         (1, f"one seed of ten at {worst('defaults', 'Pendulum-v1', 'sac')}, though"),

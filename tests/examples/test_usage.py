@@ -58,13 +58,17 @@ def blocks(heading: str, changes: dict[str, str] | None = None) -> list[str]:
     return [re.sub(r"^pip install .*\n", "", code, flags=re.MULTILINE) for code in found]
 
 
+def newcomers(folder: Path) -> Path:
+    """A folder with the scripts and the examples."""
+    for path in ROOT.glob("*.py"):
+        shutil.copy(path, folder)
+    shutil.copytree(ROOT / "examples", folder / "examples")
+    return folder
+
+
 @pytest.fixture
 def folder(tmp_path) -> Path:
-    """The scripts and the examples as a newcomer has them."""
-    for path in ROOT.glob("*.py"):
-        shutil.copy(path, tmp_path)
-    shutil.copytree(ROOT / "examples", tmp_path / "examples")
-    return tmp_path
+    return newcomers(tmp_path)
 
 
 def run(folder: Path, code: str, **variables: str) -> str:
@@ -81,11 +85,17 @@ def run(folder: Path, code: str, **variables: str) -> str:
     return result.stdout
 
 
-@pytest.fixture
-def acrobot(folder) -> Path:
-    """The run runs/acrobot, which several recipes use."""
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory) -> Path:
+    folder = newcomers(tmp_path_factory.mktemp("trained"))
     run(folder, f"python ppo.py --env-id Acrobot-v1 --run-dir runs/acrobot {SHORT}")
     return folder
+
+
+@pytest.fixture
+def acrobot(trained, tmp_path) -> Path:
+    """A copy of a folder with the run runs/acrobot, which several recipes use."""
+    return shutil.copytree(trained, tmp_path, dirs_exist_ok=True)
 
 
 def test_every_section_with_code_has_a_test():
@@ -223,14 +233,12 @@ def test_values_reach_weights_and_biases(folder):
     assert b"charts/episodic_return" in log.read_bytes()
 
 
-def test_tuned_flags_are_printed(tmp_path):
+def test_tuned_flags_are_printed(folder):
     """Those of the suite, for each of its scripts."""
-    for path in ROOT.glob("*.py"):
-        shutil.copy(path, tmp_path)
     leave_out = shutil.ignore_patterns("results", "__pycache__")
-    shutil.copytree(ROOT / "benchmark", tmp_path / "benchmark", ignore=leave_out)
+    shutil.copytree(ROOT / "benchmark", folder / "benchmark", ignore=leave_out)
     (code,) = blocks("Which flags for my environment?")
-    lines = run(tmp_path, code).splitlines()
+    lines = run(folder, code).splitlines()
     suite = (ROOT / "benchmark/suites/classic.toml").read_text()
     for script in ("reinforce", "a2c", "trpo", "ppo"):
         tuned = suite.partition(f"[tuned.{script}.LunarLander-v3]\n")[2].partition("\n[")[0]
