@@ -298,11 +298,10 @@ def train(args: Args) -> dict:
                     current_obs[i] = next_obs[t, i]
                     if terminated[t, i] or truncated[t, i]:
                         current_obs[i], _ = env.reset()  # next_obs keeps where it ended
-                done = terminated[t] | truncated[t]
                 running_return = rewards[t] + args.gamma * running_return
                 running_returns[t] = running_return
-                running_return[done] = 0  # after it was stored
-                run.record_step(rewards[t], done, obs[t], next_obs[t])
+                running_return[terminated[t] | truncated[t]] = 0  # after it was stored
+                run.record_step(rewards[t], terminated[t] | truncated[t], obs[t], next_obs[t])
 
             with torch.no_grad():
                 # ---- ADVANTAGE ----
