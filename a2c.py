@@ -252,7 +252,7 @@ def train(args: Args) -> dict:
                     s_rewards, values, next_values, s_terminated, s_truncated,
                     args.gamma, args.gae_lambda,
                 )  # fmt: skip
-                returns = advantages + values  # before any normalisation: in units of reward
+                returns = advantages + values  # of advantages that are not normalised
 
             # ---- UPDATE ----
             if args.anneal_lr:
