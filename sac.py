@@ -405,13 +405,13 @@ def check_args(args: Args) -> Args:
                 raise BadInput(f"{name} must be {kind.__name__} {low:g}..{high:g}, not {value}")
             flags[name] = kind(value)  # 1e6 is a number of steps
     if not args.resume:
-        name = f"{args.env_id}__{SCRIPT.stem}__{args.seed}__{datetime.now():%Y%m%d-%H%M%S-%f}"
-        run_dir = Path(args.run_dir or "runs/" + name.replace("/", "_").replace(":", "_"))
+        folder = f"{args.env_id}__{SCRIPT.stem}__{args.seed}__{datetime.now():%Y%m%d-%H%M%S-%f}"
+        run_dir = Path(args.run_dir or "runs/" + folder.replace("/", "_").replace(":", "_"))
         return Args(**flags | {"run_dir": run_dir})
     path = Path(str(args.resume).removesuffix("checkpoint.pt"))
     try:
-        saved = torch.load(path / "checkpoint.pt", "cpu", weights_only=True)["args"]
-        own = asdict(Args(**saved | {"run_dir": path}))
+        checkpoint = torch.load(path / "checkpoint.pt", "cpu", weights_only=True)
+        own = asdict(Args(**checkpoint["args"] | {"run_dir": path}))
     except Exception as error:  # reading a damaged file can raise anything
         raise BadInput(f"{SCRIPT.name} cannot resume {path}: {error}") from None
     if args.run_dir != path:  # flags at their default are taken as not given
@@ -423,7 +423,7 @@ def check_args(args: Args) -> Args:
 
 
 def make_env(args: Args, **kwargs: str) -> gym.Env:
-    """One environment as the networks see it: flat observations, Actor's actions."""
+    """One environment for the networks: flat observations, and actions as the policy draws."""
     try:
         env = gym.make(args.env_id, **json.loads(args.env_kwargs), **kwargs)
     except (gym.error.Error, ModuleNotFoundError, TypeError, ValueError) as error:
@@ -461,22 +461,22 @@ class Run(ExitStack):
         name = f"args-{datetime.now():%Y%m%d-%H%M%S-%f}.json" if args.resume else "args.json"
         try:
             run_dir.mkdir(parents=True, exist_ok=bool(args.resume))
-            self.enter_context(FileLock(run_dir / "lock", timeout=0))  # freed when we die
+            self.enter_context(FileLock(run_dir / "lock", timeout=0))  # freed even by a kill
             if args.resume:
-                saved = torch.load(run_dir / "checkpoint.pt", "cpu", weights_only=True)
+                checkpoint = torch.load(run_dir / "checkpoint.pt", "cpu", weights_only=True)
                 for key, module in state.items():
-                    module.load_state_dict(saved[key])
-                self.global_step, self.episodes, self.seconds, recent = saved["counters"]
+                    module.load_state_dict(checkpoint[key])
+                self.global_step, self.episodes, self.seconds, recent = checkpoint["counters"]
                 self.recent_returns.extend(recent)
                 torch.manual_seed(args.seed + self.global_step)
-                changed = [k for k in ABOUT if ABOUT[k] != saved["about"][k]] or "nothing"
+                changed = [k for k in ABOUT if ABOUT[k] != checkpoint["about"][k]] or "nothing"
                 print(f"resuming at step {self.global_step} with new noise; changed: {changed}")
             (run_dir / name).write_text(json.dumps(asdict(args) | ABOUT, indent=2, default=str))
         except (KeyError, OSError, RuntimeError, ValueError) as error:  # or other networks
             raise BadInput(f"cannot use {run_dir} (or --resume it): {error}") from None
         print(f"{SCRIPT.name}: {args.env_id} seed {args.seed}, {total_steps} steps, {run_dir}")
         (run_dir / "summary.json").unlink(missing_ok=True)  # a resumed run is unfinished again
-        writer = SummaryWriter(run_dir, purge_step=self.global_step + 1)  # each step once
+        writer = SummaryWriter(run_dir, purge_step=self.global_step + 1)  # hides later events
         bar = tqdm(total=total_steps, initial=self.global_step, unit=" steps", disable=None)
         self.writer, self.bar = self.enter_context(writer), self.enter_context(bar)
         self.next_log, self.began = self.global_step, time.perf_counter() - self.seconds
@@ -486,12 +486,12 @@ class Run(ExitStack):
         """Write the events and a checkpoint. A kill or a full disk leaves the old one whole."""
         self.saved = time.perf_counter()
         self.seconds = self.saved - self.began
-        state = {name: module.state_dict() for name, module in self.state.items()}
+        checkpoint = {name: module.state_dict() for name, module in self.state.items()}
         counters = [self.global_step, self.episodes, self.seconds, list(self.recent_returns)]
         flags = asdict(self.args) | {"run_dir": None, "resume": None}
         self.writer.flush()
         path = self.args.run_dir / "new.tmp"
-        torch.save(state | {"about": ABOUT, "args": flags, "counters": counters}, path)
+        torch.save(checkpoint | {"about": ABOUT, "args": flags, "counters": counters}, path)
         path.replace(path.with_name("checkpoint.pt"))
 
     def record_step(self, rewards, done, *obs) -> None:
