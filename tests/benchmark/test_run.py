@@ -135,7 +135,7 @@ def test_the_suite_of_defaults_gives_the_scripts_defaults(tmp_path):
         assert args.env_id == job.env_id
 
 
-@pytest.mark.parametrize("name", ["language", "preferences"])
+@pytest.mark.parametrize("name", ["language", "preferences", "grpo"])
 def test_entries_named_for_a_kl_weight_or_rounds_have_them(name):
     for algorithm, entry in load_suite(name)["algorithms"].items():
         for word, flag in (("kl", "kl_coef"), ("rounds", "preference_rounds")):
