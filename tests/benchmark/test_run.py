@@ -505,7 +505,7 @@ def test_gpus_are_those_of_an_inherited_list(suite, tmp_path, monkeypatch, capsy
         program.parse_args([*words, "--gpus", "3"])
     assert program.main([*words, "--gpus", "0,2", "--dry-run"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    starts = [line.split()[0].partition("=") for line in lines]
+    starts = [line.partition(" && ")[2].split()[0].partition("=") for line in lines]
     assert starts == [("CUDA_VISIBLE_DEVICES", "=", gpu) for gpu in ("5", "7", "5", "7")]
     assert all(" --device cuda " in line for line in lines)
 
