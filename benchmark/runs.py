@@ -76,8 +76,8 @@ class Run:
         known = {name: x for name, x in self.summary.items() if name not in SUMMARY and type(x) in (int, float)}
         return {name: x for name, x in known.items() if isfinite(x)}
 
-    def score(self, value: float) -> float:
-        """A return on the environment's scale from 0 to 1; NaN where it has no scale."""
+    def score(self, value: float | np.ndarray) -> float | np.ndarray:
+        """Returns on the environment's scale from 0 to 1; NaN where it has no scale."""
         low, high = self.score_range or (float("nan"),) * 2
         return (value - low) / (high - low)
 

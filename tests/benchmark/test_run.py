@@ -9,6 +9,7 @@ import json
 import os
 import re
 import resource
+import shlex
 import shutil
 import signal
 import subprocess
@@ -280,6 +281,92 @@ def test_a_task_is_run_resumed_and_reported(suite, tmp_path, capsys):
     assert (row["env_id"], row["status"], row["threshold"]) == ("sums", "done", "0.95")
 
 
+OUTSIDE = """
+seeds = [1]
+[environments."world:Walk"]
+total_timesteps = 256
+[environments."world:digits"]
+flag = "task"
+total_timesteps = 512
+[algorithms]
+ppo = { script = "ppo.py", only = ["world:Walk"] }
+mine = { script = "mine.py", only = ["world:Walk"] }
+rloo = { script = "rloo.py", only = ["world:digits"] }
+[tuned.rloo."world:digits"]
+source = "none"
+task_kwargs = '{"path": "prompts.txt"}'
+"""
+WORLD = """
+import gymnasium as gym
+gym.register("Walk", lambda: gym.make("CartPole-v1"), max_episode_steps=20)
+def digits(path):
+    prompts = open(path).read().split()
+    return None, prompts, lambda prompts, completions, ended: [len(x) for x in completions]
+"""
+
+
+def test_a_suite_outside_brings_its_scripts_modules_and_files(tmp_path):
+    """Run from a third folder by paths: two scripts of the repository and a copy of one, with
+    an environment, a task and its file that lie beside the suite."""
+    study, elsewhere = tmp_path / "my study", tmp_path / "else"
+    for folder in (study, elsewhere):
+        folder.mkdir()
+    (study / "suite.toml").write_text(OUTSIDE)
+    (study / "world.py").write_text(WORLD)
+    (study / "prompts.txt").write_text(
+        " ".join(f"{i}+{j}=" for i in range(9) for j in range(9))
+    )
+    shutil.copy(ROOT / "ppo.py", study / "mine.py")
+
+    def call(*words: str) -> subprocess.CompletedProcess:
+        program = os.path.relpath(ROOT / "benchmark", elsewhere)
+        words = [sys.executable, program, *words]
+        return subprocess.run(words, cwd=elsewhere, capture_output=True, text=True)
+
+    planned = call("run", "../my study/suite.toml", "--dry-run").stdout.splitlines()
+    result = call("run", "../my study/suite.toml", "--", "--eval-episodes", "1")
+    assert result.returncode == 0, result.stdout + result.stderr
+    folder = elsewhere / "runs" / "benchmark" / "suite"
+    made = {
+        path.parents[1].name: json.loads(path.read_text())
+        for path in folder.glob("*/run/args.json")
+    }
+    assert made.keys() == {"world_Walk__ppo__1", "world_Walk__mine__1", "world_digits__rloo__1"}
+    assert made["world_Walk__mine__1"]["script"] == "mine.py"
+    result = call("report", "--against", "ppo")
+    assert result.returncode == 0, result.stderr
+    text = (folder / "report" / "report.md").read_text()
+    assert "| mine | world:Walk | 1 | 1 | " in text
+
+    place = shlex.quote(str(study))
+    assert len(planned) == 3
+    assert all(line.startswith(f"cd {place} && PYTHONPATH={place} ") for line in planned)
+
+
+def test_a_script_beside_the_suite_comes_before_one_of_the_repository(tmp_path):
+    text = OUTSIDE.replace("mine.py", "a2c.py")
+    (tmp_path / "suite.toml").write_text(text)
+    (tmp_path / "a2c.py").write_text("")
+    jobs = make_jobs(load_suite(str(tmp_path / "suite.toml")), tmp_path)
+    assert [job.script for job in jobs] == [
+        ROOT / "ppo.py", (tmp_path / "a2c.py").resolve(), ROOT / "rloo.py",
+    ]  # fmt: skip
+    (tmp_path / "suite.toml").write_text(OUTSIDE)
+    with pytest.raises(
+        BadInput, match=f"no script mine.py, neither in {tmp_path} nor in {ROOT}"
+    ):
+        load_suite(str(tmp_path / "suite.toml"))
+
+
+def test_an_inherited_search_path_stays_behind_the_suites(suite, tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", "/somewhere")
+    job = one_job(suite(), tmp_path / "runs")
+    assert job.variables() == {"PYTHONPATH": f"{tmp_path}{os.pathsep}/somewhere"}
+    monkeypatch.delenv("PYTHONPATH")
+    assert job.variables() == {"PYTHONPATH": str(tmp_path)}
+    assert make_jobs(CLASSIC, tmp_path)[0].variables() == {}
+
+
 @settings(max_examples=20)
 @given(st.integers(1, 12), st.integers(1, 12))
 def test_shards_are_a_partition_that_spreads_every_cell(n, seeds):
@@ -505,7 +592,7 @@ def test_gpus_are_those_of_an_inherited_list(suite, tmp_path, monkeypatch, capsy
         program.parse_args([*words, "--gpus", "3"])
     assert program.main([*words, "--gpus", "0,2", "--dry-run"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    starts = [line.split()[0].partition("=") for line in lines]
+    starts = [line.partition(" && ")[2].split()[0].partition("=") for line in lines]
     assert starts == [("CUDA_VISIBLE_DEVICES", "=", gpu) for gpu in ("5", "7", "5", "7")]
     assert all(" --device cuda " in line for line in lines)
 
