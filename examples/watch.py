@@ -5,6 +5,7 @@ python -m examples.watch runs/acrobot --film videos
 """
 
 import importlib
+import sys
 from pathlib import Path
 
 import gymnasium as gym
@@ -14,8 +15,12 @@ import tyro
 
 def load(run_dir: Path, **kwargs) -> tuple[gym.Env, torch.nn.Module]:
     """The environment of a run, made with `kwargs`, and its actor."""
+    if not (run_dir / "checkpoint.pt").exists():
+        sys.exit(f"error: {run_dir} is not the directory of a run")
     checkpoint = torch.load(run_dir / "checkpoint.pt", "cpu", weights_only=True)
     script = importlib.import_module(Path(checkpoint["about"]["script"]).stem)
+    if not hasattr(script, "make_env"):
+        sys.exit(f"error: {run_dir} is a run of {script.__name__}.py, which is not for control")
     args = script.Args(**checkpoint["args"])
     env = script.make_env(args, **kwargs)  # flat observations, rescaled actions
     space = env.action_space
