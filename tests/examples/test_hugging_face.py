@@ -96,7 +96,7 @@ def test_logits_are_the_models_own_with_and_without_a_cache(lora_rank, folder):
 def test_the_task_of_the_user(folder, tmp_path):
     """Prompts of one length are drawn together; a tenth is held out; rewards are the user's."""
     found = module("rloo")
-    task = found.Task(found.Args(**flags_of("rloo", folder, tmp_path / "run")))
+    task = found.Task(found.Args(**flags_of("rloo", folder, tmp_path / "run")), 16)
     policy = task.policy
     assert policy.eos.tolist() == [8]
     assert policy.context == 32
@@ -116,7 +116,7 @@ def test_the_task_of_the_user(folder, tmp_path):
     assert lengths.count(3) / 300 == pytest.approx(share, abs=0.1)
     assert found.encode(policy, ["ab", "gh"]).tolist() == [[0, 1], [6, 7]]
     completions = torch.tensor([[0, 0, 8, -1], [1, 0, 0, 0], [8, -1, -1, -1]])
-    assert task.decode(completions) == ["aa", "baaa", ""]
+    assert found.decode(policy, completions) == ["aa", "baaa", ""]
     assert task.rewards(["ab"] * 3, completions).tolist() == [0.5, 0.75, 0.0]
 
 
