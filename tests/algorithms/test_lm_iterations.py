@@ -20,6 +20,7 @@ from lm_recorded import (
     SIZE,
     TEMPERATURE,
     Recorded,
+    about_batch,
     assert_logged,
     assert_moved,
     assert_ratios,
@@ -56,7 +57,7 @@ def recompute(run: Recorded, k: int):
         kl = [(p.exp() * (p - q)).sum().item() for p, q in pairs]
         old = [chosen(p, row) for p, row in zip(old_log_pi, rows, strict=True)]
         ref = [chosen(p, row) for p, row in zip(ref_log_pi, rows, strict=True)]
-    logged = {"completion_length": np.mean(lengths), "kl": np.mean(kl)}
+    logged = about_batch(prompts, rows) | {"kl": np.mean(kl)}
     if script == "reinforce_lm":
         advantages = [r - run.baseline(k) for r in rewards]
         logged["baseline"] = run.baseline(k + 1)

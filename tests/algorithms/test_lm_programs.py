@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 import shlex
 import shutil
 from pathlib import Path
@@ -211,7 +212,11 @@ def test_the_summary_and_the_samples(script, tmp_path, monkeypatch):
         before, after = answers["reference"][k], answers["policy"][k]
         assert f"{before!r} -> {after!r}" in line
         assert f"({rewards['reference'][k]:g} -> {rewards['policy'][k]:g})" in line
-    assert f"evaluation {summary['eval_return_mean']:.3f}" in lines[11]
+    assert lines[11].startswith(
+        "evaluation {eval_return_mean:.3f}, before training {base_return_mean:.3f}; sampled "
+        "{exact_success:.3f}, before {base_exact_success:.3f}".format(**summary)
+    )
+    assert lines[11].endswith("; answers begin with their last digit")
 
 
 def test_returns_and_lengths_are_logged_eight_at_a_time(tmp_path, monkeypatch):
@@ -247,10 +252,11 @@ def test_losses_are_logged_at_the_interval(tmp_path):
 
 
 def test_plain_lines_without_a_terminal(tmp_path, capsys):
-    train("grpo", tmp_path, checkpoint_interval=0.0, total_timesteps=48)
-    lines = [x for x in capsys.readouterr().out.splitlines() if x.startswith("step ")]
+    train("grpo", tmp_path, checkpoint_interval=0.0, total_timesteps=48, seed=4)
+    *lines, last = capsys.readouterr().out.splitlines()
+    assert last.endswith(f"; seed 4, {tmp_path / 'run'}")
+    lines = [line for line in lines if line.startswith("step ")]
     assert [line.split(",")[0] for line in lines] == ["step 16", "step 32", "step 48"]
     for line in lines:
-        assert "return " in line
-        assert "held-out success 0." in line
-        assert line.endswith(" steps/s")
+        assert re.search(r", \d+ steps/s, return 0\.\d+, held-out 0\.\d+, seed 4, ", line)
+        assert line.endswith(f", {tmp_path / 'run'}")
