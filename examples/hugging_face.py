@@ -16,10 +16,11 @@ model whose cache does not give the logits that it has without one is sampled wi
 
 import inspect
 import math
+from copy import deepcopy
 from pathlib import Path
 
 import torch
-from peft import LoraConfig, get_peft_model
+from peft import LoraConfig, PeftModel, get_peft_model
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, DynamicCache
 
@@ -146,3 +147,11 @@ class HuggingFace(nn.Module):
     def decode(self, tokens: list[int]) -> str:
         ends = self.eos.tolist()
         return self.tokenizer.decode([token for token in tokens if token not in ends])
+
+    def save(self, folder: str) -> None:
+        """Write a Hugging Face folder. Adapters are merged into a copy of the weights."""
+        model = deepcopy(self.model)
+        if isinstance(model, PeftModel):
+            model = model.merge_and_unload()
+        model.save_pretrained(folder)
+        self.tokenizer.save_pretrained(folder)

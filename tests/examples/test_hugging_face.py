@@ -7,7 +7,7 @@ import sys
 
 import pytest
 import torch
-from helpers import checkpoint_of, copied, fields, module, summary_of
+from helpers import checkpoint_of, copied, fields, module, scalars, summary_of
 from lm_helpers import every
 
 transformers = pytest.importorskip("transformers")
@@ -32,6 +32,15 @@ def make(path, **kwargs):
 
 def lonely(path):
     return HuggingFace(path), ["ab"], reward
+
+
+def prompts(path, prompts):
+    return HuggingFace(path), prompts, reward
+
+
+def rewarded(path, given):
+    """What the reward returns, whatever is asked."""
+    return HuggingFace(path), ["a", "b", "c"], lambda *lists: given
 '''
 
 
@@ -365,6 +374,123 @@ def test_prompts_keep_their_beginning_and_no_end(folder, tmp_path):
     policy = HuggingFace(path)
     assert policy.encode("ab") == policy.encode("hab") == [7, 0, 1]
     assert policy.encode("ab<end>") == [7, 0, 1, 8]
+
+
+@pytest.mark.parametrize(
+    ("prompts", "said"),
+    [
+        ([1, 2, 3], "1: 0 tokens of text, not 1 to 28"),
+        (["a", ""], "'': 0 tokens of text"),
+        ([{"role": "user"}, {"role": "you"}], "{'role': '.*'}: 0 tokens of text"),
+        ([[["a"], ["b"]], ["c"]], "0 tokens of text"),
+        (["a", None], "None: 0 tokens"),
+        ([], "two prompts or more"),
+        ([["a"], []], "two prompts or more"),
+        ([["a"], ["b"], ["c"]], "too many values"),
+        (["a", "a" * 29], "'a*': 29 tokens of text, not 1 to 28"),
+    ],
+    ids=str,
+)
+def test_prompts_that_are_none(prompts, said, folder, tmp_path):
+    found, kwargs = module("grpo"), {"prompts": prompts}
+    flags = flags_of("grpo", folder, tmp_path / "run", kwargs, task="lm_toy_task:prompts")
+    with pytest.raises(found.BadInput, match=f"task lm_toy_task:prompts .*{said}"):
+        found.train(found.Args(**flags))
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("given", [[1.0] * 15, [1.0] * 17, [None] * 16, None, 1.0, ["a"] * 16])
+def test_rewards_that_are_none(given, folder, tmp_path):
+    """Too few, too many, or no numbers: one line that says how many are asked for."""
+    found, kwargs = module("rloo"), {"given": given}
+    flags = flags_of("rloo", folder, tmp_path / "run", kwargs, task="lm_toy_task:rewarded")
+    with pytest.raises(found.BadInput, match=r"rewards must be 16 numbers, not (\[|None|1\.0)"):
+        found.train(found.Args(**flags))
+
+
+def test_damaged_and_mismatched_weights(folder, tmp_path):
+    for name in ("half", "other"):
+        shutil.copytree(folder, tmp_path / name)
+    weights = tmp_path / "half" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:2000])
+    config = tmp_path / "other" / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"n_embd": 8}))
+    for name in ("half", "other"):
+        with pytest.raises(ValueError, match=f"{name} (cannot be loaded|lacks the weights)"):
+            HuggingFace(tmp_path / name)
+
+
+def test_tokens_that_the_model_does_not_know(folder, tmp_path):
+    path = tmp_path / "more"
+    shutil.copytree(folder, path)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    tokenizer.add_tokens(["z"])
+    tokenizer.save_pretrained(path)
+    with pytest.raises(ValueError, match="'az' has tokens that the model does not know"):
+        HuggingFace(path).encode("az")
+
+
+def test_a_model_that_moved_is_found_by_its_new_name(folder, tmp_path, monkeypatch):
+    """A path relative to another working directory, too; other flags must stay."""
+    found, run_dir = module("grpo"), tmp_path / "run"
+    for name in ("here", "there"):
+        (tmp_path / name).mkdir()
+    shutil.copytree(folder, tmp_path / "here" / "model")
+    monkeypatch.chdir(tmp_path / "here")
+    found.train(found.Args(**flags_of("grpo", "model", run_dir)))
+    before = checkpoint_of(run_dir)["policy"]
+    monkeypatch.chdir(tmp_path / "there")
+    with pytest.raises(found.BadInput, match=r"there is no .*there/model; .*--task-kwargs"):
+        found.train(found.Args(resume=run_dir))
+    kwargs = json.dumps({"path": str(tmp_path / "here" / "model")})
+    found.train(found.Args(resume=run_dir, task_kwargs=kwargs))
+    found.train(found.Args(resume=run_dir, total_timesteps=80))
+    assert summary_of(run_dir)["global_step"] == 80
+    after = checkpoint_of(run_dir)
+    assert after["args"]["task_kwargs"] == kwargs
+    assert any(not torch.equal(value, after["policy"][name]) for name, value in before.items())
+    with pytest.raises(found.BadInput, match="task must stay"):
+        found.train(found.Args(resume=run_dir, task="lm_toy_task:lonely"))
+
+
+def test_the_held_out_reward_is_logged_during_training(folder, tmp_path):
+    """Of the most probable answers, by the policy of that step."""
+    found, seen = module("rloo"), []
+    flags = flags_of("rloo", folder, tmp_path / "run", log_interval=32)
+
+    class Noting(found.Run):
+        def record_iteration(self, policy, task, losses):
+            counts = [
+                row.tolist().count(0) / 4
+                for texts in task.held_out
+                for row in found.sample(policy, found.encode(policy, texts), 0.0, 4)
+            ]
+            seen.append(sum(counts) / len(counts))
+            super().record_iteration(policy, task, losses)
+
+    run, found.Run = found.Run, Noting
+    try:
+        found.train(found.Args(**flags))
+    finally:
+        found.Run = run
+    events = scalars(tmp_path / "run")["eval/episodic_return"]
+    assert [event.step for event in events] == [16, 48, 64]
+    assert [e.value for e in events] == pytest.approx([seen[0], seen[2], seen[3]])
+
+
+def test_a_saved_folder_is_the_policy(folder, tmp_path):
+    """With adapters merged, and the policy left as it was."""
+    for rank in (0, 2):
+        policy, tokens = HuggingFace(folder, rank), torch.tensor([[0, 1, 2, 3]])
+        for p in policy.parameters():
+            if p.requires_grad:
+                torch.nn.init.normal_(p, 0, 0.3)
+        policy.save(tmp_path / str(rank))
+        again = HuggingFace(tmp_path / str(rank))
+        with torch.no_grad():
+            torch.testing.assert_close(again(tokens), policy(tokens), rtol=1e-3, atol=1e-4)
+        assert again.encode("ab") == policy.encode("ab")
+        assert any("lora_" in name for name, _ in policy.named_parameters()) == bool(rank)
 
 
 # ---- architectures ----

@@ -263,6 +263,9 @@ def test_the_addition_with_another_teacher(folder):
     assert summary_of(first)["base_exact_success"] > 0.6  # 0.42 if every second carry is lost
 
 
+TEMPLATE = "{% for m in messages %}<{{ m['role'] }}>{{ m['content'] }}{% endfor %}<assistant>"
+
+
 @pytest.fixture(scope="module")
 def model(tmp_path_factory) -> Path:
     """The folder of a tiny GPT-2 whose tokens are bytes."""
@@ -275,12 +278,12 @@ def model(tmp_path_factory) -> Path:
     tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = tokenizers.decoders.ByteLevel()
     transformers.PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, eos_token="<end>"
+        tokenizer_object=tokenizer, eos_token="<end>", chat_template=TEMPLATE
     ).save_pretrained(path)
     torch.manual_seed(0)
     end = len(letters)
     config = transformers.GPT2Config(
-        vocab_size=end + 1, n_positions=64, n_embd=16, n_layer=1, n_head=2,
+        vocab_size=end + 1, n_positions=128, n_embd=16, n_layer=1, n_head=2,
         eos_token_id=end, bos_token_id=end,
     )  # fmt: skip
     transformers.GPT2LMHeadModel(config).save_pretrained(path)
@@ -303,15 +306,89 @@ def test_the_path_of_smollm2_is_a_file():
     assert Path(run(ROOT, code).strip()).stat().st_size > 1e7
 
 
-def test_a_text_task_of_ones_own(folder, model):
-    short = "--total-timesteps 32 --batch-size 16 --run-dir run"
+@pytest.fixture
+def brief(folder, model) -> Path:
+    """The run runs/brief of the recipe, and its folder."""
+    short = "--total-timesteps 32 --batch-size 16 --learning-rate 0.01"
     task, code = blocks("A text task of your own", {'"PATH"}\'': f'"{model}"}}\' {short}'})
     (folder / "brief.py").write_text(task)
     run(folder, code)
-    summary = summary_of(folder / "run")
+    return folder
+
+
+def test_a_text_task_of_ones_own(brief):
+    """Its held-out reward is logged during training."""
+    summary = summary_of(brief / "runs/brief")
     assert summary["global_step"] == 32
-    assert -100 <= summary["eval_return_mean"] <= 0
-    assert json.loads((folder / "run/args.json").read_text())["task"] == "brief:brief"
+    assert -200 <= summary["eval_return_mean"] <= 0
+    assert json.loads((brief / "runs/brief/args.json").read_text())["task"] == "brief:brief"
+    steps = [event.step for event in scalars(brief / "runs/brief")["eval/episodic_return"]]
+    assert steps == [16, 32]
+
+
+def test_use_a_trained_language_model(brief, model):
+    """The folder holds the trained model, which transformers loads: another than the base."""
+    (code,) = blocks("Use a trained language model")
+    assert run(brief, code).startswith("What is a film?")
+    auto = pytest.importorskip("transformers").AutoModelForCausalLM
+    code = (
+        "import torch\nfrom examples.export import generate, load\n"
+        "policy = load('runs/brief')\n"
+        "print(policy(torch.arange(9).view(1, 9)).tolist(), generate(policy, 'What', 3) != '')"
+    )
+    theirs = auto.from_pretrained(brief / "models/brief").eval()
+    with torch.no_grad():
+        logits = theirs(torch.arange(9).view(1, 9)).logits
+        base = auto.from_pretrained(model).eval()(torch.arange(9).view(1, 9)).logits
+    shown = run(brief, code).splitlines()[-1]
+    expected = torch.tensor(json.loads(shown.rpartition(" ")[0]))
+    torch.testing.assert_close(logits, expected, rtol=1e-3, atol=1e-4)
+    assert (logits - base).abs().max() > 1e-3
+    assert not any("lora" in name for name in theirs.state_dict())
+
+
+def test_questions_with_known_answers(folder, model):
+    """Asked in the words of the chat template; one of the two is held out."""
+    (code,) = blocks("Questions with known answers", {"PATH": str(model), "640": "32"})
+    run(folder, code)
+    assert summary_of(folder / "runs/questions")["global_step"] == 32
+    _, sample, _ = (folder / "runs/questions/samples.txt").read_text().splitlines()
+    assert sample.startswith("<user>Answer in one word. What is ")
+    assert "?<assistant> " in sample
+
+
+def test_the_answers_of_questions_are_rewarded(tmp_path, model):
+    chat = pytest.importorskip("examples.chat")
+    rows = [{"question": "2 + 2?", "answer": "4"}, {"question": "3 + 4?", "answer": "7"}]
+    (tmp_path / "rows").write_text("\n".join(map(json.dumps, rows)))
+    _, (two, three), reward = chat.questions(str(model), str(tmp_path / "rows"))
+    texts = ["4", "It is 4.", "5", "4", ""]
+    assert reward([two] * 5, texts, [True, True, True, False, True]) == [1, 1, 0, 0, 0]
+    assert reward([three, two], ["4", "4"], [True, True]) == [0, 1]
+
+
+def test_preferences_of_ones_own(folder, model):
+    """In the end every pair is ordered rightly: of the saved model the chosen completion has
+    become more probable, measured against the base model, than the rejected one."""
+    (code,) = blocks("Preferences of your own", {"PATH": str(model)})
+    assert run(folder, code).splitlines()[-1] == "ordered rightly: 1.000"
+    transformers = pytest.importorskip("transformers")
+    tokenizer = transformers.AutoTokenizer.from_pretrained(model)
+    rows = [json.loads(x) for x in (folder / "pairs.jsonl").read_text().splitlines()]
+    for row in rows:
+        scores = []
+        for path in (folder / "models/joyful", model):
+            network = transformers.AutoModelForCausalLM.from_pretrained(path).eval()
+            for name in ("chosen", "rejected"):
+                prompt, whole = (
+                    tokenizer.encode(text, return_tensors="pt")
+                    for text in (row["prompt"], row["prompt"] + row[name] + "<end>")
+                )
+                with torch.no_grad():
+                    log_pi = network(whole).logits[0, :-1].log_softmax(-1)
+                log_probs = log_pi.gather(1, whole[0, 1:, None])[prompt.shape[1] - 1 :]
+                scores.append(log_probs.sum().item())
+        assert scores[0] - scores[2] > scores[1] - scores[3] + 1e-4
 
 
 def test_the_policys_methods_are_the_adapters():
