@@ -332,9 +332,9 @@ def test_use_a_trained_language_model(brief, model):
     assert run(brief, code).startswith("What is a film?")
     auto = pytest.importorskip("transformers").AutoModelForCausalLM
     code = (
-        "import torch\nfrom examples.export import generate, load\n"
+        "import torch\nfrom examples.generate import go_on, load\n"
         "policy = load('runs/brief')\n"
-        "print(policy(torch.arange(9).view(1, 9)).tolist(), generate(policy, 'What', 3) != '')"
+        "print(policy(torch.arange(9).view(1, 9)).tolist(), go_on(policy, 'What', 3) != '')"
     )
     theirs = auto.from_pretrained(brief / "models/brief").eval()
     with torch.no_grad():
