@@ -486,6 +486,7 @@ def test_a_saved_folder_is_the_policy(folder, tmp_path):
             if p.requires_grad:
                 torch.nn.init.normal_(p, 0, 0.3)
         policy.save(tmp_path / str(rank))
+        assert (tmp_path / str(rank) / "model.safetensors").exists(), "adapters alone"
         again = HuggingFace(tmp_path / str(rank))
         with torch.no_grad():
             torch.testing.assert_close(again(tokens), policy(tokens), rtol=1e-3, atol=1e-4)
