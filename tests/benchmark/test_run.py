@@ -469,6 +469,27 @@ def test_bad_input_is_one_line_and_status_2(words, says, monkeypatch, capsys):
     assert says in line
 
 
+@pytest.mark.parametrize("locale", ["C", "POSIX"])
+def test_a_folder_outside_ascii_in_a_posix_locale(suite, tmp_path, locale):
+    folder = tmp_path / "läufe"
+    for words in (("run", suite(), "--seeds", "1", "--dir", folder), ("report", folder)):
+        result = benchmark(*words, env=os.environ | {"LC_ALL": locale, "LANG": locale})
+        assert (result.returncode, result.stderr) == (0, "")
+        assert str(folder) in result.stdout
+    assert (
+        (folder / "report" / "report.md").read_text("utf-8").startswith("# Benchmark: läufe\n")
+    )
+
+
+def test_a_folder_that_is_no_utf_8_is_refused_in_one_line(suite, tmp_path, capsys):
+    folder = tmp_path / os.fsdecode(b"l\xe4ufe")
+    assert program.main(["run", str(suite()), "--dir", str(folder)]) == 2
+    error = capsys.readouterr().err
+    assert re.fullmatch(
+        r"error: the name of a folder is no UTF-8 in this locale, near .*\n", error
+    )
+
+
 def test_bad_input_to_the_command():
     result = benchmark("run", "smok")
     says = "error: there is no suite smok; did you mean smoke?\n"
