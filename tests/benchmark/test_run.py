@@ -1080,6 +1080,24 @@ def test_killed_outright_it_leaves_nothing_running(suite, tmp_path, start):
     wait_until(lambda: not any(is_alive(pid) for pid in pids(directory)))
 
 
+def test_two_writers_of_one_file_both_come_through(tmp_path, monkeypatch):
+    """A second one writes while the first has written half of it: two reports at once."""
+    path, second = tmp_path / "report.md", threading.Thread()
+
+    def fsync(_) -> None:
+        nonlocal second
+        if second.ident is None:
+            second = threading.Thread(target=pool.write_atomically, args=(path, b"second"))
+            second.start()
+            second.join()
+            assert path.read_bytes() == b"second"
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    pool.write_atomically(path, b"first")
+    assert path.read_bytes() == b"first"
+    assert [file.name for file in tmp_path.iterdir()] == ["report.md"]
+
+
 def test_two_invocations_do_no_job_twice(suite, tmp_path, start):
     directory = tmp_path / "runs"
     words = ("run", suite("wait"), "--dir", directory, "--workers", "2")
