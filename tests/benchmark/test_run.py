@@ -265,6 +265,33 @@ def test_a_task_goes_to_the_script_in_the_place_of_an_environment(suite, tmp_pat
             make_jobs(loaded, tmp_path, [env_id], total_timesteps=8)
 
 
+def test_an_environment_has_flags_for_all_its_scripts(suite, tmp_path):
+    """One base model for every algorithm, which the scripts read as it is written."""
+    kwargs = '{"base_model": "a base.pt"}'
+    text = f"""
+        seeds = [1]
+        [environments.addition]
+        flag = "task"
+        total_timesteps = 64
+        flags = {{ task_kwargs = '{kwargs}', kl_coef = 0.5 }}
+        [algorithms]
+        grpo = {{ script = "grpo.py" }}
+        dpo = {{ script = "dpo.py", flags = {{ kl_coef = 0.2 }} }}
+    """
+    path = tmp_path / "own.toml"
+    path.write_text(text)
+    for job, kl_coef in zip(
+        make_jobs(load_suite(str(path)), tmp_path), (0.5, 0.2), strict=True
+    ):
+        args = tyro.cli(args_of(job.script), args=job.words())
+        assert (args.task_kwargs, args.kl_coef) == (kwargs, kl_coef)
+    path.write_text(text.replace("kl_coef = 0.5", "kl_coef = [1]"))
+    with pytest.raises(
+        BadInput, match=r"\[environments.addition\] flags must be numbers, words"
+    ):
+        load_suite(str(path))
+
+
 def test_a_task_is_run_resumed_and_reported(suite, tmp_path, capsys):
     words = ["run", str(suite("flaky", TASKS)), "--dir", str(tmp_path / "runs")]
     assert program.main(words) == 0
@@ -341,6 +368,20 @@ def test_a_suite_outside_brings_its_scripts_modules_and_files(tmp_path):
     place = shlex.quote(str(study))
     assert len(planned) == 3
     assert all(line.startswith(f"cd {place} && PYTHONPATH={place} ") for line in planned)
+
+
+def test_the_readmes_suite_of_ones_own_makes_commands_that_the_scripts_understand(tmp_path):
+    readme = (ROOT / "benchmark" / "README.md").read_text(encoding="utf-8")
+    path = tmp_path / "study.toml"
+    path.write_text(readme.partition("```toml\n")[2].partition("```")[0])
+    shutil.copy(ROOT / "ppo.py", tmp_path / "ppo_mine.py")
+    jobs = make_jobs(load_suite(str(path)), tmp_path / "runs", seeds=[1])
+    assert len({(job.algorithm, job.env_id) for job in jobs}) == len(jobs) == 4
+    for job in jobs:
+        args = tyro.cli(args_of(ROOT / "ppo.py"), args=job.words())
+        own = job.env_id == "my_world:Walk-v0"
+        assert args.env_kwargs == ('{"length": 20}' if own else "{}")
+        assert job.folder == tmp_path
 
 
 def test_a_script_beside_the_suite_comes_before_one_of_the_repository(tmp_path):
