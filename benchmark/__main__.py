@@ -251,6 +251,10 @@ def main(words: list[str]) -> int:
     except KeyboardInterrupt:
         print("\nstopped; the same command goes on from here", file=sys.stderr)
         return 130
+    except UnicodeEncodeError as error:  # TensorBoard cannot write there either
+        part = error.object[max(error.start - 20, 0) : error.end + 20]
+        print(f"error: the name of a folder is no UTF-8 in this locale, near {part!r}", file=sys.stderr)
+        return 2
     except OSError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -180,7 +180,8 @@ def check_suite(suite: dict, path: Path) -> None:
         need(isinstance(suite.get(key, {}), dict), f"{key} must be a table")
     for env_id, table in suite["environments"].items():
         place = f"[environments.{env_id}]"
-        check_keys(table, place, {"total_timesteps"}, {"score_range", "score_source", "flag", "threshold"})
+        check_keys(table, place, {"total_timesteps"}, {"score_range", "score_source", "flag", "flags", "threshold"})
+        check_flags(table.get("flags", {}), f"{place} flags")
         steps, ends = table["total_timesteps"], table.get("score_range", [0, 1])
         need(type(steps) is int and steps > 0, f"{place} total_timesteps must be a positive whole number, not {steps}")
         good = isinstance(ends, list) and len(ends) == 2 and all(type(end) in (int, float) for end in ends)
@@ -269,7 +270,8 @@ def make_jobs(
                     continue
                 tuned = dict(suite.get("tuned", {}).get(algorithm, {}).get(env_id, {}))
                 tuned.pop("source", None)
-                flags = {"total_timesteps": steps, "torch_threads": 1} | entry.get("flags", {}) | tuned
+                flags = {"total_timesteps": steps, "torch_threads": 1} | environment.get("flags", {})
+                flags |= entry.get("flags", {}) | tuned
                 refuse_reserved(flags, f"the flags of {algorithm} on {env_id}")
                 if total_timesteps:
                     flags["total_timesteps"] = total_timesteps

@@ -59,8 +59,8 @@ def read_json(path: Path) -> dict | None:
 
 
 def write_atomically(path: Path, data: bytes) -> None:
-    """Write beside `path`, then rename: a kill or a full disk leaves the old file as it was."""
-    temporary = path.with_name(path.name + ".tmp")
+    """Write beside `path`, then rename: a kill, a full disk or another writer never leaves half a file."""
+    temporary = path.with_name(f"{path.name}.{threading.get_native_id()}.tmp")
     with temporary.open("wb") as file:
         file.write(data)
         file.flush()

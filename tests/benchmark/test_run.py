@@ -265,6 +265,33 @@ def test_a_task_goes_to_the_script_in_the_place_of_an_environment(suite, tmp_pat
             make_jobs(loaded, tmp_path, [env_id], total_timesteps=8)
 
 
+def test_an_environment_has_flags_for_all_its_scripts(suite, tmp_path):
+    """One base model for every algorithm, which the scripts read as it is written."""
+    kwargs = '{"base_model": "a base.pt"}'
+    text = f"""
+        seeds = [1]
+        [environments.addition]
+        flag = "task"
+        total_timesteps = 64
+        flags = {{ task_kwargs = '{kwargs}', kl_coef = 0.5 }}
+        [algorithms]
+        grpo = {{ script = "grpo.py" }}
+        dpo = {{ script = "dpo.py", flags = {{ kl_coef = 0.2 }} }}
+    """
+    path = tmp_path / "own.toml"
+    path.write_text(text)
+    for job, kl_coef in zip(
+        make_jobs(load_suite(str(path)), tmp_path), (0.5, 0.2), strict=True
+    ):
+        args = tyro.cli(args_of(job.script), args=job.words())
+        assert (args.task_kwargs, args.kl_coef) == (kwargs, kl_coef)
+    path.write_text(text.replace("kl_coef = 0.5", "kl_coef = [1]"))
+    with pytest.raises(
+        BadInput, match=r"\[environments.addition\] flags must be numbers, words"
+    ):
+        load_suite(str(path))
+
+
 def test_a_task_is_run_resumed_and_reported(suite, tmp_path, capsys):
     words = ["run", str(suite("flaky", TASKS)), "--dir", str(tmp_path / "runs")]
     assert program.main(words) == 0
@@ -341,6 +368,20 @@ def test_a_suite_outside_brings_its_scripts_modules_and_files(tmp_path):
     place = shlex.quote(str(study))
     assert len(planned) == 3
     assert all(line.startswith(f"cd {place} && PYTHONPATH={place} ") for line in planned)
+
+
+def test_the_readmes_suite_of_ones_own_makes_commands_that_the_scripts_understand(tmp_path):
+    readme = (ROOT / "benchmark" / "README.md").read_text(encoding="utf-8")
+    path = tmp_path / "study.toml"
+    path.write_text(readme.partition("```toml\n")[2].partition("```")[0])
+    shutil.copy(ROOT / "ppo.py", tmp_path / "ppo_mine.py")
+    jobs = make_jobs(load_suite(str(path)), tmp_path / "runs", seeds=[1])
+    assert len({(job.algorithm, job.env_id) for job in jobs}) == len(jobs) == 4
+    for job in jobs:
+        args = tyro.cli(args_of(ROOT / "ppo.py"), args=job.words())
+        own = job.env_id == "my_world:Walk-v0"
+        assert args.env_kwargs == ('{"length": 20}' if own else "{}")
+        assert job.folder == tmp_path
 
 
 def test_a_script_beside_the_suite_comes_before_one_of_the_repository(tmp_path):
@@ -467,6 +508,27 @@ def test_bad_input_is_one_line_and_status_2(words, says, monkeypatch, capsys):
     assert line.startswith("error: ")
     assert line.count("\n") == 1
     assert says in line
+
+
+@pytest.mark.parametrize("locale", ["C", "POSIX"])
+def test_a_folder_outside_ascii_in_a_posix_locale(suite, tmp_path, locale):
+    folder = tmp_path / "läufe"
+    for words in (("run", suite(), "--seeds", "1", "--dir", folder), ("report", folder)):
+        result = benchmark(*words, env=os.environ | {"LC_ALL": locale, "LANG": locale})
+        assert (result.returncode, result.stderr) == (0, "")
+        assert str(folder) in result.stdout
+    assert (
+        (folder / "report" / "report.md").read_text("utf-8").startswith("# Benchmark: läufe\n")
+    )
+
+
+def test_a_folder_that_is_no_utf_8_is_refused_in_one_line(suite, tmp_path, capsys):
+    folder = tmp_path / os.fsdecode(b"l\xe4ufe")
+    assert program.main(["run", str(suite()), "--dir", str(folder)]) == 2
+    error = capsys.readouterr().err
+    assert re.fullmatch(
+        r"error: the name of a folder is no UTF-8 in this locale, near .*\n", error
+    )
 
 
 def test_bad_input_to_the_command():
@@ -1057,6 +1119,24 @@ def test_killed_outright_it_leaves_nothing_running(suite, tmp_path, start):
     process.kill()
     process.communicate()
     wait_until(lambda: not any(is_alive(pid) for pid in pids(directory)))
+
+
+def test_two_writers_of_one_file_both_come_through(tmp_path, monkeypatch):
+    """A second one writes while the first has written half of it: two reports at once."""
+    path, second = tmp_path / "report.md", threading.Thread()
+
+    def fsync(_) -> None:
+        nonlocal second
+        if second.ident is None:
+            second = threading.Thread(target=pool.write_atomically, args=(path, b"second"))
+            second.start()
+            second.join()
+            assert path.read_bytes() == b"second"
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    pool.write_atomically(path, b"first")
+    assert path.read_bytes() == b"first"
+    assert [file.name for file in tmp_path.iterdir()] == ["report.md"]
 
 
 def test_two_invocations_do_no_job_twice(suite, tmp_path, start):
