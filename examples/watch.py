@@ -23,7 +23,10 @@ def load(run_dir: Path, **kwargs) -> tuple[gym.Env, torch.nn.Module]:
     if not hasattr(script, "make_env"):
         sys.exit(f"error: {run_dir} needs {name}.py here, a script for control")
     args = script.Args(**checkpoint["args"])
-    env = script.make_env(args, **kwargs)  # flat observations, rescaled actions
+    try:
+        env = script.make_env(args, **kwargs)  # flat observations, rescaled actions
+    except script.BadInput as error:  # a package is missing, or the argument render_mode
+        sys.exit(f"error: {error}")
     space = env.action_space
     size = space.n if isinstance(space, gym.spaces.Discrete) else space.shape[0]
     norm_obs = {"norm_obs": args.norm_obs} if hasattr(args, "norm_obs") else {}

@@ -231,6 +231,23 @@ def test_a_window_is_opened_and_a_film_is_written(acrobot):
     run(acrobot, watch, status=1, SDL_VIDEODRIVER="none")  # no window without a screen
 
 
+def test_what_cannot_be_loaded_is_said_in_one_line(acrobot):
+    """A folder without a run, a run whose script is not here, and an environment that cannot
+    be drawn."""
+    run(acrobot, f"python ppo.py --env-id examples.match:Match-v0 --run-dir runs/match {SHORT}")
+    (acrobot / "sac.py").rename(acrobot / "mine.py")
+    short = SHORT + " --learning-starts 500"
+    run(acrobot, f"python mine.py --run-dir runs/mine {short}")
+    (acrobot / "mine.py").unlink()
+    for name, words in {
+        "none": "runs/none is not the directory of a run",
+        "mine": "runs/mine needs mine.py here",
+        "match": "render_mode",
+    }.items():
+        shown = run(acrobot, f"python -m examples.watch runs/{name} 2>&1", status=1)
+        assert re.fullmatch(f"error: .*{words}.*\n", shown)
+
+
 @pytest.mark.parametrize("script", ["ppo", "sac", "trpo_continuous"])
 def test_an_agent_that_is_loaded_is_the_one_that_was_evaluated(script, tmp_path):
     """One episode from the evaluation's seed: the same return."""
