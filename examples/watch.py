@@ -4,7 +4,7 @@ python -m examples.watch runs/acrobot
 python -m examples.watch runs/acrobot --film videos
 """
 
-import importlib
+import importlib.util
 import sys
 from pathlib import Path
 
@@ -18,11 +18,15 @@ def load(run_dir: Path, **kwargs) -> tuple[gym.Env, torch.nn.Module]:
     if not (run_dir / "checkpoint.pt").exists():
         sys.exit(f"error: {run_dir} is not the directory of a run")
     checkpoint = torch.load(run_dir / "checkpoint.pt", "cpu", weights_only=True)
-    script = importlib.import_module(Path(checkpoint["about"]["script"]).stem)
+    name = Path(checkpoint["about"]["script"]).stem  # "notebook", if it was pasted into one
+    script = importlib.util.find_spec(name) and importlib.import_module(name)
     if not hasattr(script, "make_env"):
-        sys.exit(f"error: {run_dir} is a run of {script.__name__}.py, which is not for control")
+        sys.exit(f"error: {run_dir} needs {name}.py here, a script for control")
     args = script.Args(**checkpoint["args"])
-    env = script.make_env(args, **kwargs)  # flat observations, rescaled actions
+    try:
+        env = script.make_env(args, **kwargs)  # flat observations, rescaled actions
+    except script.BadInput as error:  # a package is missing, or the argument render_mode
+        sys.exit(f"error: {error}")
     space = env.action_space
     size = space.n if isinstance(space, gym.spaces.Discrete) else space.shape[0]
     norm_obs = {"norm_obs": args.norm_obs} if hasattr(args, "norm_obs") else {}
