@@ -41,6 +41,7 @@ Compared with a2c.py:
 
 import hashlib
 import json
+import random
 import sys
 import time
 import traceback
@@ -50,7 +51,7 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from multiprocessing import connection
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import gymnasium as gym
 import numpy as np
@@ -89,7 +90,7 @@ class Args:
     device: Literal["cpu", "cuda", "mps"] = "cpu"  # only cpu: the workers share its memory
     torch_threads: int = 1  # more rarely help small networks, and parallel runs share the cores
     log_interval: int = 500  # minimum steps between two entries of losses/* and charts/SPS
-    checkpoint_interval: float = 10.0  # minimum seconds between two checkpoints
+    checkpoint_interval: float = 10.0  # seconds between checkpoints; times a save's, if longer
     eval_episodes: int = 20  # final episodes, with the policy's mode, of at most 10,000 steps
     run_dir: Path | None = None  # default: runs/ENV__SCRIPT__SEED__TIME
     resume: Path | None = None  # run directory to resume, with its own flags
@@ -220,6 +221,10 @@ def work(
     Source: Mnih et al. 2016, algorithm S3, and section 4 for the shared RMSprop.
     """
     torch.set_num_threads(args.torch_threads)
+    torch.set_default_dtype(torch.float32)  # the caller's program, imported anew, may have
+    torch.set_grad_enabled(True)  # set other things
+    for fix in (np.random.seed, random.seed):  # for the environment
+        fix(seeds[rank])
     for other in pipes[:rank] + pipes[rank + 1 :]:  # so that each closes with its owner
         other.close()
     with make_env(args) as env, pipes[rank] as pipe:
@@ -278,7 +283,7 @@ def work(
             )
             if args.norm_adv:
                 mean, std = b_advantages.mean(), b_advantages.std()
-                b_advantages = (b_advantages - mean) / (std + 1e-8)  # std may be 0
+                b_advantages = (b_advantages - mean) / (std + 1e-30)  # may be 0
             loss, stats = a2c_loss(
                 actor(b_obs), critic(b_obs), b_actions,
                 b_advantages, b_returns, args.vf_coef, args.ent_coef,
@@ -296,10 +301,26 @@ def work(
             # ---- LOG ----
             losses = {name: value.item() for name, value in stats.items()}
             unexplained, total = (returns - values).var(correction=0), returns.var(correction=0)
-            losses["explained_variance"] = (1 - unexplained / (total + 1e-8)).item()
+            losses["explained_variance"] = (1 - unexplained / total).item() if total else 0.0
             losses["learning_rate"] = optimizer.param_groups[0]["lr"]
             losses["staleness"] = float(staleness)
             pipe.send((obs, next_obs, rewards, terminated | truncated, losses))
+
+
+def stop(processes: list, readers: list) -> None:
+    """End the workers: a closed pipe lets each close its environment, in five seconds."""
+    for reader in readers:
+        reader.close()
+    deadline = time.monotonic() + 5
+    for process in processes:
+        process.join(max(0.0, deadline - time.monotonic()))
+
+
+NO_GUARD = 77  # exit status of a worker whose import of the caller's program called train()
+GUARD = (
+    "the workers import the program that calls train(): save this as a file, with the call "
+    'under if __name__ == "__main__":'
+)
 
 
 def train(args: Args) -> dict:
@@ -308,6 +329,8 @@ def train(args: Args) -> dict:
     torch.multiprocessing's ProcessRaisedException or ProcessExitedException where a worker
     dies. The workers import the caller's program anew, so it must call this under
     `if __name__ == "__main__":`."""
+    if getattr(multiprocessing.current_process(), "_inheriting", False):
+        raise SystemExit(NO_GUARD)  # a worker, which the caller's program must not train in
     args = check_args(args)
     num_updates = args.total_timesteps // args.num_steps
     total_steps = num_updates * args.num_steps
@@ -317,13 +340,13 @@ def train(args: Args) -> dict:
         raise BadInput("norm_adv needs num_steps of at least 2")
     if args.device != "cpu":
         raise BadInput("the workers share the memory of the cpu; device must be cpu")
-    if not SCRIPT.is_file():
-        raise BadInput("processes import their code: save this as a file and import that")
+    program = Path(getattr(sys.modules["__main__"], "__file__", SCRIPT))  # "<stdin>" is none
+    if not SCRIPT.is_file() or not program.is_file():
+        raise BadInput(GUARD)
 
     with Run(args) as run:
-        torch.manual_seed(args.seed)
-        env = run.enter_context(make_env(args))
-        obs_dim, num_actions = env.observation_space.shape[0], int(env.action_space.n)
+        with make_env(args) as env:  # closed before a worker opens one: it may exist only once
+            obs_dim, num_actions = env.observation_space.shape[0], int(env.action_space.n)
         actor, critic = Actor(obs_dim, num_actions), Critic(obs_dim)
         weights = flatten(actor, critic)
         alpha, eps = args.rms_alpha, args.rms_eps
@@ -338,22 +361,28 @@ def train(args: Args) -> dict:
             tensor.share_memory_()
         # No two environments share a stream, and a resumed run does not replay its beginning.
         seeds = np.random.SeedSequence([args.seed, run.global_step])
-        seeds = seeds.generate_state(args.num_workers).tolist()
+        seeds = (
+            seeds.generate_state(args.num_workers) // 2
+        ).tolist()  # simulators take 31 bits
         pipes = [context.Pipe(duplex=False) for _ in seeds]
         ranks = {run.enter_context(reader): rank for rank, (reader, _) in enumerate(pipes)}
         writers = [writer for _, writer in pipes]
         shared = (args, seeds, total_steps, weights, optimizer, begun, updates, writers)
         workers = multiprocessing.spawn(work, shared, args.num_workers, join=False)
         for process, writer in zip(workers.processes, writers, strict=True):
-            run.callback(process.kill)  # however this ends
+            run.callback(process.kill)  # however this ends, but first comes
             writer.close()
+        run.callback(stop, workers.processes, list(ranks))
 
         while ranks:
             for reader in connection.wait(list(ranks)):
                 try:
                     obs, next_obs, rewards, done, losses = reader.recv()
                 except (EOFError, OSError):  # the worker has ended, perhaps in mid-message
-                    workers.processes[ranks.pop(reader)].join()
+                    process = workers.processes[ranks.pop(reader)]
+                    process.join()
+                    if process.exitcode == NO_GUARD:
+                        raise BadInput(GUARD) from None
                     workers.join(timeout=0)  # raises what a worker died of; awaits no other
                     continue
                 worker = ranks[reader]
@@ -363,7 +392,7 @@ def train(args: Args) -> dict:
 
         if run.global_step < total_steps:  # a worker was interrupted: torch lets that pass
             raise KeyboardInterrupt
-        return evaluate(actor, run)
+        return evaluate(actor, run.enter_context(make_env(args)), run)
 
 
 # ==============================================================================================
@@ -384,20 +413,26 @@ def check_args(args: Args) -> Args:
     """A checked copy of `args` with run_dir filled in; to resume a run, with its own flags."""
     flags = {k: v.item() if isinstance(v, np.generic) else v for k, v in asdict(args).items()}
     for name, value in flags.items():
-        if type(value) in (int, float):
-            kind = int if type(getattr(Args, name)) is int else float
+        hint = Args.__annotations__[name]
+        kind, *_ = kinds = get_args(hint) or (hint,)
+        text = isinstance(value, str | Path) and {value, Path} & {*kinds}  # a choice or a path
+        if type(value) in (int, float) and kind in (int, float):
             low, high = LIMITS.get(name, (int(kind is int), 1e15))
             if not low <= value <= high or kind(value) != value:
                 raise BadInput(f"{name} must be {kind.__name__} {low:g}..{high:g}, not {value}")
             flags[name] = kind(value)  # 1e6 is a number of steps
+        elif type(value) not in kinds and not text:
+            raise BadInput(f"{name} must be {hint}, not {value!r}")
     if not args.resume:
         folder = f"{args.env_id}__{SCRIPT.stem}__{args.seed}__{datetime.now():%Y%m%d-%H%M%S-%f}"
         run_dir = Path(args.run_dir or "runs/" + folder.replace("/", "_").replace(":", "_"))
-        return Args(**flags | {"run_dir": run_dir})
-    path = Path(str(args.resume).removesuffix("checkpoint.pt"))
-    try:
-        checkpoint = torch.load(path / "checkpoint.pt", "cpu", weights_only=True)
-        own = asdict(Args(**checkpoint["args"] | {"run_dir": path}))
+        if run_dir.exists():
+            raise BadInput(f"{run_dir} exists; name another --run-dir, or --resume it")
+        return Args(**flags | {"run_dir": run_dir.absolute()})  # environments may call chdir
+    path = Path(str(args.resume).removesuffix("checkpoint.pt")).absolute()
+    try:  # mmap: without reading the weights, or a replay buffer
+        saved = torch.load(path / "checkpoint.pt", "cpu", weights_only=True, mmap=True)
+        steps, own = saved["counters"][0], asdict(Args(**saved["args"] | {"run_dir": path}))
     except Exception as error:  # reading a damaged file can raise anything
         raise BadInput(f"{SCRIPT.name} cannot resume {path}: {error}") from None
     if args.run_dir != path:  # flags at their default are taken as not given
@@ -405,6 +440,8 @@ def check_args(args: Args) -> Args:
     for name in {"run_dir", *list(own)[: list(own).index("device")]} - {"total_timesteps"}:
         if flags[name] != own[name]:
             raise BadInput(f"to resume {path}, {name} must stay {own[name]}")
+    if steps > flags["total_timesteps"]:
+        raise BadInput(f"{path} has made {steps} steps; total_timesteps must not be less")
     return Args(**flags | {"resume": path})
 
 
@@ -415,14 +452,17 @@ def make_env(args: Args, **kwargs: str) -> gym.Env:
     except (gym.error.Error, ModuleNotFoundError, TypeError, ValueError) as error:
         if isinstance(error, TypeError) and "argument" not in str(error):
             raise  # an error in the environment's own code
-        raise BadInput(f"{args.env_id} with {args.env_kwargs}: {error}") from None
+        hint = "; one of a package is package:Name, as in ale_py:ALE/Pong-v5"
+        hint *= isinstance(error, gym.error.UnregisteredEnv)
+        raise BadInput(f"{args.env_id} with {args.env_kwargs}: {error}{hint}") from None
     if not isinstance(env.observation_space, Box) or len(env.observation_space.shape) != 1:
         with suppress(NotImplementedError):  # of a space that is not Gymnasium's
             env = gym.wrappers.FlattenObservation(env)
     if not isinstance(env.observation_space, Box) or 0 in env.observation_space.shape:
         raise BadInput(f"{args.env_id} has observations that cannot be flattened")
     if not isinstance(env.action_space, Discrete) or env.action_space.start:
-        raise BadInput(f"{args.env_id} has actions {env.action_space}, not Discrete(n)")
+        text = f"{args.env_id} has actions {env.action_space}, not Discrete(n)"
+        raise BadInput(f"{text}; for Box(n) see ppo_continuous.py and sac.py")
     return env
 
 
@@ -436,8 +476,13 @@ class Run(ExitStack):
         self.args, self.global_step, self.episodes, self.seconds = args, 0, 0, 0.0
         self.recent_returns: deque[float] = deque(maxlen=100)
         self.returns, self.lengths = np.zeros(args.num_envs), np.zeros(args.num_envs, int)
+        self.enter_context(torch.enable_grad())  # whatever the caller has set
+        self.callback(torch.set_default_dtype, torch.get_default_dtype())
+        torch.set_default_dtype(torch.float32)
         self.callback(torch.set_num_threads, torch.get_num_threads())
         torch.set_num_threads(args.torch_threads)
+        for fix in (torch.manual_seed, np.random.seed, random.seed):  # for environments too
+            fix(args.seed % 2**32)
 
     def start(self, state: dict, total_steps: int) -> None:
         """Make the run directory, or restore all that `state` names from the one to resume."""
@@ -447,18 +492,20 @@ class Run(ExitStack):
             run_dir.mkdir(parents=True, exist_ok=bool(args.resume))
             self.enter_context(FileLock(run_dir / "lock", timeout=0))  # freed even by a kill
             if args.resume:
-                checkpoint = torch.load(run_dir / "checkpoint.pt", "cpu", weights_only=True)
+                saved = torch.load(run_dir / "checkpoint.pt", "cpu", weights_only=True)
                 for key, module in state.items():
-                    module.load_state_dict(checkpoint[key])
-                self.global_step, self.episodes, self.seconds, recent = checkpoint["counters"]
+                    module.load_state_dict(saved[key])
+                self.global_step, self.episodes, self.seconds, recent = saved["counters"]
                 self.recent_returns.extend(recent)
-                torch.manual_seed(args.seed + self.global_step)
-                changed = [k for k in ABOUT if ABOUT[k] != checkpoint["about"][k]] or "nothing"
+                for fix in (torch.manual_seed, np.random.seed, random.seed):
+                    fix((args.seed + self.global_step) % 2**32)
+                changed = [k for k in ABOUT if ABOUT[k] != saved["about"][k]] or "nothing"
                 print(f"resuming at step {self.global_step} with new noise; changed: {changed}")
             (run_dir / name).write_text(json.dumps(asdict(args) | ABOUT, indent=2, default=str))
         except (KeyError, OSError, RuntimeError, ValueError) as error:  # or other networks
-            raise BadInput(f"cannot use {run_dir} (or --resume it): {error}") from None
-        print(f"{SCRIPT.name}: {args.env_id} seed {args.seed}, {total_steps} steps, {run_dir}")
+            raise BadInput(f"cannot use {run_dir}: {error}") from None
+        self.name = f"seed {args.seed}, {run_dir}"
+        print(f"{SCRIPT.name}: {args.env_id}, {total_steps} steps, {self.name}")
         (run_dir / "summary.json").unlink(missing_ok=True)  # a resumed run is unfinished again
         writer = SummaryWriter(run_dir, purge_step=self.global_step + 1)  # hides later events
         bar = tqdm(total=total_steps, initial=self.global_step, unit=" steps", disable=None)
@@ -468,20 +515,24 @@ class Run(ExitStack):
 
     def save(self) -> None:
         """Write the events and a checkpoint. A kill or a full disk leaves the old one whole."""
-        self.saved = time.perf_counter()
-        self.seconds = self.saved - self.began
+        self.seconds = time.perf_counter() - self.began
         checkpoint = {name: module.state_dict() for name, module in self.state.items()}
+        parts = [p for s in checkpoint.values() for p in s.get("state", {0: s}).values()]
+        if not all(x.isfinite().all() for p in parts for x in p.values() if torch.is_tensor(x)):
+            raise FloatingPointError(f"step {self.global_step}: a weight is not finite")
         counters = [self.global_step, self.episodes, self.seconds, list(self.recent_returns)]
         flags = asdict(self.args) | {"run_dir": None, "resume": None}
         self.writer.flush()
         path = self.args.run_dir / "new.tmp"
         torch.save(checkpoint | {"about": ABOUT, "args": flags, "counters": counters}, path)
         path.replace(path.with_name("checkpoint.pt"))
+        took = time.perf_counter() - self.began - self.seconds
+        self.due = time.perf_counter() + self.args.checkpoint_interval * max(1, took)
 
     def record_step(self, worker: int, reward, done, *obs) -> None:
         """Count a step of one worker's environment; log an episode that it ended."""
         self.global_step += 1
-        if not np.isfinite(sum(np.vdot(x, x) for x in (reward, *obs))):
+        if any(np.vdot(x, np.zeros(x.shape, x.dtype)) != 0 for x in (reward, *obs)):
             raise FloatingPointError(f"step {self.global_step}: reward or obs is not finite")
         self.returns[worker] += reward
         self.lengths[worker] += 1
@@ -503,27 +554,27 @@ class Run(ExitStack):
             self.writer.add_scalar("charts/SPS", sps, self.global_step)
             for name, value in losses.items():
                 self.writer.add_scalar(f"losses/{name}", value, self.global_step)
-            self.status = f"return {np.mean(self.recent_returns or np.nan):.1f}"
+            returns = f"return {np.mean(self.recent_returns or np.nan):.1f}, {sps:.1f} steps/s"
+            self.status = f"{returns}, {self.name}".replace("return nan", "no episode yet")
             self.bar.set_postfix_str(self.status, refresh=False)
         self.bar.update(self.global_step - self.bar.n)
-        if time.perf_counter() - self.saved > self.args.checkpoint_interval:
+        if time.perf_counter() > self.due:
             self.save()
             if self.bar.disable:  # standard error is no terminal
-                print(f"step {self.global_step}, {self.status}, {sps:.0f} steps/s", flush=True)
+                print(f"step {self.global_step}, {self.status}", flush=True)
 
 
 @torch.no_grad()
-def evaluate(actor: nn.Module, run: Run) -> dict:
+def evaluate(actor: nn.Module, env: gym.Env, run: Run) -> dict:
     """Save, play eval_episodes with the policy's mode, write and return the summary."""
     run.save()
     run.bar.close()
     args, returns = run.args, np.zeros(run.args.eval_episodes)
-    env = run.enter_context(make_env(args))
     seeds = np.random.SeedSequence(args.seed, spawn_key=(1,)).generate_state(len(returns))
-    for episode, seed in enumerate(seeds.tolist()):
-        obs, _ = env.reset(seed=seed)
+    for episode, seed in enumerate(seeds // 2):
+        obs, _ = env.reset(seed=int(seed))
         for _ in range(10_000):  # an episode may have no end
-            seen = torch.as_tensor(np.array(obs, np.float32), device=args.device)
+            seen = torch.as_tensor(np.array(obs, np.float32, order="C"), device=args.device)
             obs, reward, terminated, truncated, _ = env.step(actor(seen).mode.cpu().numpy()[()])
             returns[episode] += reward
             if not (seen.isfinite().all() and np.isfinite(reward)):
@@ -543,14 +594,15 @@ def evaluate(actor: nn.Module, run: Run) -> dict:
     path = args.run_dir / "new.tmp"
     path.write_text(json.dumps(summary, indent=2))
     path.replace(path.with_name("summary.json"))
-    print(f"return {trained:.1f}, evaluation {returns.mean():.1f} +- {returns.std():.1f}")
+    text = f"return {trained:.1f}, evaluation {returns.mean():.1f} +- {returns.std():.1f}"
+    print(f"{text}, {run.name}".replace("return nan", "no episode ended"))
     return summary
 
 
 if __name__ == "__main__" and "__file__" in globals():  # a notebook cell only defines
     args = None
     try:
-        args = check_args(tyro.cli(Args))
+        args = check_args(tyro.cli(Args, description=__doc__.partition("\n")[0]))
         if args.resume:  # what is given wins, even where it equals the default
             args = tyro.cli(Args, default=args)
         train(args)

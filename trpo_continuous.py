@@ -23,6 +23,7 @@ Compared with trpo.py:
 
 import hashlib
 import json
+import random
 import sys
 import time
 import traceback
@@ -32,7 +33,7 @@ from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import gymnasium as gym
 import numpy as np
@@ -76,7 +77,7 @@ class Args:
     device: Literal["cpu", "cuda", "mps"] = "cpu"  # small networks are fastest on the cpu
     torch_threads: int = 1  # more rarely help small networks, and parallel runs share the cores
     log_interval: int = 500  # minimum steps between two entries of losses/* and charts/SPS
-    checkpoint_interval: float = 10.0  # minimum seconds between two checkpoints
+    checkpoint_interval: float = 10.0  # seconds between checkpoints; times a save's, if longer
     eval_episodes: int = 20  # final episodes, with the policy's mode, of at most 10,000 steps
     run_dir: Path | None = None  # default: runs/ENV__SCRIPT__SEED__TIME
     resume: Path | None = None  # run directory to resume, with its own flags
@@ -128,8 +129,9 @@ class RunningNorm(nn.Module):
         between = delta**2 * self.count * len(batch) / total
         within = self.var * self.count + batch.var(0, correction=0) * len(batch)
         self.var.copy_((within + between) / total)
-        self.std.copy_((self.var + 1e-8).sqrt())
         self.mean += delta * len(batch) / total
+        std = (self.var + (1e-6 * self.mean) ** 2).sqrt()  # less is rounding, of a constant
+        self.std.copy_(std.masked_fill(std == 0, 1.0))
         self.count.copy_(total)
 
 
@@ -299,9 +301,10 @@ def trust_region_step(
 # ==============================================================================================
 def rescale_actions(env: gym.Env) -> gym.Env:
     """The environment with finite action bounds as +-1, so that a Gaussian's unit is half the
-    range. With an infinite bound the unit stays. Actions out of bounds are clipped."""
+    range. With an infinite bound the unit stays, and 1e15 counts as infinite. Actions out of
+    bounds are clipped."""
     space = env.action_space
-    bounded = np.isfinite(space.low) & np.isfinite(space.high)
+    bounded = (np.abs(space.low) < 1e15) & (np.abs(space.high) < 1e15)
     low, high = np.where(bounded, [space.low, space.high], [[-1.0], [1.0]])
     center, half = (high + low) / 2, (high - low) / 2
 
@@ -336,7 +339,6 @@ def train(args: Args) -> dict:
         raise BadInput(f"num_minibatches must split {batch_size} steps evenly, at least 2 each")
 
     with Run(args) as run:
-        torch.manual_seed(args.seed)
         envs = [run.enter_context(make_env(args)) for _ in range(args.num_envs)]
         obs_dim, action_dim = envs[0].observation_space.shape[0], envs[0].action_space.shape[0]
         actor = Actor(obs_dim, action_dim, args.init_std, args.norm_obs).to(device)
@@ -359,8 +361,9 @@ def train(args: Args) -> dict:
 
         # No two environments share a stream, and a resumed run does not replay its beginning.
         seeds = np.random.SeedSequence([args.seed, run.global_step]).generate_state(len(envs))
-        resets = [env.reset(seed=int(seed)) for env, seed in zip(envs, seeds, strict=True)]
-        current_obs = np.array([first_obs for first_obs, _ in resets], np.float32)
+        current_obs = np.zeros((args.num_envs, obs_dim), np.float32)
+        for i, env in enumerate(envs):
+            current_obs[i], _ = env.reset(seed=int(seeds[i] // 2))  # simulators take 31 bits
 
         for _ in range(run.global_step // batch_size, num_iterations):
             # ---- ROLLOUT ----
@@ -401,7 +404,7 @@ def train(args: Args) -> dict:
             )
             if args.norm_adv:
                 mean, std = b_advantages.mean(), b_advantages.std()
-                b_advantages = (b_advantages - mean) / (std + 1e-8)  # std may be 0
+                b_advantages = (b_advantages - mean) / (std + 1e-30)  # may be 0
             losses = trust_region_step(
                 actor, b_obs, b_actions, b_advantages, args.target_kl, args.cg_max_steps,
                 args.cg_damping, args.line_search_max_iter, args.line_search_shrinking_factor,
@@ -424,10 +427,10 @@ def train(args: Args) -> dict:
                 losses["entropy"] = actor(b_obs).entropy().mean().item()  # of the new policy
             losses["value_loss"] = torch.stack(value_losses).mean().item()
             unexplained, total = (returns - values).var(correction=0), returns.var(correction=0)
-            losses["explained_variance"] = (1 - unexplained / (total + 1e-8)).item()
+            losses["explained_variance"] = (1 - unexplained / total).item() if total else 0.0
             run.record_iteration(losses)
 
-        return evaluate(actor, run)
+        return evaluate(actor, envs[0], run)
 
 
 # ==============================================================================================
@@ -448,20 +451,26 @@ def check_args(args: Args) -> Args:
     """A checked copy of `args` with run_dir filled in; to resume a run, with its own flags."""
     flags = {k: v.item() if isinstance(v, np.generic) else v for k, v in asdict(args).items()}
     for name, value in flags.items():
-        if type(value) in (int, float):
-            kind = int if type(getattr(Args, name)) is int else float
+        hint = Args.__annotations__[name]
+        kind, *_ = kinds = get_args(hint) or (hint,)
+        text = isinstance(value, str | Path) and {value, Path} & {*kinds}  # a choice or a path
+        if type(value) in (int, float) and kind in (int, float):
             low, high = LIMITS.get(name, (int(kind is int), 1e15))
             if not low <= value <= high or kind(value) != value:
                 raise BadInput(f"{name} must be {kind.__name__} {low:g}..{high:g}, not {value}")
             flags[name] = kind(value)  # 1e6 is a number of steps
+        elif type(value) not in kinds and not text:
+            raise BadInput(f"{name} must be {hint}, not {value!r}")
     if not args.resume:
         folder = f"{args.env_id}__{SCRIPT.stem}__{args.seed}__{datetime.now():%Y%m%d-%H%M%S-%f}"
         run_dir = Path(args.run_dir or "runs/" + folder.replace("/", "_").replace(":", "_"))
-        return Args(**flags | {"run_dir": run_dir})
-    path = Path(str(args.resume).removesuffix("checkpoint.pt"))
-    try:
-        checkpoint = torch.load(path / "checkpoint.pt", "cpu", weights_only=True)
-        own = asdict(Args(**checkpoint["args"] | {"run_dir": path}))
+        if run_dir.exists():
+            raise BadInput(f"{run_dir} exists; name another --run-dir, or --resume it")
+        return Args(**flags | {"run_dir": run_dir.absolute()})  # environments may call chdir
+    path = Path(str(args.resume).removesuffix("checkpoint.pt")).absolute()
+    try:  # mmap: without reading the weights, or a replay buffer
+        saved = torch.load(path / "checkpoint.pt", "cpu", weights_only=True, mmap=True)
+        steps, own = saved["counters"][0], asdict(Args(**saved["args"] | {"run_dir": path}))
     except Exception as error:  # reading a damaged file can raise anything
         raise BadInput(f"{SCRIPT.name} cannot resume {path}: {error}") from None
     if args.run_dir != path:  # flags at their default are taken as not given
@@ -469,6 +478,8 @@ def check_args(args: Args) -> Args:
     for name in {"run_dir", *list(own)[: list(own).index("device")]} - {"total_timesteps"}:
         if flags[name] != own[name]:
             raise BadInput(f"to resume {path}, {name} must stay {own[name]}")
+    if steps > flags["total_timesteps"]:
+        raise BadInput(f"{path} has made {steps} steps; total_timesteps must not be less")
     return Args(**flags | {"resume": path})
 
 
@@ -479,7 +490,9 @@ def make_env(args: Args, **kwargs: str) -> gym.Env:
     except (gym.error.Error, ModuleNotFoundError, TypeError, ValueError) as error:
         if isinstance(error, TypeError) and "argument" not in str(error):
             raise  # an error in the environment's own code
-        raise BadInput(f"{args.env_id} with {args.env_kwargs}: {error}") from None
+        hint = "; one of a package is package:Name, as in ale_py:ALE/Pong-v5"
+        hint *= isinstance(error, gym.error.UnregisteredEnv)
+        raise BadInput(f"{args.env_id} with {args.env_kwargs}: {error}{hint}") from None
     if not isinstance(env.observation_space, Box) or len(env.observation_space.shape) != 1:
         with suppress(NotImplementedError):  # of a space that is not Gymnasium's
             env = gym.wrappers.FlattenObservation(env)
@@ -488,7 +501,8 @@ def make_env(args: Args, **kwargs: str) -> gym.Env:
     actions = env.action_space
     vector = isinstance(actions, Box) and len(actions.shape) == 1 and 0 not in actions.shape
     if not vector or actions.dtype.kind != "f":
-        raise BadInput(f"{args.env_id} has actions {actions}, not a vector of floats, Box(n)")
+        text = f"{args.env_id} has actions {actions}, not a vector of floats, Box(n)"
+        raise BadInput(f"{text}; for Discrete(n) see ppo.py")
     return rescale_actions(env)
 
 
@@ -502,8 +516,13 @@ class Run(ExitStack):
         self.args, self.global_step, self.episodes, self.seconds = args, 0, 0, 0.0
         self.recent_returns: deque[float] = deque(maxlen=100)
         self.returns, self.lengths = np.zeros(args.num_envs), np.zeros(args.num_envs, int)
+        self.enter_context(torch.enable_grad())  # whatever the caller has set
+        self.callback(torch.set_default_dtype, torch.get_default_dtype())
+        torch.set_default_dtype(torch.float32)
         self.callback(torch.set_num_threads, torch.get_num_threads())
         torch.set_num_threads(args.torch_threads)
+        for fix in (torch.manual_seed, np.random.seed, random.seed):  # for environments too
+            fix(args.seed % 2**32)
 
     def start(self, state: dict, total_steps: int) -> None:
         """Make the run directory, or restore all that `state` names from the one to resume."""
@@ -513,18 +532,20 @@ class Run(ExitStack):
             run_dir.mkdir(parents=True, exist_ok=bool(args.resume))
             self.enter_context(FileLock(run_dir / "lock", timeout=0))  # freed even by a kill
             if args.resume:
-                checkpoint = torch.load(run_dir / "checkpoint.pt", "cpu", weights_only=True)
+                saved = torch.load(run_dir / "checkpoint.pt", "cpu", weights_only=True)
                 for key, module in state.items():
-                    module.load_state_dict(checkpoint[key])
-                self.global_step, self.episodes, self.seconds, recent = checkpoint["counters"]
+                    module.load_state_dict(saved[key])
+                self.global_step, self.episodes, self.seconds, recent = saved["counters"]
                 self.recent_returns.extend(recent)
-                torch.manual_seed(args.seed + self.global_step)
-                changed = [k for k in ABOUT if ABOUT[k] != checkpoint["about"][k]] or "nothing"
+                for fix in (torch.manual_seed, np.random.seed, random.seed):
+                    fix((args.seed + self.global_step) % 2**32)
+                changed = [k for k in ABOUT if ABOUT[k] != saved["about"][k]] or "nothing"
                 print(f"resuming at step {self.global_step} with new noise; changed: {changed}")
             (run_dir / name).write_text(json.dumps(asdict(args) | ABOUT, indent=2, default=str))
         except (KeyError, OSError, RuntimeError, ValueError) as error:  # or other networks
-            raise BadInput(f"cannot use {run_dir} (or --resume it): {error}") from None
-        print(f"{SCRIPT.name}: {args.env_id} seed {args.seed}, {total_steps} steps, {run_dir}")
+            raise BadInput(f"cannot use {run_dir}: {error}") from None
+        self.name = f"seed {args.seed}, {run_dir}"
+        print(f"{SCRIPT.name}: {args.env_id}, {total_steps} steps, {self.name}")
         (run_dir / "summary.json").unlink(missing_ok=True)  # a resumed run is unfinished again
         writer = SummaryWriter(run_dir, purge_step=self.global_step + 1)  # hides later events
         bar = tqdm(total=total_steps, initial=self.global_step, unit=" steps", disable=None)
@@ -534,20 +555,24 @@ class Run(ExitStack):
 
     def save(self) -> None:
         """Write the events and a checkpoint. A kill or a full disk leaves the old one whole."""
-        self.saved = time.perf_counter()
-        self.seconds = self.saved - self.began
+        self.seconds = time.perf_counter() - self.began
         checkpoint = {name: module.state_dict() for name, module in self.state.items()}
+        parts = [p for s in checkpoint.values() for p in s.get("state", {0: s}).values()]
+        if not all(x.isfinite().all() for p in parts for x in p.values() if torch.is_tensor(x)):
+            raise FloatingPointError(f"step {self.global_step}: a weight is not finite")
         counters = [self.global_step, self.episodes, self.seconds, list(self.recent_returns)]
         flags = asdict(self.args) | {"run_dir": None, "resume": None}
         self.writer.flush()
         path = self.args.run_dir / "new.tmp"
         torch.save(checkpoint | {"about": ABOUT, "args": flags, "counters": counters}, path)
         path.replace(path.with_name("checkpoint.pt"))
+        took = time.perf_counter() - self.began - self.seconds
+        self.due = time.perf_counter() + self.args.checkpoint_interval * max(1, took)
 
     def record_step(self, rewards, done, *obs) -> None:
         """Count a step of all environments; log the episodes that it ended."""
         self.global_step += len(done)
-        if not np.isfinite(sum(np.vdot(x, x) for x in (rewards, *obs))):
+        if any(np.vdot(x, np.zeros(x.shape, x.dtype)) != 0 for x in (rewards, *obs)):
             raise FloatingPointError(f"step {self.global_step}: reward or obs is not finite")
         self.returns += rewards
         self.lengths += 1
@@ -568,27 +593,27 @@ class Run(ExitStack):
             self.writer.add_scalar("charts/SPS", sps, self.global_step)
             for name, value in losses.items():
                 self.writer.add_scalar(f"losses/{name}", value, self.global_step)
-            self.status = f"return {np.mean(self.recent_returns or np.nan):.1f}"
+            returns = f"return {np.mean(self.recent_returns or np.nan):.1f}, {sps:.1f} steps/s"
+            self.status = f"{returns}, {self.name}".replace("return nan", "no episode yet")
             self.bar.set_postfix_str(self.status, refresh=False)
         self.bar.update(self.global_step - self.bar.n)
-        if time.perf_counter() - self.saved > self.args.checkpoint_interval:
+        if time.perf_counter() > self.due:
             self.save()
             if self.bar.disable:  # standard error is no terminal
-                print(f"step {self.global_step}, {self.status}, {sps:.0f} steps/s", flush=True)
+                print(f"step {self.global_step}, {self.status}", flush=True)
 
 
 @torch.no_grad()
-def evaluate(actor: nn.Module, run: Run) -> dict:
+def evaluate(actor: nn.Module, env: gym.Env, run: Run) -> dict:
     """Save, play eval_episodes with the policy's mode, write and return the summary."""
     run.save()
     run.bar.close()
     args, returns = run.args, np.zeros(run.args.eval_episodes)
-    env = run.enter_context(make_env(args))
     seeds = np.random.SeedSequence(args.seed, spawn_key=(1,)).generate_state(len(returns))
-    for episode, seed in enumerate(seeds.tolist()):
-        obs, _ = env.reset(seed=seed)
+    for episode, seed in enumerate(seeds // 2):
+        obs, _ = env.reset(seed=int(seed))
         for _ in range(10_000):  # an episode may have no end
-            seen = torch.as_tensor(np.array(obs, np.float32), device=args.device)
+            seen = torch.as_tensor(np.array(obs, np.float32, order="C"), device=args.device)
             obs, reward, terminated, truncated, _ = env.step(actor(seen).mode.cpu().numpy()[()])
             returns[episode] += reward
             if not (seen.isfinite().all() and np.isfinite(reward)):
@@ -608,14 +633,15 @@ def evaluate(actor: nn.Module, run: Run) -> dict:
     path = args.run_dir / "new.tmp"
     path.write_text(json.dumps(summary, indent=2))
     path.replace(path.with_name("summary.json"))
-    print(f"return {trained:.1f}, evaluation {returns.mean():.1f} +- {returns.std():.1f}")
+    text = f"return {trained:.1f}, evaluation {returns.mean():.1f} +- {returns.std():.1f}"
+    print(f"{text}, {run.name}".replace("return nan", "no episode ended"))
     return summary
 
 
 if __name__ == "__main__" and "__file__" in globals():  # a notebook cell only defines
     args = None
     try:
-        args = check_args(tyro.cli(Args))
+        args = check_args(tyro.cli(Args, description=__doc__.partition("\n")[0]))
         if args.resume:  # what is given wins, even where it equals the default
             args = tyro.cli(Args, default=args)
         train(args)

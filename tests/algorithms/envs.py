@@ -1,6 +1,9 @@
 """Small environments whose properties the tests know exactly. Importing this module registers
 them; NAME-v0 has Discrete actions and NAMEBox-v0 continuous ones."""
 
+import os
+import random
+import tempfile
 import time
 from pathlib import Path
 from typing import ClassVar
@@ -247,6 +250,67 @@ class Endless(Gossip):
         return obs, info
 
 
+class Simulator(gym.Env):
+    """What simulators do. There is one at a time; seeds are 32-bit signed integers, and noise
+    comes from the generators of the process; observations are views with negative strides; the
+    constructor and each reset change the working directory. The reward is a part of the next
+    observation, which is also noted in `seen`. With `fragile`, close() raises."""
+
+    alive: ClassVar[int] = 0
+    seen: ClassVar[list[float]] = []
+
+    def __init__(self, continuous: bool = False, fragile: bool = False):
+        if Simulator.alive:
+            raise RuntimeError("Address already in use")
+        Simulator.alive += 1
+        os.chdir(tempfile.gettempdir())
+        self.fragile, self.offset = fragile, random.random() + np.random.random()  # noqa: NPY002
+        self.observation_space = spaces.Box(-np.inf, np.inf, (3,), np.float32)
+        self.action_space = spaces.Box(-1.0, 1.0, (1,)) if continuous else spaces.Discrete(2)
+
+    def _obs(self) -> np.ndarray:
+        noise = [random.random(), np.random.random(), self.offset]  # noqa: NPY002
+        Simulator.seen.append(sum(noise))
+        return np.array(noise, np.float32)[::-1]
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        os.chdir("/")
+        if seed is not None:
+            np.array(seed, np.int32)
+        self.t = 0
+        return self._obs(), {}
+
+    def step(self, action):
+        self.t += 1
+        obs = self._obs()
+        return obs, float(obs[0]), False, self.t == 7, {}
+
+    def close(self):
+        Simulator.alive -= 1
+        if self.fragile:
+            raise ConnectionError("the simulator does not answer")
+
+
+class Noise(gym.Env):
+    """Rewards that nothing predicts, with std `scale`; observations of that size as well."""
+
+    def __init__(self, continuous: bool = False, scale: float = 1.0):
+        self.scale = scale
+        self.observation_space = spaces.Box(-np.inf, np.inf, (2,), np.float32)
+        self.action_space = spaces.Box(-1.0, 1.0, (1,)) if continuous else spaces.Discrete(2)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.t = 0
+        return np.float32(self.scale * self.np_random.normal(size=2)), {}
+
+    def step(self, action):
+        self.t += 1
+        obs = np.float32(self.scale * self.np_random.normal(size=2))
+        return obs, self.scale * self.np_random.normal(), False, self.t == 10, {}
+
+
 class Unfit(gym.Env):
     """An environment whose spaces the scripts do not take."""
 
@@ -297,6 +361,8 @@ register("Faulty", Faulty)
 register("Gossip", Gossip)
 register("Odd", Odd)
 register("Endless", Endless)
+register("Simulator", Simulator)
+register("Noise", Noise)
 register("BrokenConstructor", BrokenConstructor)
 gym.register("StartAtFive-v0", DictObs, kwargs={"start": 5})
 gym.register("Dial-v0", Dial)

@@ -169,7 +169,9 @@ def pasted(script: str, monkeypatch) -> dict:
     __main__'s but has no __file__."""
     monkeypatch.setattr(sys, "argv", ["ipykernel_launcher.py", "-f", "kernel.json"])
     names = {"__name__": "__main__"}
-    exec(compile((ROOT / f"{script}.py").read_text(), "<cell>", "exec"), names)
+    exec(
+        compile((ROOT / f"{script}.py").read_text(), "<cell>", "exec", dont_inherit=True), names
+    )
     return names
 
 

@@ -34,11 +34,15 @@ class Reader:
             raise EOFError
         return self.message
 
+    def close(self) -> None:
+        self.open = False
+        self.turn.release()
+
     def __enter__(self):
         return self
 
     def __exit__(self, *_):
-        self.open = False
+        self.close()
 
 
 class Writer:
@@ -84,7 +88,9 @@ class Worker:
         self.reader.message = None
         self.reader.answer.release()
 
-    def join(self) -> None:
+    exitcode = 0
+
+    def join(self, timeout: float | None = None) -> None:
         self.thread.join()
 
     def kill(self) -> None:
@@ -133,5 +139,8 @@ def wait(readers: list[Reader]) -> list[Reader]:
     return [reader]
 
 
-multiprocessing = SimpleNamespace(spawn=spawn, get_context=get_context)
+current_process = torch_multiprocessing.current_process
+multiprocessing = SimpleNamespace(
+    spawn=spawn, get_context=get_context, current_process=current_process
+)
 connection = SimpleNamespace(wait=wait)

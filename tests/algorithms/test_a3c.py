@@ -50,7 +50,7 @@ def test_one_worker_is_a2c_with_one_environment(name, flags, tmp_path, monkeypat
     def with_the_workers_noise(run, *args):
         start(run, *args)
         seeds = np.random.SeedSequence([run.args.seed, 0]).generate_state(1)
-        torch.manual_seed(int(seeds[0]))
+        torch.manual_seed(int(seeds[0]) >> 1)
 
     monkeypatch.setattr(a2c.Run, "start", with_the_workers_noise)
     _, expected = train("a2c", tmp_path / "a2c", num_envs=1, **flags)
@@ -162,10 +162,10 @@ def test_workers_have_noise_and_episodes_of_their_own(tmp_path, monkeypatch):
     manual_seed = torch.manual_seed
     monkeypatch.setattr(torch, "manual_seed", lambda n: (seeds.append(n), manual_seed(n))[1])
     train("a3c", tmp_path / "run", env_id="Tape-v0", total_timesteps=96, num_workers=3)
-    expected = np.random.SeedSequence([1, 0]).generate_state(3).tolist()
+    expected = (np.random.SeedSequence([1, 0]).generate_state(3) >> 1).tolist()
     assert seeds == [1, *expected]
     a3c.train(a3c.Args(resume=tmp_path / "run", total_timesteps=192))
-    expected = np.random.SeedSequence([1, 96]).generate_state(3).tolist()
+    expected = (np.random.SeedSequence([1, 96]).generate_state(3) >> 1).tolist()
     assert seeds[4:] == [1, 97, *expected]
 
 

@@ -257,12 +257,12 @@ def test_progress_bar_on_a_terminal(tmp_path):
 
 
 def test_plain_lines_without_a_terminal(tmp_path):
-    """One for each checkpoint: the step, the recent return and the speed."""
+    """One for each checkpoint: the step, the recent return, the speed, and which run it is."""
     flags = small_flags("ppo") | {"total_timesteps": 256, "run_dir": tmp_path / "run"}
     result = run("ppo", cwd=tmp_path, checkpoint_interval=0, log_interval=1, **flags)
     lines = [line for line in result.stdout.splitlines() if line.startswith("step ")]
     assert [line.split(",")[0] for line in lines] == [f"step {n}" for n in (64, 128, 192, 256)]
-    assert all("return " in line and line.endswith(" steps/s") for line in lines)
+    assert all(" steps/s, seed " in line and "return " in line for line in lines)
 
 
 @two
@@ -338,11 +338,3 @@ def test_a_write_that_fails_half_way_leaves_the_old_file(script, what, tmp_path,
     if what == "checkpoint":
         assert (run_dir / "checkpoint.pt").read_bytes() == before
     assert checkpoint_of(run_dir)["counters"][0] in (64, 128)
-
-
-def test_a_budget_spent_before_any_episode_ends_is_said(tmp_path):
-    flags = {"env_id": "Acrobot-v1", "total_timesteps": 400, "eval_episodes": 1}
-    result = run("reinforce", cwd=tmp_path, run_dir=tmp_path / "run", **flags)
-    assert result.returncode == 0, result.stderr
-    assert "return nan, evaluation " in result.stdout
-    assert summary_of(tmp_path / "run")["train_return_mean"] is None

@@ -202,10 +202,10 @@ def iterations(script, name, run_dir, monkeypatch, **flags):
         states.append(networks(run))
         losses.append(values)
 
-    def note_end(actor, run):
+    def note_end(actor, env, run):
         seen.extend(Tape.episodes)
         states.append(networks(run))
-        return evaluate(actor, run)
+        return evaluate(actor, env, run)
 
     monkeypatch.setattr(script.Run, "start", note_start)
     monkeypatch.setattr(script.Run, "record_iteration", note_iteration)

@@ -174,8 +174,8 @@ def test_every_variant_is_one():
 def test_box_scripts_make_environments_as_the_others_do():
     """Except for the kind of actions, in the last lines."""
     old, new = (top_level(name)["make_env"].splitlines() for name in ("ppo", "ppo_continuous"))
-    assert old[:-3] == new[:-5]
-    assert "Discrete(n)" in old[-2]
+    assert old[:-4] == new[:-6]
+    assert "Discrete(n)" in old[-3]
     assert "rescale_actions(env)" in new[-1]
 
 
