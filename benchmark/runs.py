@@ -242,7 +242,8 @@ def read_run(directory: Path, job: dict | None, tags: Sequence[str] = ()) -> Run
         elif episodes.size:
             run.points = {"steps": episodes[[0, 2]], "seconds": episodes[1:]}
             run.reached = reached(run.threshold, episodes, log[EXACT])
-            run.logged = {tag: log[tag][[0, 2]] for tag in tags if log[tag].size}
+            found = {tag: [(x, float(f"{y:.6g}")) for x, _, y in log[tag].T] for tag in tags}  # as in logged.csv
+            run.logged = {tag: np.array(series).T for tag, series in found.items() if series}
     return run
 
 

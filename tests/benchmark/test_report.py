@@ -805,6 +805,21 @@ def test_a_report_made_again_keeps_its_title_and_options(tmp_path):
     assert "| a | CartPole-v1 | 2 | 2 |" in section(text, "Differences to b")
 
 
+def test_a_report_made_again_has_the_same_logged_values(tmp_path):
+    logged = {"losses/kl": {step: 1.23456789 / step for step in range(8, 80, 8)}}
+    write_task_job(tmp_path / "runs", "a", 1, logged=logged)
+    write_report(tmp_path / "runs", tmp_path / "out", tags=["losses/kl"])
+    (first,), (again,) = (
+        store.load(tmp_path / name, ["losses/kl"])[0] for name in ("runs", "out")
+    )
+    np.testing.assert_array_equal(first.logged["losses/kl"], again.logged["losses/kl"])
+    np.testing.assert_allclose(
+        again.logged["losses/kl"],
+        [[*logged["losses/kl"]], [*logged["losses/kl"].values()]],
+        1e-5,
+    )
+
+
 def test_a_report_made_again_knows_the_card(tmp_path):
     folder = write_job(tmp_path / "runs", "a", "CartPole-v1", 1)
     record = json.loads((folder / "job.json").read_text())
