@@ -84,7 +84,7 @@ class Args:
     device: Literal["cpu", "cuda", "mps"] = "cpu"  # a GPU is 3 to 6 times as fast
     torch_threads: int = 1  # parallel runs share the cores
     log_interval: int = 2_000  # minimum completions between two entries of losses/* and eval/*
-    checkpoint_interval: float = 10.0  # seconds between checkpoints; times a save's, if longer
+    checkpoint_interval: float = 10.0  # seconds between checkpoints, times a save's if above 1
     eval_episodes: int = 500  # held-out prompts of an evaluation, which uses the policy's mode
     run_dir: Path | None = None  # default: runs/TASK__SCRIPT__SEED__TIME
     resume: Path | None = None  # run directory to resume, with its own flags
