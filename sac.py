@@ -35,6 +35,7 @@ Compared with ppo_continuous.py:
 import hashlib
 import json
 import math
+import os
 import random
 import sys
 import time
@@ -246,13 +247,21 @@ class ReplayBuffer:
         return [torch.as_tensor(array[rows], device=device) for array in self.arrays]
 
     def state_dict(self) -> dict:
-        filled = [torch.from_numpy(array[: self.count]) for array in self.arrays]
-        return {"count": self.count, "arrays": filled}
+        """Without copies, in pieces: of these load_state_dict() frees one after the other."""
+        filled = [array[: self.count] for array in self.arrays]
+        pieces = [
+            [torch.from_numpy(a[i : i + 8192]) for i in range(0, len(a), 8192)] for a in filled
+        ]
+        return {"count": self.count, "arrays": pieces}
 
     def load_state_dict(self, state_dict: dict) -> None:
         self.count = state_dict["count"]
-        for array, filled in zip(self.arrays, state_dict["arrays"], strict=True):
-            array[: len(filled)] = filled
+        for array, pieces in zip(self.arrays, state_dict["arrays"], strict=True):
+            start = 0
+            while pieces:
+                piece = pieces.pop(0)
+                array[start : start + len(piece)] = piece
+                start += len(piece)
 
 
 def rescale_actions(env: gym.Env) -> gym.Env:
@@ -297,6 +306,12 @@ def train(args: Args) -> dict:
             buffer = ReplayBuffer(args.buffer_size, obs_dim, action_dim)
         except (MemoryError, ValueError) as error:
             raise BadInput(f"buffer_size {args.buffer_size}: {error}") from None
+        size = sum(array.nbytes for array in buffer.arrays) / 1e9  # GB; taken as it fills
+        if hasattr(os, "sysconf"):  # not on Windows
+            memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
+            if size > memory:
+                text = f"buffer_size {args.buffer_size} takes {size:.1f} GB when it is full"
+                raise BadInput(f"{text}, and the memory is {memory:.1f} GB")
         policy_weights = [*actor.parameters(), *temperature.parameters()]
         target_and_critic = list(zip(target.parameters(), critic.parameters(), strict=True))
         policy_optimizer = torch.optim.Adam(policy_weights, lr=args.learning_rate, fused=True)

@@ -292,6 +292,27 @@ class Simulator(gym.Env):
             raise ConnectionError("the simulator does not answer")
 
 
+class Marked(gym.Env):
+    """Has a file in `folder` from its constructor to its close(), and takes its time."""
+
+    action_space = spaces.Discrete(2)
+    observation_space = spaces.Box(-1.0, 1.0, (1,))
+
+    def __init__(self, folder: str):
+        self.mark = Path(tempfile.mkstemp(dir=folder)[1])
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        return np.zeros(1, np.float32), {}
+
+    def step(self, action):
+        time.sleep(0.01)
+        return np.zeros(1, np.float32), 1.0, False, False, {}
+
+    def close(self):
+        self.mark.unlink()
+
+
 class Noise(gym.Env):
     """Rewards that nothing predicts, with std `scale`; observations of that size as well."""
 
@@ -366,6 +387,7 @@ register("Noise", Noise)
 register("BrokenConstructor", BrokenConstructor)
 gym.register("StartAtFive-v0", DictObs, kwargs={"start": 5})
 gym.register("Dial-v0", Dial)
+gym.register("Marked-v0", Marked)
 
 box, discrete = spaces.Box(-1.0, 1.0, (1,)), spaces.Discrete(2)
 unfit = {

@@ -397,6 +397,46 @@ def test_workers_in_a_step_that_does_not_end_are_ended_too(number, tmp_path, ses
     assert stderr.startswith("stopped") or number == signal.SIGKILL
 
 
+@pytest.mark.parametrize("whom", ["all", "parent"])
+def test_workers_close_their_environments_when_a_run_is_stopped(whom, tmp_path, session):
+    """Ctrl-C, which all processes get, or an interrupt of train()'s process alone."""
+    (tmp_path / "marks").mkdir()
+    kwargs = f'{{"folder": "{tmp_path / "marks"}"}}'
+    flags = {"env_id": "envs:Marked-v0", "env_kwargs": kwargs}
+    process, _ = begun(session, tmp_path / "run", **flags)
+    others = list(family(process.pid))
+    assert len(list((tmp_path / "marks").iterdir())) == 2
+    if whom == "all":
+        os.killpg(process.pid, signal.SIGINT)
+    else:
+        process.send_signal(signal.SIGINT)
+    _, stderr = process.communicate(timeout=PATIENCE)
+    gone(others)
+    assert process.returncode == 130, stderr
+    assert list((tmp_path / "marks").iterdir()) == []
+
+
+@pytest.mark.parametrize("words", [["study.py"], ["-"]])
+def test_a_program_without_the_guard_is_told_of_it(words, tmp_path):
+    """As a file, which each worker imports, or from standard input, which none can: one line
+    on how to call train(), and no directories of the workers'."""
+    shutil.copy(ROOT / "a3c.py", tmp_path / "mine.py")
+    program = (
+        "import sys; sys.path.insert(0, '.'); import mine\nmine.train(mine.Args(seed=3))\n"
+    )
+    (tmp_path / "study.py").write_text(program)
+    result = subprocess.run(
+        [sys.executable, *words], cwd=tmp_path, env=environment(), input=program,
+        capture_output=True, text=True, timeout=PATIENCE,
+    )  # fmt: skip
+    assert result.returncode == 1
+    *_, last = result.stderr.strip().splitlines()
+    assert last.startswith("mine.BadInput: ")
+    assert 'if __name__ == "__main__":' in last
+    assert result.stderr.count("Traceback") == 1
+    assert len(list(tmp_path.glob("runs/*"))) == (1 if words == ["study.py"] else 0)
+
+
 def test_train_in_a_program_of_ones_own(tmp_path):
     """Imported from a copy, called under the guard as its docstring asks."""
     shutil.copy(ROOT / "a3c.py", tmp_path / "mine.py")

@@ -2,14 +2,18 @@
 against Stable-Baselines3's, its buffer against a list."""
 
 import math
+import os
+import subprocess
+import sys
 from itertools import count
+from pathlib import Path
 
 import mpmath
 import numpy as np
 import pytest
 import torch
 from envs import Dial, Tape
-from helpers import checkpoint_of, copied, scalars, train, transitions
+from helpers import ROOT, checkpoint_of, copied, scalars, train, transitions
 from scipy import integrate, stats
 from stable_baselines3 import SAC
 from stable_baselines3.common.logger import Logger
@@ -184,7 +188,7 @@ def test_the_buffer_holds_the_newest(capacity, n):
         if step % 5 == 4:
             other = sac.ReplayBuffer(capacity, 2, 2)
             state = buffer.state_dict()
-            assert [len(array) for array in state["arrays"]] == [len(kept)] * 5
+            assert [len(torch.cat(pieces)) for pieces in state["arrays"]] == [len(kept)] * 5
             other.load_state_dict(copied(state))
             buffer = other
 
@@ -217,7 +221,7 @@ def test_transitions_enter_the_buffer_as_they_were(tmp_path):
     steps = [tape[t] for t in range(40) for tape in tapes]
     assert checkpoint["buffer"]["count"] == total
     obs, actions, rewards, next_obs, terminated = (
-        array.numpy() for array in checkpoint["buffer"]["arrays"]
+        torch.cat(pieces).numpy() for pieces in checkpoint["buffer"]["arrays"]
     )
     np.testing.assert_array_equal(obs, [step[0] for step in steps])
     np.testing.assert_allclose(0.5 * actions, [step[1] for step in steps], rtol=1e-6)
@@ -250,7 +254,7 @@ def test_after_learning_starts_actions_are_drawn_from_the_policy(tmp_path, monke
     monkeypatch.setattr(torch, "randn_like", note_noise)
     flags = {"num_envs": 3, "total_timesteps": 90, "learning_starts": 60, "batch_size": 16}
     _, checkpoint = train("sac", tmp_path / "run", env_id="TapeBox-v0", **flags)
-    obs, actions = (array[60:] for array in checkpoint["buffer"]["arrays"][:2])
+    obs, actions = (torch.cat(x)[60:] for x in checkpoint["buffer"]["arrays"][:2])
     assert len(acts) == 10
     for k, (seen, mean, log_std, noise) in enumerate(acts):
         rows = slice(3 * k, 3 * k + 3)
@@ -476,7 +480,8 @@ def test_a_full_buffer_is_saved_whole_and_resumed(tmp_path):
     sac.train(sac.Args(resume=run_dir, total_timesteps=74))
     second = checkpoint_of(run_dir)
     assert second["buffer"]["count"] == 74
-    for old, new in zip(first["buffer"]["arrays"], second["buffer"]["arrays"], strict=True):
+    for pair in zip(first["buffer"]["arrays"], second["buffer"]["arrays"], strict=True):
+        old, new = map(torch.cat, pair)
         assert len(old) == len(new) == 20
         assert torch.equal(old[:4], new[:4])  # steps 60 to 63 lie before 64 % 20
         assert torch.equal(old[14:], new[14:])
@@ -503,3 +508,55 @@ def test_the_best_action_is_found_and_the_entropy_goes_to_its_target(tmp_path):
     assert np.mean(entropies[-100:]) == pytest.approx(-1, abs=0.15)
     assert summary["eval_return_mean"] > 0.9
     assert checkpoint["temperature"]["log_alpha"].item() < -0.5
+
+
+def peak(code: str) -> float:
+    """A program that prints by how many MB its memory grows at most while `code` runs."""
+    return (
+        f"import resource, sys; sys.path.insert(0, {str(ROOT)!r}); import sac, torch\n"
+        "def now(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024\n"
+        "torch.save({'x': torch.zeros(9)}, sys.argv[1] + '.warm'); before = now()\n"
+        f"{code}\nprint(now() - before)"
+    )
+
+
+def grown(code: str, path: Path) -> float:
+    result = subprocess.run(
+        [sys.executable, "-c", peak(code), path], capture_output=True, text=True, check=True
+    )
+    return float(result.stdout.split()[-1])
+
+
+def test_a_buffer_is_saved_and_resumed_in_little_more_than_its_own_memory(tmp_path):
+    """162 MB of transitions, full; its flags are read in next to none."""
+    path = tmp_path / "checkpoint.pt"
+    make = "buffer = sac.ReplayBuffer(400_000, 50, 1)\n"
+    fill = "buffer.count = 400_000\nfor array in buffer.arrays: array[:] = 1\n"
+    save = (
+        "state = {'buffer': buffer.state_dict(), 'args': vars(sac.Args()), 'counters': [1]}\n"
+        "torch.save(state, sys.argv[1])"
+    )
+    assert grown(make + fill + save, path) < 1.2 * 165
+    load = make + (
+        "saved = torch.load(sys.argv[1], 'cpu', weights_only=True)\n"
+        "buffer.load_state_dict(saved['buffer'])\n"
+        "assert all((array == 1).all() for array in buffer.arrays)"
+    )
+    assert grown(load, path) < 1.2 * 165
+    flags = (
+        "from pathlib import Path\n"
+        "args = sac.check_args(sac.Args(resume=Path(sys.argv[1]).parent))\n"
+        "assert args.gamma == 0.99"
+    )
+    assert grown(flags, path) < 20
+
+
+def test_a_buffer_that_the_memory_cannot_hold_is_said_at_the_start(tmp_path, monkeypatch):
+    """By its size when it is full, though it takes no memory yet."""
+    usual = os.sysconf
+    pages = {"SC_PHYS_PAGES": 1000}  # of 4 kB each, mostly
+    monkeypatch.setattr(os, "sysconf", lambda name: pages.get(name, usual(name)))
+    args = sac.Args(run_dir=tmp_path / "run", buffer_size=200_000)
+    with pytest.raises(sac.BadInput, match="buffer_size 200000 takes"):
+        sac.train(args)
+    assert not (tmp_path / "run").exists()
