@@ -83,7 +83,10 @@ def by_hand(obs: dict) -> list[float]:
 
 
 FINITE = {"low": [-1.0, 900.0], "high": [1.0, 940.0]}
-MIXED = {"low": [-np.inf, 0.0, -2.0, -np.inf, 3.0], "high": [np.inf, 10.0, 2.0, 0.3, np.inf]}
+MIXED = {
+    "low": [-np.inf, 0.0, -2.0, -np.inf, 3.0, -3.4e38],
+    "high": [np.inf, 10.0, 2.0, 0.3, np.inf, 3.4e38],  # the last counts as infinite
+}
 CASES = [
     *((script, {}, {}) for script in DISCRETE),
     *((script, FINITE | {"unit": 100.0 if script in GAUSSIAN else 1.0}, {}) for script in BOX),
