@@ -61,6 +61,7 @@ from filelock import FileLock
 from gymnasium.spaces import Box, Discrete
 from torch import Tensor, multiprocessing, nn
 from torch.distributions import Categorical, Distribution
+from torch.multiprocessing import ProcessRaisedException
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
@@ -227,7 +228,9 @@ def work(
         fix(seeds[rank])
     for other in pipes[:rank] + pipes[rank + 1 :]:  # so that each closes with its owner
         other.close()
-    with make_env(args) as env, pipes[rank] as pipe:
+    with ExitStack() as stack, pipes[rank] as pipe:
+        env = make_env(args)
+        stack.callback(close, env)
         obs_dim, num_actions = env.observation_space.shape[0], int(env.action_space.n)
         actor, critic = Actor(obs_dim, num_actions), Critic(obs_dim)
         weights = flatten(actor, critic)  # this worker's copy
@@ -307,6 +310,14 @@ def work(
             pipe.send((obs, next_obs, rewards, terminated | truncated, losses))
 
 
+def close(env: gym.Env) -> None:
+    """Close an environment. What that raises is only told, as its work is done."""
+    try:
+        env.close()
+    except Exception as error:
+        print(f"while closing: {error!r}", file=sys.stderr)
+
+
 def stop(processes: list, readers: list) -> None:
     """End the workers: a closed pipe lets each close its environment, in five seconds."""
     for reader in readers:
@@ -345,8 +356,9 @@ def train(args: Args) -> dict:
         raise BadInput(GUARD)
 
     with Run(args) as run:
-        with make_env(args) as env:  # closed before a worker opens one: it may exist only once
-            obs_dim, num_actions = env.observation_space.shape[0], int(env.action_space.n)
+        env = make_env(args)
+        obs_dim, num_actions = env.observation_space.shape[0], int(env.action_space.n)
+        close(env)  # before a worker opens one: it may exist only once
         actor, critic = Actor(obs_dim, num_actions), Critic(obs_dim)
         weights = flatten(actor, critic)
         alpha, eps = args.rms_alpha, args.rms_eps
@@ -383,7 +395,13 @@ def train(args: Args) -> dict:
                     process.join()
                     if process.exitcode == NO_GUARD:
                         raise BadInput(GUARD) from None
-                    workers.join(timeout=0)  # raises what a worker died of; awaits no other
+                    try:
+                        workers.join(timeout=0)  # raises what a worker died of; awaits no other
+                    except ProcessRaisedException as error:
+                        _, _, line = str(error).rpartition(f"{BadInput.__name__}: ")
+                        if line == str(error):
+                            raise
+                        raise BadInput(line.strip()) from None
                     continue
                 worker = ranks[reader]
                 for t in range(args.num_steps):
@@ -445,6 +463,12 @@ def check_args(args: Args) -> Args:
     return Args(**flags | {"resume": path})
 
 
+def check_reward(reward: float) -> float:
+    if np.ndim(reward):
+        raise BadInput(f"a reward must be one number, not {reward}")
+    return reward
+
+
 def make_env(args: Args, **kwargs: str) -> gym.Env:
     """One environment for the networks: flat observations, and actions as the policy draws."""
     try:
@@ -455,9 +479,12 @@ def make_env(args: Args, **kwargs: str) -> gym.Env:
         hint = "; one of a package is package:Name, as in ale_py:ALE/Pong-v5"
         hint *= isinstance(error, gym.error.UnregisteredEnv)
         raise BadInput(f"{args.env_id} with {args.env_kwargs}: {error}{hint}") from None
+    if len(shape := env.observation_space.shape or ()) == 3 and np.prod(shape) > 1024:
+        gym.logger.warn(f"{args.env_id} has images {shape}: they are flattened, for an MLP")
     if not isinstance(env.observation_space, Box) or len(env.observation_space.shape) != 1:
         with suppress(NotImplementedError):  # of a space that is not Gymnasium's
             env = gym.wrappers.FlattenObservation(env)
+    env = gym.wrappers.TransformReward(env, check_reward)
     if not isinstance(env.observation_space, Box) or 0 in env.observation_space.shape:
         raise BadInput(f"{args.env_id} has observations that cannot be flattened")
     if not isinstance(env.action_space, Discrete) or env.action_space.start:
@@ -484,13 +511,24 @@ class Run(ExitStack):
         for fix in (torch.manual_seed, np.random.seed, random.seed):  # for environments too
             fix(args.seed % 2**32)
 
+    def __exit__(self, *raised):
+        try:
+            return super().__exit__(*raised)
+        except Exception as error:  # of an environment's close(): the work is done
+            print(f"while closing: {error!r}", file=sys.stderr)
+
     def start(self, state: dict, total_steps: int) -> None:
         """Make the run directory, or restore all that `state` names from the one to resume."""
         args, run_dir, self.state = self.args, self.args.run_dir, state
         name = f"args-{datetime.now():%Y%m%d-%H%M%S-%f}.json" if args.resume else "args.json"
         try:
             run_dir.mkdir(parents=True, exist_ok=bool(args.resume))
-            self.enter_context(FileLock(run_dir / "lock", timeout=0))  # freed even by a kill
+            try:
+                self.enter_context(FileLock(run_dir / "lock", timeout=0))  # a kill frees it
+            except OSError as error:
+                if error.errno not in (37, 95):  # of file systems without locks
+                    raise
+                print(f"warning: {run_dir} is not locked: {error}", file=sys.stderr)
             if args.resume:
                 saved = torch.load(run_dir / "checkpoint.pt", "cpu", weights_only=True)
                 for key, module in state.items():

@@ -422,6 +422,12 @@ def check_args(args: Args) -> Args:
     return Args(**flags | {"resume": path})
 
 
+def check_reward(reward: float) -> float:
+    if np.ndim(reward):
+        raise BadInput(f"a reward must be one number, not {reward}")
+    return reward
+
+
 def make_env(args: Args, **kwargs: str) -> gym.Env:
     """One environment for the networks: flat observations, and actions as the policy draws."""
     try:
@@ -432,9 +438,12 @@ def make_env(args: Args, **kwargs: str) -> gym.Env:
         hint = "; one of a package is package:Name, as in ale_py:ALE/Pong-v5"
         hint *= isinstance(error, gym.error.UnregisteredEnv)
         raise BadInput(f"{args.env_id} with {args.env_kwargs}: {error}{hint}") from None
+    if len(shape := env.observation_space.shape or ()) == 3 and np.prod(shape) > 1024:
+        gym.logger.warn(f"{args.env_id} has images {shape}: they are flattened, for an MLP")
     if not isinstance(env.observation_space, Box) or len(env.observation_space.shape) != 1:
         with suppress(NotImplementedError):  # of a space that is not Gymnasium's
             env = gym.wrappers.FlattenObservation(env)
+    env = gym.wrappers.TransformReward(env, check_reward)
     if not isinstance(env.observation_space, Box) or 0 in env.observation_space.shape:
         raise BadInput(f"{args.env_id} has observations that cannot be flattened")
     if not isinstance(env.action_space, Discrete) or env.action_space.start:
@@ -461,13 +470,24 @@ class Run(ExitStack):
         for fix in (torch.manual_seed, np.random.seed, random.seed):  # for environments too
             fix(args.seed % 2**32)
 
+    def __exit__(self, *raised):
+        try:
+            return super().__exit__(*raised)
+        except Exception as error:  # of an environment's close(): the work is done
+            print(f"while closing: {error!r}", file=sys.stderr)
+
     def start(self, state: dict, total_steps: int) -> None:
         """Make the run directory, or restore all that `state` names from the one to resume."""
         args, run_dir, self.state = self.args, self.args.run_dir, state
         name = f"args-{datetime.now():%Y%m%d-%H%M%S-%f}.json" if args.resume else "args.json"
         try:
             run_dir.mkdir(parents=True, exist_ok=bool(args.resume))
-            self.enter_context(FileLock(run_dir / "lock", timeout=0))  # freed even by a kill
+            try:
+                self.enter_context(FileLock(run_dir / "lock", timeout=0))  # a kill frees it
+            except OSError as error:
+                if error.errno not in (37, 95):  # of file systems without locks
+                    raise
+                print(f"warning: {run_dir} is not locked: {error}", file=sys.stderr)
             if args.resume:
                 saved = torch.load(run_dir / "checkpoint.pt", "cpu", weights_only=True)
                 for key, module in state.items():

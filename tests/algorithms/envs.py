@@ -390,6 +390,8 @@ gym.register("Dial-v0", Dial)
 gym.register("Marked-v0", Marked)
 
 box, discrete = spaces.Box(-1.0, 1.0, (1,)), spaces.Discrete(2)
+images = {"observations": spaces.Box(0, 255, (12, 12, 12), np.uint8), "actions": discrete}
+gym.register("Images-v0", Unfit, kwargs=images)
 unfit = {
     "MultiDiscrete": (spaces.MultiDiscrete([2, 2]), box),
     "Matrix": (spaces.Box(-1.0, 1.0, (2, 2)), box),

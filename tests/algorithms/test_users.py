@@ -66,6 +66,45 @@ def test_a_simulator_with_habits_of_its_own(script, tmp_path, stays, monkeypatch
     assert Simulator.alive == 0
 
 
+def test_a_close_that_fails_is_told_and_no_more(script, tmp_path, stays, capfd):
+    """The run is done, and its summary returned; what fails otherwise still raises."""
+    flags = {"env_id": env_id(script, "Simulator-v0"), "env_kwargs": '{"fragile": true}'}
+    flags |= {"num_envs": 1, "total_timesteps": 64}
+    summary, _ = train(script, tmp_path / "run", **flags)
+    assert summary["global_step"] > 30
+    assert "the simulator does not answer" in capfd.readouterr().err
+    with pytest.raises(module(script).BadInput, match="exists"):
+        train(script, tmp_path / "run", **flags)
+
+
+@loops
+@pytest.mark.parametrize("number", [37, 95, 13])
+def test_a_file_system_without_locks(script, number, tmp_path, monkeypatch, capsys):
+    """A warning; other errors of a lock, and one that another run holds, are the end."""
+    found = module(script)
+
+    def no_lock(*args, **kwargs):
+        raise OSError(number, "what the system says")
+
+    monkeypatch.setattr(found.FileLock, "acquire", no_lock)
+    flags = {"env_id": env_id(script, "Tape-v0"), "total_timesteps": 64}
+    if number == 13:
+        with pytest.raises(found.BadInput, match="what the system says"):
+            train(script, tmp_path / "run", **flags)
+        return
+    summary, _ = train(script, tmp_path / "run", **flags)
+    assert summary["global_step"] > 30
+    assert "is not locked: " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("script", DISCRETE)
+def test_images_are_flattened_with_a_word(script):
+    found = module(script)
+    with pytest.warns(UserWarning, match="images .* are flattened"):
+        env = found.make_env(found.Args(env_id="Images-v0"))
+    assert env.observation_space.shape == (12**3,)
+
+
 @loops
 def test_seeds_fit_into_31_bits_and_differ(script, tmp_path, monkeypatch):
     """Also those of many environments and of the evaluation."""
