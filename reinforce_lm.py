@@ -74,7 +74,7 @@ class Args:
     device: Literal["cpu", "cuda", "mps"] = "cpu"  # a GPU is 3 to 6 times as fast
     torch_threads: int = 1  # parallel runs share the cores
     log_interval: int = 2_000  # minimum completions between two entries of losses/* and eval/*
-    checkpoint_interval: float = 10.0  # seconds between checkpoints, times a save's if above 1
+    checkpoint_interval: float = 10.0  # least seconds between checkpoints; 0: every iteration
     eval_episodes: int = 500  # held-out prompts of an evaluation, which uses the policy's mode
     run_dir: Path | None = None  # default: runs/TASK__SCRIPT__SEED__TIME
     resume: Path | None = None  # run directory to resume, with its own flags
@@ -557,8 +557,9 @@ class Run(ExitStack):
         state |= {"about": ABOUT, "args": flags, "counters": counters}
         self.writer.flush()
         self.write("checkpoint.pt", lambda path: torch.save(state, path))
-        end = time.perf_counter()
-        self.due = end + self.args.checkpoint_interval * max(1, end - start)
+        # Never more than a tenth of the time.
+        interval, took = self.args.checkpoint_interval, time.perf_counter() - start
+        self.due = time.perf_counter() + (interval and max(interval, 9 * took))
 
     def record_step(self, rewards: Tensor, lengths: Tensor) -> None:
         """Count a batch of completions; log the means of eight at a time."""
