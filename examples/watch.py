@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import gymnasium as gym
+import numpy as np
 import torch
 import tyro
 
@@ -50,7 +51,8 @@ def main(run_dir: tyro.conf.Positional[Path], film: Path | None = None, seed: in
     obs, _ = env.reset(seed=seed)
     total, terminated, truncated = 0.0, False, False
     while not (terminated or truncated):
-        action = actor(torch.as_tensor(obs, dtype=torch.float32)).mode.numpy()[()]
+        seen = torch.as_tensor(np.array(obs, np.float32, order="C"))
+        action = actor(seen).mode.numpy()[()]
         obs, reward, terminated, truncated, _ = env.step(action)
         total += float(reward)
     env.close()  # which writes the film
