@@ -248,16 +248,6 @@ def test_a_value_that_is_not_finite_as_a_program(script, tmp_path):
     assert hint.startswith("resume with: ")
 
 
-@pytest.mark.parametrize("reward", [[1.0, 2.0], [1.0], [[3.0]]])
-def test_rewards_that_are_no_numbers_are_said(script, reward, tmp_path):
-    """One line that names the reward, of a worker's environment as well."""
-    flags = {"env_id": env_id(script, "Odd-v0"), "total_timesteps": 64}
-    flags["env_kwargs"] = json.dumps({"reward": reward})
-    with pytest.raises(module(script).BadInput, match=r"^a reward must be one number") as end:
-        train(script, tmp_path / "run", **flags)
-    assert "\n" not in str(end.value)
-
-
 @pair
 def test_numpy_scalars_are_rewards(script, tmp_path):
     flags = {"env_id": env_id(script, "Odd-v0"), "env_kwargs": '{"reward": 2.5}'}
