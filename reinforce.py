@@ -204,7 +204,7 @@ def train(args: Args) -> dict:
                     running[i] = not (terminated or truncated)
                 done = alive[-1] & ~running
                 run.record_step(rewards[-1], done, obs[-1], current_obs, stepped=alive[-1])
-            if running.any() and not optimizer.state:  # not one update was made
+            if running.any() and np.sum(alive) == run.global_step:  # not one update was made
                 step = run.global_step
                 raise FloatingPointError(f"step {step}: no return, as an episode has not ended")
             if running.any():
