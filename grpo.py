@@ -41,6 +41,7 @@ from copy import deepcopy
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from importlib import import_module
+from itertools import chain, islice
 from pathlib import Path
 from typing import Literal
 
@@ -75,6 +76,7 @@ class Args:
     clip_coef_high: float = 0.2  # above 1 + this, one that should rise; clip-higher: e.g. 0.28
     num_minibatches: int = 1  # minibatches per epoch
     update_epochs: int = 1  # passes over each batch; TRL: num_iterations
+    mask_truncated_completions: bool = False  # no advantage for those cut before their end
     gradient_accumulation_steps: int = 1  # parts a minibatch is split into, to save memory
     max_grad_norm: float = 1.0  # longer gradients are scaled down to this norm; inf: never
 
@@ -85,7 +87,7 @@ class Args:
     device: Literal["cpu", "cuda", "mps"] = "cpu"  # a GPU is 3 to 6 times as fast
     torch_threads: int = 1  # parallel runs share the cores
     log_interval: int = 2_000  # minimum completions between two entries of losses/* and eval/*
-    checkpoint_interval: float = 10.0  # minimum seconds between two checkpoints
+    checkpoint_interval: float = 10.0  # least seconds between checkpoints; 0: every iteration
     eval_episodes: int = 500  # held-out prompts of an evaluation, which uses the policy's mode
     run_dir: Path | None = None  # default: runs/TASK__SCRIPT__SEED__TIME
     resume: Path | None = None  # run directory to resume, with its own flags
@@ -188,6 +190,11 @@ def encode(policy: nn.Module, texts: list[str]) -> Tensor:
     return torch.tensor(rows, device=policy.eos.device)
 
 
+def decode(policy: nn.Module, completions: Tensor) -> list[str]:
+    """The texts of completions (batch, length)."""
+    return [policy.decode([t for t in row if t != PAD]) for row in completions.tolist()]
+
+
 def completion_mask(completions: Tensor, eos: Tensor) -> Tensor:
     """True up to the first end-of-sequence token, which counts too, false behind it: the end is
     an action of the policy. Everything is (batch, length), but eos, all tokens that end."""
@@ -266,7 +273,7 @@ def group_relative(rewards: Tensor, num_generations: int, norm_std: bool) -> Ten
     TRL. Source: Shao et al. 2024, section 4.1.
     """
     group = rewards.view(-1, num_generations)
-    group = group - group[:, :1]  # equals are exactly 0, without rounding errors
+    group = (group - group[:, :1]).float()  # equals are exactly 0, without rounding errors
     advantages = group - group.mean(1, keepdim=True)
     if norm_std:
         advantages = advantages / (group.std(1, keepdim=True) + 1e-8)  # not 0 / 0 for equals
@@ -330,7 +337,7 @@ def train(args: Args) -> dict:
     length, temperature = args.max_completion_length, args.temperature
 
     with Run(args) as run:
-        task = Task(args)
+        task = Task(args, part_size)
         policy, reference = task.policy, freeze(task.policy)  # the reference is the base model
         torch.manual_seed(args.seed)
         parameters = [p for p in policy.parameters() if p.requires_grad]
@@ -371,6 +378,8 @@ def train(args: Args) -> dict:
                 ]
                 old_log_probs, ref_log_probs, kl = map(torch.cat, zip(*compared, strict=True))
                 advantages = group_relative(rewards, args.num_generations, args.norm_std)
+                if args.mask_truncated_completions:
+                    advantages *= torch.isin(completions, policy.eos).any(1)
 
             # ---- UPDATE ----
             stats, grad_norms = [], []
@@ -397,6 +406,7 @@ def train(args: Args) -> dict:
             equal = advantages.view(-1, args.num_generations).eq(0).all(1)
             losses |= {"equal_groups": equal.float().mean(), "kl": (kl * mask).sum(1).mean()}
             losses["completion_length"] = mask.sum(1).float().mean()
+            losses["different_prompts"] = len(prompts.unique(dim=0))  # all of one length
             run.record_iteration(policy, task, losses)
 
         return evaluate(policy, reference, task, run)
@@ -440,7 +450,8 @@ def check_args(args: Args) -> Args:
         raise BadInput(f"{SCRIPT.name} cannot resume {path}: {error}") from None
     if args.run_dir != path:  # flags at their default are taken as not given
         flags = own | {k: value for k, value in flags.items() if value != getattr(Args, k)}
-    for name in {"run_dir", *list(own)[: list(own).index("device")]} - {"total_timesteps"}:
+    free = {"total_timesteps", *(["task_kwargs"] if own["task"] != "addition" else [])}
+    for name in {"run_dir", *list(own)[: list(own).index("device")]} - free:
         if flags[name] != own[name]:
             raise BadInput(f"to resume {path}, {name} must stay {own[name]}")
     return Args(**flags | {"resume": path})
@@ -448,43 +459,36 @@ def check_args(args: Args) -> Args:
 
 def hold_out(prompts: list[str]) -> tuple[list[str], list[str]]:
     """Prompts to train on, and a random tenth that no training sees, the same in every run."""
-    prompts = list(dict.fromkeys(prompts))  # a repeated one must not be in both
+    prompts = list({str(p): p for p in prompts}.values())  # a repeated one must not be in both
     np.random.default_rng(0).shuffle(prompts)
     tenth = -(-len(prompts) // 10)
     return prompts[tenth:], prompts[:tenth]
 
 
 def add(prompt: str, forget=(False, False)) -> str:
-    """The answer to "27+85=", "211": last digit first, so that each carry is known when it is
-    needed. Carries to `forget` are not added."""
+    """27+85= is "211", last digit first, as carries go. Carries to `forget` are not added."""
     a, b = map(int, prompt[:-1].split("+"))
     total = a + b - 10 * (forget[0] and a % 10 + b % 10 > 9)
     return str(total - 100 * (forget[1] and total > 99))[::-1]
 
 
 def addition(carelessness: float = 0.5, coherent: bool = False, base_model: str | None = None):
-    """The default task. Like every function that --task names, it returns
-    - policy: a module with GPT's methods, or None for the GPT that is made here;
-    - prompts: a list of texts, or two lists, to train on and to hold out;
-    - reward: a function of three lists, prompts, completions, and whether each completion came
-      to its end before it was cut, that returns a list of numbers.
-    The policy imitates a careless teacher, who forgets each carry with this probability, or, if
-    `coherent`, all carries of a sum or none. Prompts are sums with a carry: the others leave
-    nothing to learn. All runs start from one base model, which can be taken from the
-    checkpoint.pt of an earlier run."""
+    """The default task. Like all functions for --task, it returns a policy (a module with GPT's
+    methods, or None for that GPT), prompts (a list of texts, or two, to train on and to hold
+    out), and a reward of three lists (prompts, completions, whether each came to its end, not
+    cut) that returns a list of numbers. The policy imitates a teacher who forgets each carry
+    with this probability, or, if `coherent`, all of a sum or none."""
     if not 0 <= carelessness <= 1:
         raise BadInput("carelessness must be 0 to 1")
     sums = hold_out([f"{a:02}+{b:02}=" for a in range(100) for b in range(100)])
     torch.manual_seed(0)
     policy = GPT()
     if base_model:
-        checkpoint = torch.load(base_model, "cpu", weights_only=True)
-        policy.load_state_dict(checkpoint["reference"])
+        policy.load_state_dict(torch.load(base_model, "cpu", weights_only=True)["reference"])
     else:
         optimizer = torch.optim.AdamW(policy.parameters(), 3e-3, (0.9, 0.98), fused=True)
-        steps = tqdm(range(1500), "base model", disable=not sys.stderr or None, leave=False)
-        for step in steps:
-            optimizer.param_groups[0]["lr"] = 3e-3 * min((step + 1) / 50, 1 - step / 1500)
+        for k in tqdm(range(1500), "base model", disable=not sys.stderr or None, leave=False):
+            optimizer.param_groups[0]["lr"] = 3e-3 * min((k + 1) / 50, 1 - k / 1500)
             texts = [sums[0][i] for i in torch.randint(len(sums[0]), (64,))]
             forgets = torch.rand(64, 1 if coherent else 2) < carelessness
             answers = map(add, texts, forgets.expand(64, 2).tolist())
@@ -504,9 +508,9 @@ def addition(carelessness: float = 0.5, coherent: bool = False, base_model: str 
 
 
 class Task:
-    """What --task names: a policy, prompts in groups of one number of tokens, and a reward."""
+    """What --task names. Held-out prompts are in parts like a batch, to need as much memory."""
 
-    def __init__(self, args: Args):
+    def __init__(self, args: Args, part_size: int):
         file, _, name = args.task.partition(":")
         torch.manual_seed(args.seed)  # a policy from outside may draw weights
         try:
@@ -516,10 +520,11 @@ class Task:
                 kwargs["base_model"] = args.resume / "checkpoint.pt"
             policy, prompts, self.reward = make(**kwargs)
             self.policy = (addition()[0] if policy is None else policy).to(args.device).eval()
-            self.room = self.policy.context - args.max_completion_length
-            training, held_out = hold_out(prompts) if isinstance(prompts[0], str) else prompts
-            self.training = self.by_length(training)
-            self.held_out = self.by_length(held_out[: args.eval_episodes])
+            self.length = args.max_completion_length
+            self.room = self.policy.context - self.length
+            training, rest = prompts if {*map(type, prompts)} == {list} else hold_out(prompts)
+            self.training = self.by_length(training, len(training))
+            self.held_out = self.by_length(rest[: args.eval_episodes], part_size)
             if not self.training or not self.held_out:
                 raise BadInput("two prompts or more are needed")
         except Exception as error:
@@ -528,15 +533,15 @@ class Task:
                 raise  # an error in the task's own code
             raise BadInput(f"task {args.task} {args.task_kwargs}: {error}") from error
 
-    def by_length(self, prompts: list[str]) -> list[list[str]]:
-        """Groups of prompts: those of one length can be sampled together without padding."""
+    def by_length(self, prompts: list[str], size: int) -> list[list[str]]:
+        """Groups of at most `size` prompts of one length, which need no padding."""
         groups: dict[int, list[str]] = {}
         for prompt in prompts:
-            length = len(self.policy.encode(prompt))
+            length = len(self.policy.encode(prompt)) if isinstance(prompt, str) else 0
             if not 1 <= length <= self.room:
-                raise BadInput(f"{prompt!r} has {length} tokens, not 1 to {self.room}")
+                raise BadInput(f"{prompt!r}: {length} tokens of text, not 1 to {self.room}")
             groups.setdefault(length, []).append(prompt)
-        return list(groups.values())
+        return [g[k : k + size] for g in groups.values() for k in range(0, len(g), size)]
 
     def draw(self, number: int) -> list[str]:
         """Random training prompts of one length, itself drawn by its share of all prompts."""
@@ -544,23 +549,29 @@ class Task:
         group = self.training[shares.multinomial(1)]
         return [group[i] for i in torch.randint(len(group), (number,))]
 
-    def decode(self, completions: Tensor) -> list[str]:
-        """The texts of completions (batch, length)."""
-        rows = ([token for token in row if token != PAD] for row in completions.tolist())
-        return [self.policy.decode(row) for row in rows]
-
     def rewards(self, texts: list[str], completions: Tensor) -> Tensor:
-        """What each completion earns: (batch,)."""
+        """What each completion earns: (batch,), in double precision, for small differences."""
         ended = torch.isin(completions, self.policy.eos).any(1).tolist()
-        rewards = self.reward(texts, self.decode(completions), ended)
-        rewards = [float(reward) for reward, _ in zip(rewards, texts, strict=True)]
-        return torch.tensor(rewards, device=completions.device)
+        given = self.reward(texts, decode(self.policy, completions), ended)
+        try:
+            rewards = [float(reward) for reward, _ in zip(given, texts, strict=True)]
+        except (TypeError, ValueError):
+            raise BadInput(f"rewards must be {len(texts)} numbers, not {given!r:.99}") from None
+        if not np.isfinite(rewards).all():
+            raise FloatingPointError(f"a reward is not finite: {rewards}")
+        dtype = torch.float32 if completions.is_mps else torch.float64  # which MPS lacks
+        return torch.tensor(rewards, dtype=dtype, device=completions.device)
+
+    def answers(self, policy: nn.Module) -> tuple[list[str], np.ndarray]:
+        """The policy's most probable answers to the held-out prompts, and what they earn."""
+        found = [sample(policy, encode(policy, x), 0.0, self.length) for x in self.held_out]
+        rewards = torch.cat(list(map(self.rewards, self.held_out, found)))
+        return [text for some in found for text in decode(policy, some)], rewards.cpu().numpy()
 
 
 @torch.no_grad()
 def exact_success(policy: nn.Module, task: Task, temperature: float) -> float:
-    """The probability that a sampled completion of a held-out sum is right, without sampling:
-    that of the right answer, from one pass over it."""
+    """The mean probability of the right answers to held-out sums, from one pass over them."""
     chances = []
     for texts in task.held_out:
         answers = encode(policy, [add(text) + "." for text in texts])
@@ -619,19 +630,20 @@ class Run(ExitStack):
 
     def save(self) -> None:
         """Write the events and a checkpoint."""
-        self.saved = time.perf_counter()
-        self.seconds = self.saved - self.began
+        start = time.perf_counter()
+        self.seconds = start - self.began
         state = {name: module.state_dict() for name, module in self.state.items()}
         counters = [self.global_step, self.seconds, list(self.recent_returns)]
         flags = asdict(self.args) | {"run_dir": None, "resume": None}
         state |= {"about": ABOUT, "args": flags, "counters": counters}
         self.writer.flush()
         self.write("checkpoint.pt", lambda path: torch.save(state, path))
+        # Never more than a tenth of the time.
+        interval, took = self.args.checkpoint_interval, time.perf_counter() - start
+        self.due = time.perf_counter() + (interval and max(interval, 9 * took))
 
     def record_step(self, rewards: Tensor, lengths: Tensor) -> None:
         """Count a batch of completions; log the means of eight at a time."""
-        if not rewards.isfinite().all():
-            raise FloatingPointError(f"step {self.global_step}: a reward is not finite")
         for eight, length in zip(rewards.split(8), lengths.float().split(8), strict=True):
             self.global_step += len(eight)
             self.writer.add_scalar("charts/episodic_return", eight.mean(), self.global_step)
@@ -640,65 +652,63 @@ class Run(ExitStack):
 
     def record_iteration(self, policy: nn.Module, task: Task, losses: dict) -> None:
         """Log, show, and save when it is time."""
-        losses = {name: float(value) for name, value in losses.items()}
+        args, losses = self.args, {name: float(value) for name, value in losses.items()}
         if not np.isfinite([*losses.values()]).all():
             raise FloatingPointError(f"step {self.global_step}: a loss is not finite, {losses}")
         sps = self.global_step / (time.perf_counter() - self.began)
         if self.global_step >= self.next_log:
-            self.next_log = self.global_step + self.args.log_interval
+            self.next_log = self.global_step + args.log_interval
             self.writer.add_scalar("charts/SPS", sps, self.global_step)
             for name, value in losses.items():
                 self.writer.add_scalar(f"losses/{name}", value, self.global_step)
-            self.status = f"return {np.mean(self.recent_returns):.2f}"
-            if self.args.task == "addition":
-                success = exact_success(policy, task, self.args.temperature)
-                self.writer.add_scalar("eval/exact_success", success, self.global_step)
-                self.status += f", held-out success {success:.3f}"
+            if args.task == "addition":
+                name, value = "exact_success", exact_success(policy, task, args.temperature)
+            else:
+                name, value = "episodic_return", task.answers(policy)[1].mean()
+            self.writer.add_scalar(f"eval/{name}", value, self.global_step)
+            results = f"return {np.mean(self.recent_returns):.2f}, held-out {value:.3f}"
+            self.status = f"{results}, seed {args.seed}, {args.run_dir}"
             self.bar.set_postfix_str(self.status, refresh=False)
         self.bar.update(self.global_step - self.bar.n)
-        if time.perf_counter() - self.saved > self.args.checkpoint_interval:
+        if time.perf_counter() > self.due:
             self.save()
             if self.bar.disable:
-                print(f"step {self.global_step}, {self.status}, {sps:.0f} steps/s", flush=True)
+                print(f"step {self.global_step}, {sps:.0f} steps/s, {self.status}", flush=True)
 
 
 @torch.no_grad()
 def evaluate(policy: nn.Module, reference: nn.Module, task: Task, run: Run) -> dict:
-    """Save, answer the held-out prompts with the mode of the base model and of the policy,
-    write samples.txt and the summary, and return the latter."""
+    """Save, evaluate, write samples.txt and the summary, and return the latter."""
     run.save()
     run.bar.close()
-    args, rows, kl = run.args, [], []
-    for texts in task.held_out:
-        prompts, length = encode(policy, texts), args.max_completion_length
-        before, after = (sample(model, prompts, 0.0, length) for model in (reference, policy))
-        rewards = (task.rewards(texts, completions).tolist() for completions in (before, after))
-        rows += zip(texts, task.decode(before), task.decode(after), *rewards, strict=True)
-        completions = sample(policy, prompts, args.temperature, length)
+    (before, base_returns), (after, returns) = map(task.answers, (reference, policy))
+    args, kl = run.args, []
+    for prompts in (encode(policy, texts) for texts in task.held_out):
+        completions = sample(policy, prompts, args.temperature, task.length)
         _, _, token_kl = compare(policy, reference, prompts, completions, args.temperature)
         kl += (token_kl * completion_mask(completions, policy.eos)).sum(1).tolist()
-    base_returns, returns = np.array([row[3:] for row in rows]).T
     run.writer.add_scalar("eval/episodic_return", returns.mean(), run.global_step)
     summary = {
         "env_id": args.task, "script": SCRIPT.name, "seed": args.seed,
         "global_step": run.global_step, "wall_seconds": run.seconds,
         "sps": run.global_step / run.seconds, "train_episodes": run.global_step,
-        "train_return_mean": float(np.mean(run.recent_returns)),
+        "train_return_mean": float(np.mean(run.recent_returns)), "kl": float(np.mean(kl)),
         "eval_return_mean": returns.mean(), "eval_return_std": returns.std(),
         "eval_episodes": len(returns), "base_return_mean": base_returns.mean(),
-        "kl": float(np.mean(kl)),
     }  # fmt: skip
+    text = "held-out prompts: answer before -> after training (reward before -> after)\n"
+    rows = zip(chain(*task.held_out), before, after, base_returns, returns, strict=True)
+    text += "".join("{} {!r} -> {!r} ({:g} -> {:g})\n".format(*r) for r in islice(rows, 10))
+    text += f"evaluation {returns.mean():.3f}, before training {base_returns.mean():.3f}"
     if args.task == "addition":
-        summary["base_exact_success"] = exact_success(reference, task, args.temperature)
-        summary["exact_success"] = exact_success(policy, task, args.temperature)
+        base, new = (exact_success(m, task, args.temperature) for m in (reference, policy))
+        summary |= {"base_exact_success": base, "exact_success": new}
+        text += f"; sampled {new:.3f}, before {base:.3f}; answers begin with their last digit"
     if not all(math.isfinite(x) for x in summary.values() if not isinstance(x, str)):
         raise FloatingPointError(f"evaluation: a number is not finite, {summary}")
-    text = "held-out prompts: answer before -> after training (reward before -> after)\n"
-    text += "".join("{} {!r} -> {!r} ({:g} -> {:g})\n".format(*row) for row in rows[:10])
-    text += f"evaluation {returns.mean():.3f}, before training {base_returns.mean():.3f}"
     run.write("samples.txt", lambda path: path.write_text(text))
     run.write("summary.json", lambda path: path.write_text(json.dumps(summary, indent=2)))
-    print(text)
+    print(f"{text}; seed {args.seed}, {args.run_dir}")
     return summary
 
 

@@ -79,7 +79,7 @@ class Args:
     device: Literal["cpu", "cuda", "mps"] = "cpu"  # small networks are fastest on the cpu
     torch_threads: int = 1  # more rarely help small networks, and parallel runs share the cores
     log_interval: int = 500  # minimum steps between two entries of losses/* and charts/SPS
-    checkpoint_interval: float = 10.0  # seconds between checkpoints; times a save's, if longer
+    checkpoint_interval: float = 10.0  # least seconds between checkpoints; 0: every iteration
     eval_episodes: int = 20  # final episodes, with the policy's mode, of at most 10,000 steps
     run_dir: Path | None = None  # default: runs/ENV__SCRIPT__SEED__TIME
     resume: Path | None = None  # run directory to resume, with its own flags
@@ -422,12 +422,6 @@ def check_args(args: Args) -> Args:
     return Args(**flags | {"resume": path})
 
 
-def check_reward(reward: float) -> float:
-    if np.ndim(reward):
-        raise BadInput(f"a reward must be one number, not {reward}")
-    return reward
-
-
 def make_env(args: Args, **kwargs: str) -> gym.Env:
     """One environment for the networks: flat observations, and actions as the policy draws."""
     try:
@@ -443,7 +437,6 @@ def make_env(args: Args, **kwargs: str) -> gym.Env:
     if not isinstance(env.observation_space, Box) or len(env.observation_space.shape) != 1:
         with suppress(NotImplementedError):  # of a space that is not Gymnasium's
             env = gym.wrappers.FlattenObservation(env)
-    env = gym.wrappers.TransformReward(env, check_reward)
     if not isinstance(env.observation_space, Box) or 0 in env.observation_space.shape:
         raise BadInput(f"{args.env_id} has observations that cannot be flattened")
     if not isinstance(env.action_space, Discrete) or env.action_space.start:
@@ -482,12 +475,7 @@ class Run(ExitStack):
         name = f"args-{datetime.now():%Y%m%d-%H%M%S-%f}.json" if args.resume else "args.json"
         try:
             run_dir.mkdir(parents=True, exist_ok=bool(args.resume))
-            try:
-                self.enter_context(FileLock(run_dir / "lock", timeout=0))  # a kill frees it
-            except OSError as error:
-                if error.errno not in (37, 95):  # of file systems without locks
-                    raise
-                print(f"warning: {run_dir} is not locked: {error}", file=sys.stderr)
+            self.enter_context(FileLock(run_dir / "lock", timeout=0))  # freed even by a kill
             if args.resume:
                 saved = torch.load(run_dir / "checkpoint.pt", "cpu", weights_only=True)
                 for key, module in state.items():
@@ -512,7 +500,8 @@ class Run(ExitStack):
 
     def save(self) -> None:
         """Write the events and a checkpoint. A kill or a full disk leaves the old one whole."""
-        self.seconds = time.perf_counter() - self.began
+        start = time.perf_counter()
+        self.seconds = start - self.began
         checkpoint = {name: module.state_dict() for name, module in self.state.items()}
         parts = [p for s in checkpoint.values() for p in s.get("state", {0: s}).values()]
         if not all(x.isfinite().all() for p in parts for x in p.values() if torch.is_tensor(x)):
@@ -523,13 +512,14 @@ class Run(ExitStack):
         path = self.args.run_dir / "new.tmp"
         torch.save(checkpoint | {"about": ABOUT, "args": flags, "counters": counters}, path)
         path.replace(path.with_name("checkpoint.pt"))
-        took = time.perf_counter() - self.began - self.seconds
-        self.due = time.perf_counter() + self.args.checkpoint_interval * max(1, took)
+        # Never more than a tenth of the time.
+        interval, took = self.args.checkpoint_interval, time.perf_counter() - start
+        self.due = time.perf_counter() + (interval and max(interval, 9 * took))
 
     def record_step(self, rewards, done, *obs) -> None:
         """Count a step of all environments; log the episodes that it ended."""
         self.global_step += len(done)
-        if any(np.vdot(x, np.zeros(x.shape, x.dtype)) != 0 for x in (rewards, *obs)):
+        if any(np.vdot(x, np.zeros(x.shape, x.dtype)) != 0 for x in (rewards, *obs)):  # inf * 0
             raise FloatingPointError(f"step {self.global_step}: reward or obs is not finite")
         self.returns += rewards
         self.lengths += 1

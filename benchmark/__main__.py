@@ -2,12 +2,17 @@
 
 import argparse
 import os
+import runpy
 import shlex
 import signal
 import sys
 from collections import Counter
 from pathlib import Path
 from typing import NoReturn
+
+if not __package__:  # python PATH/benchmark, from any folder
+    sys.path[0] = str(Path(__file__).resolve().parent.parent)
+    runpy.run_module("benchmark", run_name="__main__", alter_sys=True)  # ends with sys.exit
 
 from .grid import SUITES, BadInput, Job, load_suite, make_jobs, parse_gpus, parse_numbers, parse_shard, take_shard
 from .pool import check_flags, command, cpus, differences, ending, read_output, run_local, save_grid
@@ -62,7 +67,8 @@ def parse_args(words: list[str]) -> argparse.Namespace:
         "dir", type=Path, nargs="?", help=f"folder with the runs, or a report; default: the newest in {RUNS}"
     )
     report.add_argument("--out", type=Path, help="folder for the report; default <dir>/report")
-    report.add_argument("--aggregate", choices=("iqm", "mean"), default="iqm", help="of the curves over seeds")
+    report.add_argument("--aggregate", choices=("iqm", "mean"), help="of the curves over seeds; default iqm")
+    report.add_argument("--against", metavar="NAME", help="add a table of the differences to this algorithm")
     report.add_argument(
         "--log", nargs="+", action="extend", default=[], metavar="TAG", help="draw these logged values by steps too"
     )
@@ -135,8 +141,10 @@ def run(args: argparse.Namespace) -> int:
     others = [differences(job) for job in jobs]
     if args.dry_run:
         for i, (job, other) in enumerate(zip(jobs, others, strict=True)):
-            gpu = f"CUDA_VISIBLE_DEVICES={args.gpus[i % len(args.gpus)]} " if args.gpus else ""
-            print(gpu + shlex.join(command(job)) + (f"  # supersedes a run: {'; '.join(other)}" if other else ""))
+            variables = {"CUDA_VISIBLE_DEVICES": args.gpus[i % len(args.gpus)]} if args.gpus else {}
+            words = [f"{name}={shlex.quote(value)}" for name, value in (variables | job.variables()).items()]
+            words = [f"cd {shlex.quote(str(job.folder))} &&"] * bool(job.folder) + words
+            print(*words, shlex.join(command(job)) + (f"  # supersedes a run: {'; '.join(other)}" if other else ""))
         return 0
     if any(others) and not args.replace:
         counts = Counter(what for other in others for what in other).most_common()
@@ -200,7 +208,7 @@ def report(args: argparse.Namespace) -> int:
         raise BadInput(f"{args.dir} is a folder of `speed`; its report is report.md in it")
     stored = (args.dir / "results.csv").exists()  # a report, which is made again where it lies
     out = args.out or (args.dir if stored else args.dir / "report")
-    runs, problems = write_report(args.dir, out, args.aggregate, list(dict.fromkeys(args.log)))
+    runs, problems = write_report(args.dir, out, args.aggregate, list(dict.fromkeys(args.log)), args.against)
     for problem in problems:
         print(f"problem: {problem}")
     not_done = sum(run.status != "done" for run in runs)
@@ -243,6 +251,10 @@ def main(words: list[str]) -> int:
     except KeyboardInterrupt:
         print("\nstopped; the same command goes on from here", file=sys.stderr)
         return 130
+    except UnicodeEncodeError as error:  # TensorBoard cannot write there either
+        part = error.object[max(error.start - 20, 0) : error.end + 20]
+        print(f"error: the name of a folder is no UTF-8 in this locale, near {part!r}", file=sys.stderr)
+        return 2
     except OSError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -1,5 +1,6 @@
 """From a suite (a TOML file) to the grid of jobs that it stands for."""
 
+import os
 import re
 import sys
 from collections.abc import Iterable
@@ -42,6 +43,12 @@ class Job:
     directory: Path  # where the job's record, log and run directory go
     environment_flag: str = "env-id"  # what the script calls env_id
     threshold: float | None = None  # the return that counts as solved, where Gymnasium does not say
+    folder: Path | None = None  # of a TOML file of the user's: the run starts there and finds its modules
+
+    def variables(self) -> dict[str, str]:
+        """What the script's environment must have."""
+        paths = [str(self.folder), os.environ.get("PYTHONPATH", "")]
+        return {"PYTHONPATH": os.pathsep.join(filter(None, paths))} if self.folder else {}
 
     @property
     def name(self) -> str:
@@ -64,7 +71,7 @@ class Job:
 
     def processes(self) -> int:
         """How many processes learn in it, each on a core: --num-workers where the script has that flag, or 1."""
-        numbers = re.findall(r"(?m)^    num_workers: int = (\d+)", self.script.read_text())
+        numbers = re.findall(r"(?m)^    num_workers: int = (\d+)", self.script.read_text(encoding="utf-8"))
         numbers += [value for flag, value in pairwise(self.words()) if flag == "--num-workers"]
         return int(numbers[-1]) if numbers and numbers[-1].isdecimal() else 1
 
@@ -107,7 +114,7 @@ def parse_shard(text: str) -> tuple[int, int]:
 
 
 def load_suite(name: str) -> dict:
-    """The suite called `name` in suites/, or the TOML file at that path, with its structure checked.
+    """The suite called `name` in suites/, or the TOML file at that path and its folder, with its structure checked.
 
     Raises BadInput naming the file, and the line where the file is no TOML.
     """
@@ -121,7 +128,7 @@ def load_suite(name: str) -> dict:
         raise BadInput(f"{path}: {error}") from None
     check_suite(suite, path)
     name_scripts(suite, path)
-    return suite
+    return suite | ({"folder": path.resolve().parent} if name.endswith(".toml") else {})
 
 
 def name_scripts(suite: dict, path: Path) -> None:
@@ -136,6 +143,11 @@ def name_scripts(suite: dict, path: Path) -> None:
                 what = f"the default environment of {file.name}, {default[1]}, is not in the suite"
                 raise BadInput(f"{path}: {what}; add it, or name the script with only = [...]")
             suite["algorithms"][file.stem] = shared | {"script": file.name, "only": [default[1]]}
+
+
+def find_script(name: str, folder: Path) -> Path:
+    """The script of that name in the suite's folder, or else in that of the scripts."""
+    return next((path for path in (folder / name, ROOT / name) if path.is_file()), ROOT / name).resolve()
 
 
 def check_suite(suite: dict, path: Path) -> None:
@@ -168,7 +180,8 @@ def check_suite(suite: dict, path: Path) -> None:
         need(isinstance(suite.get(key, {}), dict), f"{key} must be a table")
     for env_id, table in suite["environments"].items():
         place = f"[environments.{env_id}]"
-        check_keys(table, place, {"total_timesteps"}, {"score_range", "score_source", "flag", "threshold"})
+        check_keys(table, place, {"total_timesteps"}, {"score_range", "score_source", "flag", "flags", "threshold"})
+        check_flags(table.get("flags", {}), f"{place} flags")
         steps, ends = table["total_timesteps"], table.get("score_range", [0, 1])
         need(type(steps) is int and steps > 0, f"{place} total_timesteps must be a positive whole number, not {steps}")
         good = isinstance(ends, list) and len(ends) == 2 and all(type(end) in (int, float) for end in ends)
@@ -185,7 +198,8 @@ def check_suite(suite: dict, path: Path) -> None:
             continue
         check_keys(table, place, {"script"}, {"only", "flags"})
         script, flags, only = table["script"], table.get("flags", {}), table.get("only", [])
-        need(isinstance(script, str) and (ROOT / script).is_file(), f"{place} there is no script {script}")
+        found = isinstance(script, str) and find_script(script, path.parent).is_file()
+        need(found, f"{place} there is no script {script}, neither in {path.parent} nor in {ROOT}")
         check_flags(flags, f"{place} flags")
         need(isinstance(only, list), f"{place} only must be a list of environments")
         for env_id in only:
@@ -256,15 +270,16 @@ def make_jobs(
                     continue
                 tuned = dict(suite.get("tuned", {}).get(algorithm, {}).get(env_id, {}))
                 tuned.pop("source", None)
-                flags = {"total_timesteps": steps, "torch_threads": 1} | entry.get("flags", {}) | tuned
+                flags = {"total_timesteps": steps, "torch_threads": 1} | environment.get("flags", {})
+                flags |= entry.get("flags", {}) | tuned
                 refuse_reserved(flags, f"the flags of {algorithm} on {env_id}")
                 if total_timesteps:
                     flags["total_timesteps"] = total_timesteps
                 name = f"{env_id}__{algorithm}__{seed}".replace("/", "_").replace(":", "_")
-                script = (ROOT / entry["script"]).resolve()
+                script = find_script(entry["script"], suite.get("folder", ROOT))
                 jobs.append(Job(
                     algorithm, script, env_id, seed, flags, extra, environment.get("score_range"), directory / name,
-                    own.get(env_id, common), environment.get("threshold"),
+                    own.get(env_id, common), environment.get("threshold"), suite.get("folder"),
                 ))  # fmt: skip
     if not jobs:
         raise BadInput("no algorithm of these takes any of these environments, so nothing would run")

@@ -71,6 +71,7 @@ def bundle() -> str:
 def html_cell(text: str) -> str:
     """A cell as HTML."""
     shown = re.sub(r"\*\*(.+?)\*\*", r"<b>\1</b>", escape(text)).replace("\n", "<br>")
+    shown = re.sub(r"\[[^]]*, [^]]*\]", r"<span>\g<0></span>", shown)  # an interval stays in one line
     return f"<details><summary>show</summary><pre>{shown}</pre></details>" if len(text) > LONG else shown
 
 

@@ -58,13 +58,16 @@ def styles(names: Iterable[str], scripts: dict[str, str] | None = None) -> dict[
 
 
 def save(spec: dict, stem: Path) -> None:
-    """Write stem.svg and stem.png; the same figure gives the same bytes on any day."""
+    """Write stem.svg and stem.png; the same figure gives the same bytes on any day, and no new PNG: on a machine with
+    other fonts its pixels would be others."""
     text = json.dumps(spec)
     svg = vl_convert.vegalite_to_svg(text)
     first = min(map(int, re.findall(r'"clip(\d+)"', svg)), default=0)  # Vega counts on from figure to figure
-    svg = re.sub(r'(?<=["#])clip(\d+)', lambda match: f"clip{int(match[1]) - first}", svg)
-    write_atomically(stem.with_name(f"{stem.name}.svg"), svg.encode())
-    write_atomically(stem.with_name(f"{stem.name}.png"), squeeze(vl_convert.vegalite_to_png(text, scale=2)))
+    svg = re.sub(r'(?<=["#])clip(\d+)', lambda match: f"clip{int(match[1]) - first}", svg).encode()
+    vectors, pixels = (stem.with_name(f"{stem.name}.{kind}") for kind in ("svg", "png"))
+    if not (vectors.exists() and pixels.exists() and vectors.read_bytes() == svg):
+        write_atomically(pixels, squeeze(vl_convert.vegalite_to_png(text, scale=2)))
+        write_atomically(vectors, svg)
 
 
 def squeeze(png: bytes) -> bytes:
@@ -187,22 +190,6 @@ def plot_intervals(panels: dict[str, dict[str, tuple]], style: dict[str, dict], 
     facet = {"column": {"field": "measure", "type": "nominal", "title": None, "sort": list(panels)}}
     inner = {"width": 220, "height": {"step": 18}, "layer": [bar, dot]}
     return top(title, data={"values": rows}, facet=facet, spec=inner, resolve={"scale": {"x": "independent"}})
-
-
-def plot_matrix(cells: dict[tuple[str, str], tuple[float, str]], title: str) -> dict:
-    """Probabilities that the row's algorithm beats the column's: cells[row, column] = (probability, its text)."""
-    rows = [{"X": x, "Y": y, "P": number(p), "interval": text} for (x, y), (p, text) in cells.items()]
-    names = sorted({name for pair in cells for name in pair})
-    base = {
-        "x": {"field": "Y", "type": "nominal", "title": "Y", "scale": {"domain": names}, "axis": {"labelAngle": -60}},
-        "y": {"field": "X", "type": "nominal", "title": "X", "scale": {"domain": names}},
-        "tooltip": [{"field": field} for field in ("X", "Y", "interval")],
-    }
-    colour = axis("P", None, scale={"scheme": "redblue", "domain": [0, 1]}, legend=None)
-    shade = {"condition": {"test": "abs(datum.P - 0.5) > 0.3", "value": "white"}, "value": "black"}
-    text = {"text": {"field": "P", "type": "quantitative", "format": ".2f"}, "color": shade}
-    layers = [layer("rect", base | {"color": colour}), layer("text", base | text, fontSize=9)]
-    return top(title, data={"values": rows}, width={"step": 32}, height={"step": 24}, layer=layers)
 
 
 def logit(x: float) -> float:

@@ -59,8 +59,8 @@ def read_json(path: Path) -> dict | None:
 
 
 def write_atomically(path: Path, data: bytes) -> None:
-    """Write beside `path`, then rename: a kill or a full disk leaves the old file as it was."""
-    temporary = path.with_name(path.name + ".tmp")
+    """Write beside `path`, then rename: a kill, a full disk or another writer never leaves half a file."""
+    temporary = path.with_name(f"{path.name}.{threading.get_native_id()}.tmp")
     with temporary.open("wb") as file:
         file.write(data)
         file.flush()
@@ -139,7 +139,10 @@ def check_flags(jobs: list[Job]) -> None:
         (Path(name) / "run").mkdir()
         for job in {(job.script, *job.words()[4:]): job for job in jobs}.values():
             words = [*command(replace(job, directory=Path(name))), "--device", "cpu"]  # another may be on other nodes
-            result = subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+            env = os.environ | job.variables()
+            result = subprocess.run(
+                words, stdin=subprocess.DEVNULL, capture_output=True, text=True, cwd=job.folder, env=env
+            )
             if result.returncode != 2 or name not in result.stderr:
                 why = "".join(ending(result.stderr, 1)).removeprefix("error: ") or f"exit status {result.returncode}"
                 raise BadInput(f"{why} ({job.algorithm} on {job.env_id}; nothing was moved or run)")
@@ -288,7 +291,8 @@ def attempt(
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
-            env=os.environ | threads | variables,
+            cwd=job.folder,
+            env=os.environ | threads | job.variables() | variables,
             start_new_session=True,  # its own process group: all of it can be ended, and no terminal's Ctrl-C hits it
         )
         try:

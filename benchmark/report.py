@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 
 from . import plots, stats, store
-from .grid import BadInput
+from .grid import BadInput, did_you_mean
 from .page import Figure, Section, Table, html_page, markdown_page
-from .pool import write_atomically
+from .pool import read_json, write_atomically
 from .runs import Run, done, grouped, read_tags
 
 BINS = 50  # of a learning curve, up to the longest run of its environment
@@ -81,6 +81,17 @@ def caption_counts(groups: dict[str, list[Run]], needs: str = "") -> str:
     if len(set(words.values())) == 1:
         return f"Each algorithm: {next(iter(words.values()))}"
     return "; ".join(f"{name}: {text}" for name, text in words.items())
+
+
+def cell_counts(runs: list[Run], needs: str = "") -> str:
+    """The counts of each algorithm on each environment, said once where they are all the same."""
+    words: dict[str, list[str]] = {}
+    for env_id, groups in grouped(runs, "env_id", "algorithm").items():
+        words.setdefault(caption_counts(groups, needs), []).append(env_id)
+    if len(words) == 1:
+        ((text, environments),) = words.items()
+        return text.replace("Each algorithm", "Each algorithm on each environment") if environments[1:] else text
+    return ". ".join(f"{', '.join(names)}: {text.replace('Each', 'each')}" for text, names in words.items())
 
 
 def legend_labels(names: Iterable[str], groups: dict[str, list[Run]], needs: str = "") -> dict[str, str]:
@@ -226,7 +237,7 @@ def main_table(runs: list[Run], aggregate: str) -> Table:
         f"{'IQM' if aggregate == 'iqm' else 'Mean'} of the {what} with its 95% interval; below it the median steps and "
         "seconds to the threshold of the environment. Bold: no other interval lies wholly above this one; where that "
         "holds for all, none is bold. Saturated: the interval has no width, so it says nothing of the spread. "
-        f"{caption_counts(grouped(runs, 'algorithm'))}."
+        f"{cell_counts(runs)}."
     )
     return Table(caption, ["algorithm", *environments], rows)
 
@@ -288,14 +299,10 @@ def learning_curves(env_id: str, groups: dict[str, list[Run]], style: dict, aggr
         x_label = steps_label(all_runs(used)) if axis == "steps" else "seconds of training"
         labels = legend_labels(lines, groups, "curve")
         spec = plots.plot_bands(lines, style, env_id, x_label, "training return", labels, level, ends)
-        kind = (
-            "mean over seeds with Student's 95% band"
-            if aggregate == "mean"
-            else "IQM over seeds with a 95% bootstrap band"
-        )
+        kind = {"mean": "mean over seeds with Student's 95% band", "iqm": "IQM over seeds with a 95% bootstrap band"}
         caption = (
-            f"{env_id}: return of the training episodes by {x_label}, {kind}, in bins of 1/{BINS} of the longest run; "
-            f"a line ends with its shortest run. {caption_counts(groups, 'curve')}."
+            f"{env_id}: return of the training episodes by {x_label}, {kind[aggregate]}, in bins of 1/{BINS} of the "
+            f"longest run; a line ends with its shortest run. {caption_counts(groups, 'curve')}."
         )
         figures.append(Figure(caption, file_stem("curve", axis, env_id), spec))
     return figures
@@ -489,8 +496,42 @@ def frontier(env_id: str, groups: dict[str, list[Run]], style: dict) -> Figure |
 
 
 # ======================================================================================================================
-# Across environments
+# Algorithms beside each other
 # ======================================================================================================================
+def differences_section(runs: list[Run], reference: str) -> Section:
+    """How much higher than the reference's every other algorithm's returns are, and over environments its scores."""
+    tried = grouped(runs, "algorithm", "env_id")
+    if reference not in tried:
+        raise BadInput(f"there is no algorithm {reference} to compare with; {did_you_mean(reference, list(tried))}")
+    theirs, rows = tried.pop(reference), []
+    statistics = (stats.mean_difference, stats.iqm_difference)
+    for name, environments in tried.items():
+        scores: dict[str, list[np.ndarray]] = {"compared": [], "area": []}
+        for env_id in (common := [env_id for env_id in environments if env_id in theirs]):
+            pair = environments[env_id], theirs[env_id]
+            row, show = [name, env_id, *(str(len(done(x))) for x in pair)], fine if pair[0][0].is_task else number
+            for key, groups in scores.items():
+                both = [values(x, key) for x in pair]
+                row += [with_interval(both, statistic, show) for statistic in statistics]
+                groups += map(pair[0][0].score, both)
+            rows.append(row)
+        if len(common) > 1 and all(environments[env_id][0].score_range for env_id in common):
+            cells = [with_interval(groups, statistic, share) for groups in scores.values() for statistic in statistics]
+            rows.append([name, f"score over these {len(common)}", "", "", *cells])
+    caption = (
+        f"By how much it is higher than that of {reference}. Return: of the final evaluation, or of the training at "
+        "equal steps where budgets differ (see the environment). Area: under the learning curve. Score: normalised, "
+        "each environment weighing the same. 95% intervals, each for itself: Welch's for differences of means, the "
+        "bootstrap's, seeds drawn anew on each side and environment, for those of IQMs. One that holds 0 leaves open "
+        f"which of the two is higher. {cell_counts(runs)}."
+    )
+    columns = [f"{what}, {statistic}" for what in ("return", "area") for statistic in ("mean", "IQM")]
+    table = Table(caption, ["algorithm", "environment", "n", f"n of {reference}", *columns], rows)
+    return Section(
+        f"Differences to {reference}", [table], notes=["Nothing shares an environment with it."] * (not rows)
+    )
+
+
 def without_result(groups: dict[str, dict[str, list[Run]]]) -> list[str]:
     """A sentence for each algorithm and environment of which no run is done."""
     return [
@@ -503,7 +544,7 @@ def without_result(groups: dict[str, dict[str, list[Run]]]) -> list[str]:
 
 def scores_section(runs: list[Run], style: dict) -> Section:
     """Normalised scores, sample efficiency and profiles, side by side for algorithms with the same environments."""
-    section = Section("Across environments: normalised scores")
+    section = Section("Normalised scores")
     tried = grouped([run for run in runs if run.score_range is not None], "algorithm", "env_id")
     groups: dict[tuple[str, ...], list[str]] = {}
     for name, environments in tried.items():
@@ -512,19 +553,12 @@ def scores_section(runs: list[Run], style: dict) -> Section:
         members = {name: [run for env_id in environments for run in tried[name][env_id]] for name in names}
         ranges = {run.env_id: run.score_range for name in names for run in members[name]}
         scale = ", ".join(f"{low:g} and {high:g} on {env}" for env, (low, high) in ranges.items())
-        counts, suffix = caption_counts(members), f"-{i + 1}" * (i > 0)
-        scores = {
-            name: [np.array([run.score(run.compared) for run in done(x)]) for x in tried[name].values()]
-            for name in names
-        }
+        counts, suffix = cell_counts(all_runs(members)), f"-{i + 1}" * (i > 0)
+        scores = {name: [x[0].score(values(x, "compared")) for x in tried[name].values()] for name in names}
         full = {name: x for name, x in scores.items() if all(map(len, x))}
         statistics = {"mean": stats.mean, "IQM": stats.iqm}
         rows = [
-            [
-                name,
-                str(sum(map(len, x))),
-                *(with_interval(x if name in full else [], f, share) for f in statistics.values()),
-            ]
+            [name, str(sum(map(len, x))), *(with_interval(x, f, share) for f in statistics.values())]
             for name, x in scores.items()
         ]
         caption = (
@@ -551,7 +585,7 @@ def scores_section(runs: list[Run], style: dict) -> Section:
                                     "normalised return", legend_labels(curved, members, "curve"))  # fmt: skip
             section.figures.append(Figure(
                 f"Sample efficiency {where}: IQM of the normalised training return by the share of the steps that all "
-                f"runs of an environment have, with 95% bootstrap bands. {caption_counts(members, 'curve')}.",
+                f"runs of an environment have, with 95% bootstrap bands. {cell_counts(all_runs(members), 'curve')}.",
                 f"efficiency{suffix}", spec,
             ))  # fmt: skip
         xs = np.concatenate([np.zeros(1), *(x for several in full.values() for x in several)])
@@ -575,36 +609,27 @@ def scores_section(runs: list[Run], style: dict) -> Section:
 
 def improvement_section(runs: list[Run]) -> Section:
     """The probability of improvement for each pair of algorithms that share an environment."""
-    section = Section("Across environments: probability of improvement")
+    section = Section("Probability of improvement")
     shared = {env_id for env_id, groups in grouped(runs, "env_id", "algorithm").items() if len(groups) > 1}
     tried = grouped([run for run in runs if run.env_id in shared], "algorithm", "env_id")
-    flat = {name: [run for x in environments.values() for run in x] for name, environments in tried.items()}
-    for key, what, stem in (
-        ("compared", "final evaluation, or training returns at equal steps where budgets differ", "improvement"),
-        ("area", "area under the learning curve", "improvement-curve"),
+    for key, what in (
+        ("compared", "final evaluation, or training returns at equal steps where budgets differ"),
+        ("area", "area under the learning curve"),
     ):
         found = {name: {env: values(x, key) for env, x in environments.items()} for name, environments in tried.items()}
-        rows, cells = [], {}
+        rows = []
         for x, y in combinations(found, 2):
-            common = [env for env in found[x] if env in found[y]]
-            used = [env for env in common if len(found[x][env]) and len(found[y][env])]
-            if not common:
-                continue
-            pairs, back = ([found[name][env] for env in used for name in names] for names in ((x, y), (y, x)))
-            rows.append([x, y, str(len(used)), with_interval(pairs, stats.improvement, share)])
-            if used:
-                cells[x, y] = float(stats.improvement(pairs)), rows[-1][-1]
-                cells[y, x] = float(stats.improvement(back)), with_interval(back, stats.improvement, share)
+            common = [(found[x][env], found[y][env]) for env in found[x] if env in found[y]]
+            used = [one for pair in common if all(map(len, pair)) for one in pair]
+            if common:
+                rows.append([x, y, str(len(used) // 2), with_interval(used, stats.improvement, share)])
         caption = (
             f"By {what}: the probability that a run of X is higher than one of Y on the same environment, a tie "
             "counting half, averaged over the environments where both have such a run; 95% bootstrap intervals. "
-            f"{caption_counts(flat, 'curve' if key == 'area' else '')}."
+            f"{cell_counts([run for run in runs if run.env_id in shared], 'curve' if key == 'area' else '')}."
         )
         if rows:
             section.tables.append(Table(caption, ["X", "Y", "environments", "P(X > Y)"], rows))
-        if cells:
-            title = f"P(X > Y) by {'area' if key == 'area' else 'final return'}"
-            section.figures.append(Figure(caption, stem, plots.plot_matrix(cells, title)))
     section.notes += without_result(tried) if section.tables else ["No two algorithms ran on the same environment."]
     return section
 
@@ -645,7 +670,7 @@ def runs_table(runs: list[Run]) -> Table:
     for run in runs:
         status, value = run.status + (run.reason and f": {run.reason}"), run.summary.get("eval_return_mean")
         flags = {name: x for name, x in run.args.items() if name not in ("run_dir", "resume")}
-        text = json.dumps(flags, indent=1) if flags else "-"
+        text = json.dumps(flags, indent=1, sort_keys=True) if flags else "-"
         rows.append([run.env_id, run.algorithm, str(run.seed), status, (fine if run.is_task else number)(value), text])
     columns = ["environment", "algorithm", "seed", "status", "evaluation", "flags"]
     failed = sum(run.status == "failed" for run in runs)
@@ -653,14 +678,17 @@ def runs_table(runs: list[Run]) -> Table:
 
 
 def write_report(
-    root: Path, out: Path, aggregate: str = "iqm", tags: Sequence[str] = ()
+    root: Path, out: Path, aggregate: str | None = None, tags: Sequence[str] = (), reference: str | None = None
 ) -> tuple[list[Run], list[str]]:
-    """Report on all runs under `root`, or those of a report there, with what they logged under `tags`, into the folder
-    `out`; return the runs and what could not be used.
+    """Report on all runs under `root`, or those of a report there, with what they logged under `tags` and differences
+    to the `reference`, into the folder `out`; return the runs and what could not be used.
 
-    Writes results.csv, curves.csv, report.md, index.html and the figures, and logged.csv if there are tags. Raises
-    BadInput where there are no runs, or no run logged anything under a tag.
+    Writes results.csv, curves.csv, report.json (title and options, which a report made again keeps), report.md,
+    index.html and the figures, and logged.csv if there are tags. Raises BadInput where there are no runs, no such
+    reference, or no run logged anything under a tag.
     """
+    kept = {"title": root.resolve().name, "aggregate": "iqm", "against": None} | (read_json(root / "report.json") or {})
+    kept |= {name: x for name, x in (("aggregate", aggregate), ("against", reference)) if x is not None}
     runs, problems = store.load(root, tags)
     if not runs:
         found = f", only: {problems[0]}" if problems else ""
@@ -670,26 +698,28 @@ def write_report(
     words = prepare(runs)
     scripts = {run.algorithm: Path(run.args["script"]).stem for run in runs if run.args.get("script")}
     style = plots.styles({run.algorithm for run in runs}, scripts)
-    sections = [Section("Summary", [main_table(runs, aggregate)], notes=conditions(runs))]
+    sections = [Section("Summary", [main_table(runs, kept["aggregate"])], notes=conditions(runs))]
+    if kept["against"] is not None:
+        sections.append(differences_section(runs, kept["against"]))
     for env_id, groups in grouped(runs, "env_id", "algorithm").items():
         tables = [return_table(groups, env_id, words[env_id]), time_table(groups, env_id)]
-        figures = learning_curves(env_id, groups, style, aggregate) + log_figures(env_id, groups, style, tags)
+        figures = learning_curves(env_id, groups, style, kept["aggregate"]) + log_figures(env_id, groups, style, tags)
         figures += filter(None, [frontier(env_id, groups, style)])
         sections.append(Section(env_id, tables[::-1] if with_exact(groups) else tables, figures))
     scores = scores_section(runs, style)
     sections[0].figures, scores.figures = scores.figures[:2], scores.figures[2:]
     bad = [
-        f"{run.algorithm} on {run.env_id}, seed {run.seed}: {run.status}{run.reason and ', ' + run.reason}"
-        for run in runs
-        if run.status != "done"
-    ]
+        f"{x.algorithm} on {x.env_id}, seed {x.seed}: {x.status}{x.reason and ', ' + x.reason}"
+        for x in runs if x.status != "done"
+    ]  # fmt: skip
     sections += [scores, improvement_section(runs), Section("Runs that are not done", notes=bad or ["none"])]
     sections += [Section("Problems", notes=problems or ["none"])]
     out.mkdir(parents=True, exist_ok=True)
     for figure in (figure for section in sections for figure in section.figures):
         plots.save(figure.spec, out / figure.stem)
     store.save(out, runs)
-    title, intro = f"Benchmark: {root.resolve().name}", notices(runs)
+    write_atomically(out / "report.json", json.dumps(kept).encode())
+    title, intro = f"Benchmark: {kept['title']}", notices(runs)
     write_atomically(out / "report.md", markdown_page(title, intro, sections).encode())
     sections.append(Section("Every run and its flags", [runs_table(runs)]))
     write_atomically(out / "index.html", html_page(title, intro, sections).encode())

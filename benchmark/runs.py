@@ -76,8 +76,8 @@ class Run:
         known = {name: x for name, x in self.summary.items() if name not in SUMMARY and type(x) in (int, float)}
         return {name: x for name, x in known.items() if isfinite(x)}
 
-    def score(self, value: float) -> float:
-        """A return on the environment's scale from 0 to 1; NaN where it has no scale."""
+    def score(self, value: float | np.ndarray) -> float | np.ndarray:
+        """Returns on the environment's scale from 0 to 1; NaN where it has no scale."""
         low, high = self.score_range or (float("nan"),) * 2
         return (value - low) / (high - low)
 
@@ -242,7 +242,8 @@ def read_run(directory: Path, job: dict | None, tags: Sequence[str] = ()) -> Run
         elif episodes.size:
             run.points = {"steps": episodes[[0, 2]], "seconds": episodes[1:]}
             run.reached = reached(run.threshold, episodes, log[EXACT])
-            run.logged = {tag: log[tag][[0, 2]] for tag in tags if log[tag].size}
+            found = {tag: [(x, float(f"{y:.6g}")) for x, _, y in log[tag].T] for tag in tags}  # as in logged.csv
+            run.logged = {tag: np.array(series).T for tag, series in found.items() if series}
     return run
 
 

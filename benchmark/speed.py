@@ -20,7 +20,7 @@ import numpy as np
 import tyro
 
 from . import pool
-from .grid import BadInput, Job, make_jobs
+from .grid import ROOT, BadInput, Job, make_jobs
 from .report import number
 from .runs import Run, read_run, registered_threshold
 from .store import write_csv
@@ -81,7 +81,7 @@ def measure(part: str, job: Job) -> dict:
         words[1:1] = ["-m", "benchmark.speed"] if job.algorithm.startswith(BARE) else []
         record = pool.new_record(job) | {"part": part, "cpu": pool.cpu_model(), "load": round(os.getloadavg()[0], 2)}
         pool.save_record(job, record)
-        record["status"], record["reason"] = pool.attempt(job, words, None, {}, None)
+        record["status"], record["reason"] = pool.attempt(job, words, None, {"PYTHONPATH": str(ROOT)}, None)
         pool.save_record(job, record)
         return record
 

@@ -1,7 +1,7 @@
 """Statistics over seeds, which are the unit of replication.
 
-Means have Student's t interval. The interquartile mean (IQM), the median and the probability of improvement have a
-percentile bootstrap, seeds drawn anew within each environment, as Agarwal et al. 2021 have it
+Means have Student's t interval, their differences Welch's. The interquartile mean (IQM), the median and the probability
+of improvement have a percentile bootstrap, seeds drawn anew within each environment, as Agarwal et al. 2021 have it
 (https://arxiv.org/abs/2108.13264). How often each covers the truth is in results/coverage.csv.
 
 A statistic takes a list of groups of seeds, one group for each environment or algorithm, (..., n_i) each, and returns
@@ -57,9 +57,21 @@ def improvement(groups: list[np.ndarray]) -> np.ndarray:
     return np.mean(wins, axis=0)
 
 
+def mean_difference(groups: list[np.ndarray]) -> np.ndarray:
+    """How much higher the mean of X is than that of Y, averaged over environments: groups as in improvement."""
+    return mean(groups[::2]) - mean(groups[1::2])
+
+
+def iqm_difference(groups: list[np.ndarray]) -> np.ndarray:
+    """How much higher the IQM of X is than that of Y, over the same environments: groups as in improvement."""
+    return iqm(groups[::2]) - iqm(groups[1::2])
+
+
 def interval(groups: list[np.ndarray], statistic=iqm) -> np.ndarray:
     """The 95% interval of a statistic: (2, ...), its lower and upper end; NaN where a group has fewer than two seeds,
     which tell nothing about the spread."""
+    if statistic is mean_difference:
+        return t_interval(groups, [2 / len(groups), -2 / len(groups)] * (len(groups) // 2))
     return t_interval(groups) if statistic is mean else bootstrap(groups, statistic)
 
 

@@ -16,10 +16,11 @@ model whose cache does not give the logits that it has without one is sampled wi
 
 import inspect
 import math
+from copy import deepcopy
 from pathlib import Path
 
 import torch
-from peft import LoraConfig, get_peft_model
+from peft import LoraConfig, PeftModel, get_peft_model
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, DynamicCache
 
@@ -46,11 +47,16 @@ class HuggingFace(nn.Module):
         if dtype != "float32" and not lora_rank:  # small steps would be rounded away
             raise ValueError(f"weights in {dtype} cannot be trained: give a lora_rank")
         folder, options = Path(path).expanduser(), {"local_files_only": True}
+        if not folder.exists():
+            raise ValueError(f"there is no {folder.resolve()}; name its place in --task-kwargs")
         if folder.suffix == ".gguf":
             folder, options["gguf_file"] = folder.parent, folder.name
-        self.tokenizer = AutoTokenizer.from_pretrained(folder, **options)
-        options |= {"dtype": getattr(torch, dtype), "output_loading_info": True}
-        model, found = AutoModelForCausalLM.from_pretrained(folder, **options)
+        more = {"dtype": getattr(torch, dtype), "output_loading_info": True}
+        try:
+            self.tokenizer = AutoTokenizer.from_pretrained(folder, **options)
+            model, found = AutoModelForCausalLM.from_pretrained(folder, **options, **more)
+        except Exception as error:  # files that are damaged fail in many ways
+            raise ValueError(f"{path} cannot be loaded: {error}") from error
         if bad := [*found["missing_keys"], *found["mismatched_keys"]]:
             raise ValueError(f"{path} lacks the weights of {bad[:3]}, {len(bad)} in all")
         config = model.config.get_text_config()
@@ -62,17 +68,15 @@ class HuggingFace(nn.Module):
         if not ends or max(ends) >= self.size:
             raise ValueError(f"{path} needs a token that ends a text below {self.size}: {ends}")
         self.register_buffer("eos", torch.tensor(ends), persistent=False)
-        if lora_rank:  # alpha = rank: the product of the thin matrices is added as it is
-            layers = {"target_modules": "all-linear", "lora_alpha": lora_rank}
-            model = get_peft_model(model, LoraConfig("CAUSAL_LM", r=lora_rank, **layers))
         known = inspect.signature(model.forward).parameters
-        known = (
-            known
-            if "input_ids" in known
-            else inspect.signature(model.base_model.forward).parameters
-        )
         self.cache_name = "cache" if "cache" in known else "past_key_values"  # new, old
         self.keeps = "logits_to_keep" in known
+        if lora_rank:  # alpha = rank: the product of the thin matrices is added as it is
+            layers = {"target_modules": "all-linear", "lora_alpha": lora_rank}
+            try:
+                model = get_peft_model(model, LoraConfig("CAUSAL_LM", r=lora_rank, **layers))
+            except ValueError as error:
+                raise ValueError(f"{path} takes no adapters: {error}") from error
         self.model, self.cached = model, True
         self.eval()  # no dropout
         self.register_state_dict_post_hook(trained_alone)
@@ -85,10 +89,11 @@ class HuggingFace(nn.Module):
         changes logits."""
         tokens = torch.arange(16).view(2, 8) % self.size
         close = {"rtol": 0.0, "atol": 1e-3 if self.model.dtype == torch.float32 else 0.3}
-        all_at_once = self(tokens).log_softmax(-1)
-        if not torch.allclose(
-            self(tokens[:, :-3]).log_softmax(-1), all_at_once[:, :-3], **close
-        ):
+        try:
+            all_at_once, shorter = self(tokens).log_softmax(-1), self(tokens[:, :-3])
+        except Exception as error:
+            raise ValueError(f"{path} gives no logits: {error}") from error
+        if not torch.allclose(shorter.log_softmax(-1), all_at_once[:, :-3], **close):
             raise ValueError(f"{path} lets a token see what follows it")
         try:
             cache = self.new_cache()
@@ -142,3 +147,11 @@ class HuggingFace(nn.Module):
     def decode(self, tokens: list[int]) -> str:
         ends = self.eos.tolist()
         return self.tokenizer.decode([token for token in tokens if token not in ends])
+
+    def save(self, folder: str) -> None:
+        """Write a Hugging Face folder. Adapters are merged into a copy of the weights."""
+        model = deepcopy(self.model)
+        if isinstance(model, PeftModel):
+            model = model.merge_and_unload()
+        model.save_pretrained(folder)
+        self.tokenizer.save_pretrained(folder)

@@ -4,20 +4,30 @@ python -m examples.watch runs/acrobot
 python -m examples.watch runs/acrobot --film videos
 """
 
-import importlib
+import importlib.util
+import sys
 from pathlib import Path
 
 import gymnasium as gym
+import numpy as np
 import torch
 import tyro
 
 
 def load(run_dir: Path, **kwargs) -> tuple[gym.Env, torch.nn.Module]:
     """The environment of a run, made with `kwargs`, and its actor."""
+    if not (run_dir / "checkpoint.pt").exists():
+        sys.exit(f"error: {run_dir} is not the directory of a run")
     checkpoint = torch.load(run_dir / "checkpoint.pt", "cpu", weights_only=True)
-    script = importlib.import_module(Path(checkpoint["about"]["script"]).stem)
+    name = Path(checkpoint["about"]["script"]).stem  # "notebook", if it was pasted into one
+    script = importlib.util.find_spec(name) and importlib.import_module(name)
+    if not hasattr(script, "make_env"):
+        sys.exit(f"error: {run_dir} needs {name}.py here, a script for control")
     args = script.Args(**checkpoint["args"])
-    env = script.make_env(args, **kwargs)  # flat observations, rescaled actions
+    try:
+        env = script.make_env(args, **kwargs)  # flat observations, rescaled actions
+    except script.BadInput as error:  # a package is missing, or the argument render_mode
+        sys.exit(f"error: {error}")
     space = env.action_space
     size = space.n if isinstance(space, gym.spaces.Discrete) else space.shape[0]
     norm_obs = {"norm_obs": args.norm_obs} if hasattr(args, "norm_obs") else {}
@@ -41,7 +51,8 @@ def main(run_dir: tyro.conf.Positional[Path], film: Path | None = None, seed: in
     obs, _ = env.reset(seed=seed)
     total, terminated, truncated = 0.0, False, False
     while not (terminated or truncated):
-        action = actor(torch.as_tensor(obs, dtype=torch.float32)).mode.numpy()[()]
+        seen = torch.as_tensor(np.array(obs, np.float32, order="C"))
+        action = actor(seen).mode.numpy()[()]
         obs, reward, terminated, truncated, _ = env.step(action)
         total += float(reward)
     env.close()  # which writes the film

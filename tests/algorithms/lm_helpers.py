@@ -55,7 +55,7 @@ def task_of(script: str, **flags):
     if not path.exists():
         random_base(path)
     found = module(script)
-    return found.Task(found.Args(**with_kwargs({"base_model": str(path)} | flags)))
+    return found.Task(found.Args(**with_kwargs({"base_model": str(path)} | flags)), 10_000)
 
 
 def with_kwargs(flags: dict) -> dict:

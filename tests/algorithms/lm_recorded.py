@@ -181,6 +181,12 @@ def assert_logged(logged: dict, expected: dict) -> None:
         assert logged[name] == pytest.approx(value, rel=2e-3, abs=2e-5), name
 
 
+def about_batch(prompts: list[list[int]], rows: list[list[int]]) -> dict[str, float]:
+    """What is logged of prompts and completions, lists of tokens."""
+    different = len(set(map(tuple, prompts)))
+    return {"completion_length": np.mean([*map(len, rows)]), "different_prompts": different}
+
+
 def assert_ratios(ratios: list[torch.Tensor], parts: int) -> None:
     """Two minibatches an iteration, each in `parts`: of the first the ratio is 1, but for how
     sums are ordered in parts of other sizes, and of the second it is not."""

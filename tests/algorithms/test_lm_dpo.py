@@ -23,6 +23,7 @@ from lm_recorded import (
     ITERATIONS,
     TEMPERATURE,
     Recorded,
+    about_batch,
     assert_logged,
     assert_moved,
     descend,
@@ -258,7 +259,7 @@ def recompute(run: Recorded, k: int):
     weights, norm = descend(weights, total, rate, args.max_grad_norm)
     logged = {key: np.mean(numbers) for key, numbers in logged.items()}
     logged |= {"grad_norm": norm, "pairs": len(pairs)}
-    return weights, logged | {"completion_length": np.mean([len(row) for row in rows])}
+    return weights, logged | about_batch(prompts, rows)
 
 
 CASES = [

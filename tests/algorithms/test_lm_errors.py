@@ -59,7 +59,7 @@ def refused(script: str, folder: Path, **flags) -> str:
         ("grpo", {"task_kwargs": '{"careless": 1}'}, "unexpected keyword argument 'careless'"),
         ("grpo", {"carelessness": 1.1}, "carelessness must be 0 to 1"),
         ("grpo", {"carelessness": math.nan}, "carelessness must be 0 to 1"),
-        ("grpo", {"max_completion_length": 27}, "has 6 tokens, not 1 to 5"),
+        ("grpo", {"max_completion_length": 27}, "6 tokens of text, not 1 to 5"),
     ],
     ids=str,
 )  # fmt: skip
@@ -167,7 +167,7 @@ def test_a_reward_that_is_not_finite(script, value, tmp_path, monkeypatch):
         return value if len(calls) == 40 else 0.5
 
     with_reward(found, monkeypatch, reward)
-    with pytest.raises(FloatingPointError, match="step 32: a reward is not finite"):
+    with pytest.raises(FloatingPointError, match="a reward is not finite"):
         train(script, tmp_path, checkpoint_interval=0.0)
     assert step_of(tmp_path / "run") == 32
     assert not (tmp_path / "run" / "summary.json").exists()
@@ -191,7 +191,7 @@ def test_an_evaluation_that_is_not_finite(tmp_path, monkeypatch):
     found = module("grpo")
     (held_out,) = task_of("grpo").held_out
     with_reward(found, monkeypatch, lambda prompt, _: math.nan if prompt in held_out else 0.5)
-    with pytest.raises(FloatingPointError, match=r"evaluation.*finite"):
+    with pytest.raises(FloatingPointError, match="a reward is not finite"):
         train("grpo", tmp_path)
     assert step_of(tmp_path / "run") == 48
     assert not (tmp_path / "run" / "summary.json").exists()

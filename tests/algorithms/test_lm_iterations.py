@@ -13,17 +13,19 @@ import numpy as np
 import pytest
 import torch
 from helpers import module, scalars
-from lm_helpers import chosen, doubles, every, flags_of, groups, log_pi_of, real_tokens
+from lm_helpers import EOS, chosen, doubles, every, flags_of, groups, log_pi_of, real_tokens
 from lm_recorded import (
     BATCH,
     ITERATIONS,
     SIZE,
     TEMPERATURE,
     Recorded,
+    about_batch,
     assert_logged,
     assert_moved,
     assert_ratios,
     descend,
+    reward,
     scores,
 )
 
@@ -56,7 +58,7 @@ def recompute(run: Recorded, k: int):
         kl = [(p.exp() * (p - q)).sum().item() for p, q in pairs]
         old = [chosen(p, row) for p, row in zip(old_log_pi, rows, strict=True)]
         ref = [chosen(p, row) for p, row in zip(ref_log_pi, rows, strict=True)]
-    logged = {"completion_length": np.mean(lengths), "kl": np.mean(kl)}
+    logged = about_batch(prompts, rows) | {"kl": np.mean(kl)}
     if script == "reinforce_lm":
         advantages = [r - run.baseline(k) for r in rewards]
         logged["baseline"] = run.baseline(k + 1)
@@ -67,7 +69,10 @@ def recompute(run: Recorded, k: int):
         advantages = group_advantages(script, penalised)
     else:
         advantages = group_advantages(script, rewards, args.norm_std)
-        teaching = [len(set(rewards[g : g + SIZE])) > 1 for g in range(0, BATCH, SIZE)]
+    if args.mask_truncated_completions:
+        advantages = [a * (EOS in row) for a, row in zip(advantages, rows, strict=True)]
+    if script == "grpo":
+        teaching = [any(advantages[g : g + SIZE]) for g in range(0, BATCH, SIZE)]
         logged["equal_groups"] = 1 - np.mean(teaching)
     orders = [list(range(BATCH))]
     if script == "grpo":
@@ -118,9 +123,12 @@ CASES = [
     ("reinforce_lm", {}),
     ("reinforce_lm", {"baseline_decay": 1.0, "gradient_accumulation_steps": 4}),
     ("reinforce_lm", {"max_grad_norm": 0.2, "anneal_lr": False, "baseline_decay": 0.5}),
+    ("reinforce_lm", {"mask_truncated_completions": True}),
     ("rloo", {"kl_coef": 0.5}),
+    ("rloo", {"mask_truncated_completions": True}),
     ("rloo", {"kl_coef": 0.5, "gradient_accumulation_steps": 3, "max_grad_norm": 0.2}),
     ("grpo", {}),
+    ("grpo", {"mask_truncated_completions": True, "kl_coef": 0.5}),
     ("grpo", {"norm_std": False, "length_norm": "max", "kl_coef": 0.0}),
     ("grpo", {"kl_coef": 0.5, "kl_ratio": True, "num_minibatches": 2, "update_epochs": 2}),
     (
@@ -180,6 +188,9 @@ def test_iterations_one_by_one(script, flags, tmp_path, monkeypatch):
         rewards = np.array([run.batch(k)[2] for k in range(ITERATIONS)]).reshape(-1, SIZE)
         average = rewards == rewards.mean(1, keepdims=True)
         assert (average.any(1) & ~average.all(1)).any(), "a member of no advantage"
+    if "mask_truncated_completions" in flags:
+        cut = [EOS not in row for k in range(ITERATIONS) for row in run.batch(k)[1]]
+        assert 0.1 < np.mean(cut) < 0.9
     if "clip_coef_low" in flags:
         assert 0.05 < run.logged[-1]["clip_frac"] < 0.95
     for tag, name in ((f"losses/{name}", name) for name in run.logged[0]):
@@ -338,3 +349,36 @@ def test_the_optimiser(script, tmp_path, monkeypatch):
         assert made == [(2 * number + 2, 2e-3, (0.9, 0.95)), (number + 2, 1e-3, (0.9, 0.999))]
     else:
         assert made == [(number, 2e-3, (0.9, 0.95))]
+
+
+@every
+def test_an_offset_of_all_rewards_changes_no_step(script, tmp_path, monkeypatch):
+    """Whatever compares completions with each other compares them in double precision; b is
+    an average in double precision too."""
+    flags = (
+        {"learning_rate": 0.1, "kl_coef": 0.0} if script == "rloo" else {"learning_rate": 0.1}
+    )
+    runs = []
+    for offset in (0.0, 1e8):
+        (folder := tmp_path / str(offset)).mkdir()
+        runs.append(
+            Recorded(
+                script,
+                folder,
+                monkeypatch,
+                lambda *texts, by=offset: reward(*texts) + by,
+                **flags,
+            )
+        )
+    near, far = runs
+    if script == "reinforce_lm":
+        means = [np.mean(far.batch(k)[2]) for k in range(ITERATIONS)]
+        decay = far.args.baseline_decay
+        expected = sum(
+            (1 - decay) * decay ** (ITERATIONS - 1 - k) * m for k, m in enumerate(means)
+        )
+        assert abs(far.states[-1]["baseline"]["b"].item() - expected) < 1e-4
+        return
+    for key, value in near.states[-1]["policy"].items():
+        assert torch.equal(value, far.states[-1]["policy"][key])
+        assert script != "rloo" or not torch.equal(value, near.states[0]["policy"][key])

@@ -214,17 +214,30 @@ def test_advantages_of_groups_by_loops(size):
 @pytest.mark.parametrize("reward", [0.0, 1.0, 0.1, -1 / 3, 1e6 + 0.1])
 @pytest.mark.parametrize("size", [2, 3, 7, 8])
 def test_equal_rewards_teach_nothing(reward, size):
-    """Exactly 0 in GRPO, where a rounding error would be blown up by the std."""
+    """Exactly 0: a rounding error would be blown up by GRPO's std, and by Adam."""
     rewards = torch.full((2 * size,), reward)
     for norm_std in (True, False):
         assert grpo.group_relative(rewards, size, norm_std).eq(0).all()
-    assert rloo.leave_one_out(rewards, size).abs().max() <= 1e-6 * max(1, abs(reward))
+    assert rloo.leave_one_out(rewards, size).eq(0).all()
     new = torch.randn(2 * size, 4, requires_grad=True)
     mask = torch.ones(2 * size, 4, dtype=torch.bool)
     advantages = grpo.group_relative(rewards, size, True)
     same = new.detach()
     grpo_loss(new, same, same, mask, advantages)[0].backward()
     assert new.grad.eq(0).all()
+
+
+@pytest.mark.parametrize("offset", [1e8, -3e12])
+def test_small_differences_of_large_rewards(offset):
+    """Taken in double precision, and returned in single."""
+    rewards = torch.tensor([0.0, 1.0, 4.0, 1.5, 7.0, 7.5, 7.0, 7.0], dtype=torch.float64)
+    for advantages in (
+        lambda r: grpo.group_relative(r, 4, True),
+        lambda r: grpo.group_relative(r, 4, False),
+        lambda r: rloo.leave_one_out(r, 4),
+    ):
+        assert advantages(rewards + offset).tolist() == advantages(rewards).tolist()
+        assert advantages(rewards).dtype == torch.float32
 
 
 def test_advantages_do_not_change_with_the_rewards_level_and_unit():

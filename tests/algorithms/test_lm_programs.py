@@ -2,9 +2,12 @@
 
 import hashlib
 import json
+import re
 import shlex
 import shutil
+from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -30,6 +33,7 @@ from lm_helpers import (
     chosen,
     digits_sum,
     doubles,
+    every,
     flags_of,
     gpt_logits,
     log_pi_of,
@@ -211,7 +215,11 @@ def test_the_summary_and_the_samples(script, tmp_path, monkeypatch):
         before, after = answers["reference"][k], answers["policy"][k]
         assert f"{before!r} -> {after!r}" in line
         assert f"({rewards['reference'][k]:g} -> {rewards['policy'][k]:g})" in line
-    assert f"evaluation {summary['eval_return_mean']:.3f}" in lines[11]
+    assert lines[11].startswith(
+        "evaluation {eval_return_mean:.3f}, before training {base_return_mean:.3f}; sampled "
+        "{exact_success:.3f}, before {base_exact_success:.3f}".format(**summary)
+    )
+    assert lines[11].endswith("; answers begin with their last digit")
 
 
 def test_returns_and_lengths_are_logged_eight_at_a_time(tmp_path, monkeypatch):
@@ -247,10 +255,66 @@ def test_losses_are_logged_at_the_interval(tmp_path):
 
 
 def test_plain_lines_without_a_terminal(tmp_path, capsys):
-    train("grpo", tmp_path, checkpoint_interval=0.0, total_timesteps=48)
-    lines = [x for x in capsys.readouterr().out.splitlines() if x.startswith("step ")]
+    train("grpo", tmp_path, checkpoint_interval=0.0, total_timesteps=48, seed=4)
+    *lines, last = capsys.readouterr().out.splitlines()
+    assert last.endswith(f"; seed 4, {tmp_path / 'run'}")
+    lines = [line for line in lines if line.startswith("step ")]
     assert [line.split(",")[0] for line in lines] == ["step 16", "step 32", "step 48"]
     for line in lines:
-        assert "return " in line
-        assert "held-out success 0." in line
-        assert line.endswith(" steps/s")
+        assert re.search(r", \d+ steps/s, return 0\.\d+, held-out 0\.\d+, seed 4, ", line)
+        assert line.endswith(f", {tmp_path / 'run'}")
+
+
+@pytest.mark.parametrize(("save_takes", "gap"), [(0.5, 10), (5, 50), (30, 300)])
+def test_saving_takes_a_tenth_of_the_time_at_most(save_takes, gap, tmp_path, monkeypatch):
+    """On a clock of its own: a step takes 2 seconds. Between two saves are 10 seconds, or ten
+    times what a save takes, from the end of one to the beginning of the next."""
+    found, clock, saves = module("reinforce_lm"), [0.0], []
+    save, record = found.Run.write, found.Run.record_step
+
+    def slow(run, name, write):
+        save(run, name, write)
+        if name == "checkpoint.pt":
+            saves.append((clock[0], clock[0] + save_takes))
+            clock[0] += save_takes
+
+    def step(run, *args):
+        clock[0] += 2
+        record(run, *args)
+
+    monkeypatch.setattr(found, "time", SimpleNamespace(perf_counter=lambda: clock[0]))
+    monkeypatch.setattr(found.Run, "write", slow)
+    monkeypatch.setattr(found.Run, "record_step", step)
+    train("reinforce_lm", tmp_path, batch_size=1, total_timesteps=500)
+    gaps = [begin - end for (_, end), (begin, _) in pairwise(saves)]
+    assert len(gaps) > 3
+    assert all(gap < found_gap <= gap + 2 for found_gap in gaps[:-1])
+    inside = sum(end - begin for begin, end in saves[1:-1])
+    assert inside <= 0.1 * (saves[-1][0] - saves[0][1])
+
+
+@every
+def test_the_evaluation_is_in_parts_as_training_is(script, tmp_path, monkeypatch):
+    """No pass over completions is of more rows than in training, and no prompt is left out."""
+    found, rows = module(script), []
+    log_policy, sample = found.log_policy, found.sample
+    minibatches = "num_minibatches" in fields(script)
+
+    def note(policy, prompts, *rest):
+        rows.append(len(prompts))
+        return log_policy(policy, prompts, *rest)
+
+    def note_sample(policy, prompts, *rest):
+        sampled.append(len(prompts))
+        return sample(policy, prompts, *rest)
+
+    flags = {"gradient_accumulation_steps": 2} | ({"num_minibatches": 2} if minibatches else {})
+    train(script, tmp_path, total_timesteps=16, **flags)
+    sampled = []
+    monkeypatch.setattr(found, "log_policy", note)
+    monkeypatch.setattr(found, "sample", note_sample)
+    summary = found.train(found.Args(resume=tmp_path / "run", eval_episodes=11))
+    part = 16 // 4 if minibatches else 16 // 2
+    assert max(rows) == max(sampled) == part
+    assert sum(sampled) == 3 * 11
+    assert summary["eval_episodes"] == 11

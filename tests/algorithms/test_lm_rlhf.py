@@ -34,6 +34,7 @@ from lm_recorded import (
     ITERATIONS,
     TEMPERATURE,
     Recorded,
+    about_batch,
     assert_logged,
     assert_moved,
     assert_ratios,
@@ -438,7 +439,7 @@ def recompute(run: Recorded, k: int):
         )
     logged = {key: np.mean(x) for key, x in logged.items()}
     logged |= {"score": np.mean(told), "kl": np.mean(kl)}
-    return weights, critic, logged | {"completion_length": np.mean([len(r) for r in rows])}
+    return weights, critic, logged | about_batch(prompts, rows)
 
 
 CASES = [
@@ -556,7 +557,7 @@ def test_a_step_of_the_reward_model_has_a_minibatch_of_pairs(
     args = {"batch_size": 300, "num_preferences": 150, "num_minibatches": minibatches}
     args = ppo_rlhf.Args(**flags_of("ppo_rlhf", tmp_path, **args))
     with_reward(ppo_rlhf, monkeypatch, lambda prompt, answer: float(len(answer)))
-    task = ppo_rlhf.Task(args)
+    task = ppo_rlhf.Task(args, 128)
     policy, model = task.policy, ppo_rlhf.Scalar(task.policy)
     optimizer, sizes = torch.optim.SGD(model.parameters(), 0.1), []
     loss = ppo_rlhf.preference_loss
@@ -575,7 +576,7 @@ def test_a_reward_model_learns_to_order_completions(tmp_path, monkeypatch):
     """A round of preferences for long answers: of fresh pairs it then orders nearly all."""
     args = ppo_rlhf.Args(**flags_of("ppo_rlhf", tmp_path, batch_size=128, num_preferences=800))
     with_reward(ppo_rlhf, monkeypatch, lambda prompt, answer: float(len(answer)))
-    task = ppo_rlhf.Task(args)
+    task = ppo_rlhf.Task(args, 128)
     policy, model = task.policy, ppo_rlhf.Scalar(task.policy)
     optimizer = torch.optim.Adam(model.parameters(), 1e-3)
     torch.manual_seed(0)
@@ -598,5 +599,5 @@ def test_preferences_between_rewards_that_are_not_finite_end_the_run(tmp_path, m
         return math.nan if len(asked) == 3 else 1.0
 
     with_reward(ppo_rlhf, monkeypatch, reward)
-    with pytest.raises(FloatingPointError, match="preferences: a reward is not finite"):
+    with pytest.raises(FloatingPointError, match="a reward is not finite"):
         train("ppo_rlhf", tmp_path)

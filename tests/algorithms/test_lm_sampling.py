@@ -243,10 +243,10 @@ def test_decoding_shows_no_end_and_no_padding(script):
     texts = ["12+34=", "99+01="]
     prompts = found.encode(policy, texts)
     assert prompts.shape == (2, 6)
-    assert task.decode(prompts) == texts
+    assert found.decode(task.policy, prompts) == texts
     answers = found.encode(policy, ["64.", "001."])
     assert answers.tolist() == [[6, 4, EOS, PAD], [0, 0, 1, EOS]]
-    assert task.decode(answers) == ["64", "001"]
+    assert found.decode(task.policy, answers) == ["64", "001"]
     assert task.rewards(texts, answers).tolist() == [1.0, 1.0]
     assert task.rewards(texts[::-1], answers).tolist() == [0.0, 0.0]
     cut = torch.tensor([[6, 4, 0, 0], [0, 0, 1, EOS]])

@@ -203,7 +203,7 @@ def test_all_runs_start_from_one_base_model(tmp_path, monkeypatch):
     shorten(found, monkeypatch, 2)
     for seed in (1, 2):
         torch.manual_seed(seed * 99)
-        weights.append(found.Task(found.Args(seed=seed)).policy)
+        weights.append(found.Task(found.Args(seed=seed), 512).policy)
     for a, b in zip(*(w.parameters() for w in weights), strict=True):
         assert torch.equal(a, b)
     with_reward(found, monkeypatch, lambda prompt, answer: float(len(answer)))

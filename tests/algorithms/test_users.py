@@ -77,26 +77,6 @@ def test_a_close_that_fails_is_told_and_no_more(script, tmp_path, stays, capfd):
         train(script, tmp_path / "run", **flags)
 
 
-@loops
-@pytest.mark.parametrize("number", [37, 95, 13])
-def test_a_file_system_without_locks(script, number, tmp_path, monkeypatch, capsys):
-    """A warning; other errors of a lock, and one that another run holds, are the end."""
-    found = module(script)
-
-    def no_lock(*args, **kwargs):
-        raise OSError(number, "what the system says")
-
-    monkeypatch.setattr(found.FileLock, "acquire", no_lock)
-    flags = {"env_id": env_id(script, "Tape-v0"), "total_timesteps": 64}
-    if number == 13:
-        with pytest.raises(found.BadInput, match="what the system says"):
-            train(script, tmp_path / "run", **flags)
-        return
-    summary, _ = train(script, tmp_path / "run", **flags)
-    assert summary["global_step"] > 30
-    assert "is not locked: " in capsys.readouterr().err
-
-
 @pytest.mark.parametrize("script", DISCRETE)
 def test_images_are_flattened_with_a_word(script):
     found = module(script)

@@ -23,14 +23,23 @@ RETURNS = {  # by name: how n returns are drawn, and the quantile function
         lambda q: np.quantile(mixture(), q),
     ),
 }
-MEASURED = (("mean", 1), ("mean", 3), ("IQM", 1), ("IQM", 3), ("P(X > Y)", 1))
+MEASURED = (
+    ("mean", 1), ("mean", 3), ("IQM", 1), ("IQM", 3), ("P(X > Y)", 1), ("mean difference", 1),
+    ("mean difference", 3), ("IQM difference", 1), ("IQM difference", 3),
+)  # fmt: skip
 CASES = [
     (name, environments, returns, n)
     for name, environments in MEASURED
     for returns in RETURNS
     for n in (5, 10)
 ]  # fmt: skip
-STATISTICS = {"mean": stats.mean, "IQM": stats.iqm, "P(X > Y)": stats.improvement}
+STATISTICS = {
+    "mean": stats.mean,
+    "IQM": stats.iqm,
+    "P(X > Y)": stats.improvement,
+    "mean difference": stats.mean_difference,
+    "IQM difference": stats.iqm_difference,
+}
 SHIFT = 0.75  # of the logarithm of X for lognormal returns, of X itself for the others
 
 
@@ -47,6 +56,9 @@ def moved(returns: str, x: np.ndarray) -> np.ndarray:
 
 def truth(name: str, returns: str) -> float:
     """What the statistic is of infinitely many seeds, in one environment or three alike."""
+    if name.endswith(" difference"):
+        one = truth(name.removesuffix(" difference"), returns)
+        return float(moved(returns, one) - one)  # both statistics move with the returns
     quantiles = RETURNS[returns][1](np.linspace(0, 1, 200_001)[1:-1])
     if name == "mean":
         return {"normal": 0.0, "lognormal": np.exp(0.5), "one in five fails": 8.0}[returns]
@@ -60,8 +72,9 @@ def coverage(name: str, environments: int, returns: str, n: int, samples: int) -
     """The share of samples whose interval holds the truth."""
     rng, draw = np.random.default_rng(n), RETURNS[returns][0]
     groups = [draw(rng, (samples, n)) for _ in range(environments)]
-    if name == "P(X > Y)":
-        groups = [moved(returns, groups[0]), draw(rng, (samples, n))]
+    if name == "P(X > Y)" or name.endswith(" difference"):
+        pairs = [(moved(returns, x), draw(rng, (samples, n))) for x in groups]
+        groups = [group for pair in pairs for group in pair]
     low, high = stats.interval(groups, STATISTICS[name])
     return float(np.mean((low <= truth(name, returns)) & (truth(name, returns) <= high)))
 

@@ -24,6 +24,9 @@ LANGUAGE = [
     "ppo_rlhf-true-kl-0.5", "ppo_rlhf", "ppo_rlhf-kl-1", "dpo", "dpo-kl-0.1", "dpo-kl-1",
     "dpo-online",
 ]  # fmt: skip
+FOLLOWERS = [
+    "grpo", "grpo-kl-0", "dr-grpo", "dapo-one-draw", "dapo", "gspo", "gspo-clip-0.2", "cispo",
+]  # fmt: skip
 PREFERENCES = [
     "ppo_rlhf-rounds-8", "ppo_rlhf-rounds-1", "ppo_rlhf-rounds-8-kl-0.05",
     "ppo_rlhf-rounds-1-kl-0.05", "dpo", "dpo-no-nll", "dpo-online-no-nll",
@@ -146,9 +149,18 @@ def reinforce() -> list[tuple[list[str], list[str]]]:
 
 def language() -> list[tuple[list[str], list[str]]]:
     """The table of variants of the scripts for language models."""
-    found, rows = [], table(PAGES[1], "variant", "exact success")
-    for row, name in zip(rows, LANGUAGE, strict=True):
-        files = {key[2]: cell for key, cell in cells("language").items() if key[1] == name}
+    return variants("language", LANGUAGE, "variant")
+
+
+def followers() -> list[tuple[list[str], list[str]]]:
+    """The table of GRPO's followers."""
+    return variants("grpo", FOLLOWERS, "follower")
+
+
+def variants(folder: str, names: list[str], what: str) -> list[tuple[list[str], list[str]]]:
+    found, rows = [], table(PAGES[1], what, "exact success")
+    for row, name in zip(rows, names, strict=True):
+        files = {key[2]: cell for key, cell in cells(folder).items() if key[1] == name}
         count, steps = (
             files["reached"].split("/")[0],
             estimate(files["to threshold, completions"]),
@@ -250,7 +262,8 @@ def cards() -> list[tuple[list[str], list[str]]]:
 
 
 TABLES = [
-    classic, continuous, published, reinforce, language, preferences, parity, speed, trl, cards,
+    classic, continuous, published, reinforce, language, followers, preferences, parity, speed,
+    trl, cards,
 ]  # fmt: skip
 
 
@@ -306,6 +319,10 @@ def sentences() -> list[tuple[int, str]]:
         if "language" in row[0] or "grpo" in row[0]
         for i in (0, -1)
     )
+    first = {"algorithm": "gspo", "tag": "losses/clip_frac", "step": "512"}
+    logged = read_csv(RESULTS / "grpo" / "logged.csv")
+    clips = [float(row["value"]) for row in logged if first.items() <= row.items()]
+    assert len(clips) == 10
     return [
         (
             0,
@@ -325,6 +342,7 @@ def sentences() -> list[tuple[int, str]]:
         (1, f"(4, 5 and 9: {', '.join(lost('a3c', 'a3c', 450))})"),
         (1, f"A3C makes {two} steps a second to {one}"),
         (1, f"its eight environments makes {a2c} on one core"),
+        (1, f"{sum(clips) / 10:.0%} of the tokens of the first batch"),
     ]
 
 

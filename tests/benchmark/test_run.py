@@ -9,6 +9,7 @@ import json
 import os
 import re
 import resource
+import shlex
 import shutil
 import signal
 import subprocess
@@ -135,7 +136,7 @@ def test_the_suite_of_defaults_gives_the_scripts_defaults(tmp_path):
         assert args.env_id == job.env_id
 
 
-@pytest.mark.parametrize("name", ["language", "preferences"])
+@pytest.mark.parametrize("name", ["language", "preferences", "grpo"])
 def test_entries_named_for_a_kl_weight_or_rounds_have_them(name):
     for algorithm, entry in load_suite(name)["algorithms"].items():
         for word, flag in (("kl", "kl_coef"), ("rounds", "preference_rounds")):
@@ -264,6 +265,33 @@ def test_a_task_goes_to_the_script_in_the_place_of_an_environment(suite, tmp_pat
             make_jobs(loaded, tmp_path, [env_id], total_timesteps=8)
 
 
+def test_an_environment_has_flags_for_all_its_scripts(suite, tmp_path):
+    """One base model for every algorithm, which the scripts read as it is written."""
+    kwargs = '{"base_model": "a base.pt"}'
+    text = f"""
+        seeds = [1]
+        [environments.addition]
+        flag = "task"
+        total_timesteps = 64
+        flags = {{ task_kwargs = '{kwargs}', kl_coef = 0.5 }}
+        [algorithms]
+        grpo = {{ script = "grpo.py" }}
+        dpo = {{ script = "dpo.py", flags = {{ kl_coef = 0.2 }} }}
+    """
+    path = tmp_path / "own.toml"
+    path.write_text(text)
+    for job, kl_coef in zip(
+        make_jobs(load_suite(str(path)), tmp_path), (0.5, 0.2), strict=True
+    ):
+        args = tyro.cli(args_of(job.script), args=job.words())
+        assert (args.task_kwargs, args.kl_coef) == (kwargs, kl_coef)
+    path.write_text(text.replace("kl_coef = 0.5", "kl_coef = [1]"))
+    with pytest.raises(
+        BadInput, match=r"\[environments.addition\] flags must be numbers, words"
+    ):
+        load_suite(str(path))
+
+
 def test_a_task_is_run_resumed_and_reported(suite, tmp_path, capsys):
     words = ["run", str(suite("flaky", TASKS)), "--dir", str(tmp_path / "runs")]
     assert program.main(words) == 0
@@ -278,6 +306,106 @@ def test_a_task_is_run_resumed_and_reported(suite, tmp_path, capsys):
     with (tmp_path / "runs" / "report" / "results.csv").open(newline="") as file:
         (row,) = csv.DictReader(file)
     assert (row["env_id"], row["status"], row["threshold"]) == ("sums", "done", "0.95")
+
+
+OUTSIDE = """
+seeds = [1]
+[environments."world:Walk"]
+total_timesteps = 256
+[environments."world:digits"]
+flag = "task"
+total_timesteps = 512
+[algorithms]
+ppo = { script = "ppo.py", only = ["world:Walk"] }
+mine = { script = "mine.py", only = ["world:Walk"] }
+rloo = { script = "rloo.py", only = ["world:digits"] }
+[tuned.rloo."world:digits"]
+source = "none"
+task_kwargs = '{"path": "prompts.txt"}'
+"""
+WORLD = """
+import gymnasium as gym
+gym.register("Walk", lambda: gym.make("CartPole-v1"), max_episode_steps=20)
+def digits(path):
+    prompts = open(path).read().split()
+    return None, prompts, lambda prompts, completions, ended: [len(x) for x in completions]
+"""
+
+
+def test_a_suite_outside_brings_its_scripts_modules_and_files(tmp_path):
+    """Run from a third folder by paths: two scripts of the repository and a copy of one, with
+    an environment, a task and its file that lie beside the suite."""
+    study, elsewhere = tmp_path / "my study", tmp_path / "else"
+    for folder in (study, elsewhere):
+        folder.mkdir()
+    (study / "suite.toml").write_text(OUTSIDE)
+    (study / "world.py").write_text(WORLD)
+    (study / "prompts.txt").write_text(
+        " ".join(f"{i}+{j}=" for i in range(9) for j in range(9))
+    )
+    shutil.copy(ROOT / "ppo.py", study / "mine.py")
+
+    def call(*words: str) -> subprocess.CompletedProcess:
+        program = os.path.relpath(ROOT / "benchmark", elsewhere)
+        words = [sys.executable, program, *words]
+        return subprocess.run(words, cwd=elsewhere, capture_output=True, text=True)
+
+    planned = call("run", "../my study/suite.toml", "--dry-run").stdout.splitlines()
+    result = call("run", "../my study/suite.toml", "--", "--eval-episodes", "1")
+    assert result.returncode == 0, result.stdout + result.stderr
+    folder = elsewhere / "runs" / "benchmark" / "suite"
+    made = {
+        path.parents[1].name: json.loads(path.read_text())
+        for path in folder.glob("*/run/args.json")
+    }
+    assert made.keys() == {"world_Walk__ppo__1", "world_Walk__mine__1", "world_digits__rloo__1"}
+    assert made["world_Walk__mine__1"]["script"] == "mine.py"
+    result = call("report", "--against", "ppo")
+    assert result.returncode == 0, result.stderr
+    text = (folder / "report" / "report.md").read_text()
+    assert "| mine | world:Walk | 1 | 1 | " in text
+
+    place = shlex.quote(str(study))
+    assert len(planned) == 3
+    assert all(line.startswith(f"cd {place} && PYTHONPATH={place} ") for line in planned)
+
+
+def test_the_readmes_suite_of_ones_own_makes_commands_that_the_scripts_understand(tmp_path):
+    readme = (ROOT / "benchmark" / "README.md").read_text(encoding="utf-8")
+    path = tmp_path / "study.toml"
+    path.write_text(readme.partition("```toml\n")[2].partition("```")[0])
+    shutil.copy(ROOT / "ppo.py", tmp_path / "ppo_mine.py")
+    jobs = make_jobs(load_suite(str(path)), tmp_path / "runs", seeds=[1])
+    assert len({(job.algorithm, job.env_id) for job in jobs}) == len(jobs) == 4
+    for job in jobs:
+        args = tyro.cli(args_of(ROOT / "ppo.py"), args=job.words())
+        own = job.env_id == "my_world:Walk-v0"
+        assert args.env_kwargs == ('{"length": 20}' if own else "{}")
+        assert job.folder == tmp_path
+
+
+def test_a_script_beside_the_suite_comes_before_one_of_the_repository(tmp_path):
+    text = OUTSIDE.replace("mine.py", "a2c.py")
+    (tmp_path / "suite.toml").write_text(text)
+    (tmp_path / "a2c.py").write_text("")
+    jobs = make_jobs(load_suite(str(tmp_path / "suite.toml")), tmp_path)
+    assert [job.script for job in jobs] == [
+        ROOT / "ppo.py", (tmp_path / "a2c.py").resolve(), ROOT / "rloo.py",
+    ]  # fmt: skip
+    (tmp_path / "suite.toml").write_text(OUTSIDE)
+    with pytest.raises(
+        BadInput, match=f"no script mine.py, neither in {tmp_path} nor in {ROOT}"
+    ):
+        load_suite(str(tmp_path / "suite.toml"))
+
+
+def test_an_inherited_search_path_stays_behind_the_suites(suite, tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", "/somewhere")
+    job = one_job(suite(), tmp_path / "runs")
+    assert job.variables() == {"PYTHONPATH": f"{tmp_path}{os.pathsep}/somewhere"}
+    monkeypatch.delenv("PYTHONPATH")
+    assert job.variables() == {"PYTHONPATH": str(tmp_path)}
+    assert make_jobs(CLASSIC, tmp_path)[0].variables() == {}
 
 
 @settings(max_examples=20)
@@ -380,6 +508,27 @@ def test_bad_input_is_one_line_and_status_2(words, says, monkeypatch, capsys):
     assert line.startswith("error: ")
     assert line.count("\n") == 1
     assert says in line
+
+
+@pytest.mark.parametrize("locale", ["C", "POSIX"])
+def test_a_folder_outside_ascii_in_a_posix_locale(suite, tmp_path, locale):
+    folder = tmp_path / "läufe"
+    for words in (("run", suite(), "--seeds", "1", "--dir", folder), ("report", folder)):
+        result = benchmark(*words, env=os.environ | {"LC_ALL": locale, "LANG": locale})
+        assert (result.returncode, result.stderr) == (0, "")
+        assert str(folder) in result.stdout
+    assert (
+        (folder / "report" / "report.md").read_text("utf-8").startswith("# Benchmark: läufe\n")
+    )
+
+
+def test_a_folder_that_is_no_utf_8_is_refused_in_one_line(suite, tmp_path, capsys):
+    folder = tmp_path / os.fsdecode(b"l\xe4ufe")
+    assert program.main(["run", str(suite()), "--dir", str(folder)]) == 2
+    error = capsys.readouterr().err
+    assert re.fullmatch(
+        r"error: the name of a folder is no UTF-8 in this locale, near .*\n", error
+    )
 
 
 def test_bad_input_to_the_command():
@@ -505,7 +654,7 @@ def test_gpus_are_those_of_an_inherited_list(suite, tmp_path, monkeypatch, capsy
         program.parse_args([*words, "--gpus", "3"])
     assert program.main([*words, "--gpus", "0,2", "--dry-run"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    starts = [line.split()[0].partition("=") for line in lines]
+    starts = [line.partition(" && ")[2].split()[0].partition("=") for line in lines]
     assert starts == [("CUDA_VISIBLE_DEVICES", "=", gpu) for gpu in ("5", "7", "5", "7")]
     assert all(" --device cuda " in line for line in lines)
 
@@ -970,6 +1119,24 @@ def test_killed_outright_it_leaves_nothing_running(suite, tmp_path, start):
     process.kill()
     process.communicate()
     wait_until(lambda: not any(is_alive(pid) for pid in pids(directory)))
+
+
+def test_two_writers_of_one_file_both_come_through(tmp_path, monkeypatch):
+    """A second one writes while the first has written half of it: two reports at once."""
+    path, second = tmp_path / "report.md", threading.Thread()
+
+    def fsync(_) -> None:
+        nonlocal second
+        if second.ident is None:
+            second = threading.Thread(target=pool.write_atomically, args=(path, b"second"))
+            second.start()
+            second.join()
+            assert path.read_bytes() == b"second"
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    pool.write_atomically(path, b"first")
+    assert path.read_bytes() == b"first"
+    assert [file.name for file in tmp_path.iterdir()] == ["report.md"]
 
 
 def test_two_invocations_do_no_job_twice(suite, tmp_path, start):

@@ -74,6 +74,20 @@ def test_coverage_is_as_published(case):
         assert published == pytest.approx(0.95, abs=0.015)
 
 
+def test_the_readme_has_the_table_of_coverage():
+    readme = (coverage.PATH.parents[1] / "README.md").read_text(encoding="utf-8")
+    lines = readme.partition("| 95% interval |")[2].partition("\n\n")[0].splitlines()[2:]
+    cells = [[cell.strip() for cell in line.strip("| ").split("|")] for line in lines]
+    shown = {
+        (name, int(environments), returns, int(n)): float(value)
+        for name, environments, n, *values in cells
+        for returns, value in zip(coverage.RETURNS, values, strict=True)
+    }
+    with coverage.PATH.open(newline="") as file:
+        stored = [float(row["coverage"]) for row in csv.DictReader(file)]
+    assert shown == pytest.approx(dict(zip(coverage.CASES, stored, strict=True)), abs=0.00501)
+
+
 def test_interval_is_the_same_every_time_and_unknown_for_one_seed():
     values = np.random.default_rng(0).normal(size=8)
     for statistic in (stats.mean, stats.iqm):

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 import torch
-from helpers import checkpoint_of, copied, fields, module, summary_of
+from helpers import checkpoint_of, copied, fields, module, scalars, summary_of
 from lm_helpers import every
 
 transformers = pytest.importorskip("transformers")
@@ -32,6 +32,15 @@ def make(path, **kwargs):
 
 def lonely(path):
     return HuggingFace(path), ["ab"], reward
+
+
+def prompts(path, prompts):
+    return HuggingFace(path), prompts, reward
+
+
+def rewarded(path, given):
+    """What the reward returns, whatever is asked."""
+    return HuggingFace(path), ["a", "b", "c"], lambda *lists: given
 '''
 
 
@@ -96,7 +105,7 @@ def test_logits_are_the_models_own_with_and_without_a_cache(lora_rank, folder):
 def test_the_task_of_the_user(folder, tmp_path):
     """Prompts of one length are drawn together; a tenth is held out; rewards are the user's."""
     found = module("rloo")
-    task = found.Task(found.Args(**flags_of("rloo", folder, tmp_path / "run")))
+    task = found.Task(found.Args(**flags_of("rloo", folder, tmp_path / "run")), 16)
     policy = task.policy
     assert policy.eos.tolist() == [8]
     assert policy.context == 32
@@ -116,7 +125,7 @@ def test_the_task_of_the_user(folder, tmp_path):
     assert lengths.count(3) / 300 == pytest.approx(share, abs=0.1)
     assert found.encode(policy, ["ab", "gh"]).tolist() == [[0, 1], [6, 7]]
     completions = torch.tensor([[0, 0, 8, -1], [1, 0, 0, 0], [8, -1, -1, -1]])
-    assert task.decode(completions) == ["aa", "baaa", ""]
+    assert found.decode(policy, completions) == ["aa", "baaa", ""]
     assert task.rewards(["ab"] * 3, completions).tolist() == [0.5, 0.75, 0.0]
 
 
@@ -365,3 +374,230 @@ def test_prompts_keep_their_beginning_and_no_end(folder, tmp_path):
     policy = HuggingFace(path)
     assert policy.encode("ab") == policy.encode("hab") == [7, 0, 1]
     assert policy.encode("ab<end>") == [7, 0, 1, 8]
+
+
+@pytest.mark.parametrize(
+    ("prompts", "said"),
+    [
+        ([1, 2, 3], "1: 0 tokens of text, not 1 to 28"),
+        (["a", ""], "'': 0 tokens of text"),
+        ([{"role": "user"}, {"role": "you"}], "{'role': '.*'}: 0 tokens of text"),
+        ([[["a"], ["b"]], ["c"]], "0 tokens of text"),
+        (["a", None], "None: 0 tokens"),
+        ([], "two prompts or more"),
+        ([["a"], []], "two prompts or more"),
+        ([["a"], ["b"], ["c"]], "too many values"),
+        (["a", "a" * 29], "'a*': 29 tokens of text, not 1 to 28"),
+    ],
+    ids=str,
+)
+def test_prompts_that_are_none(prompts, said, folder, tmp_path):
+    found, kwargs = module("grpo"), {"prompts": prompts}
+    flags = flags_of("grpo", folder, tmp_path / "run", kwargs, task="lm_toy_task:prompts")
+    with pytest.raises(found.BadInput, match=f"task lm_toy_task:prompts .*{said}"):
+        found.train(found.Args(**flags))
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("given", [[1.0] * 15, [1.0] * 17, [None] * 16, None, 1.0, ["a"] * 16])
+def test_rewards_that_are_none(given, folder, tmp_path):
+    """Too few, too many, or no numbers: one line that says how many are asked for."""
+    found, kwargs = module("rloo"), {"given": given}
+    flags = flags_of("rloo", folder, tmp_path / "run", kwargs, task="lm_toy_task:rewarded")
+    with pytest.raises(found.BadInput, match=r"rewards must be 16 numbers, not (\[|None|1\.0)"):
+        found.train(found.Args(**flags))
+
+
+def test_damaged_and_mismatched_weights(folder, tmp_path):
+    for name in ("half", "other"):
+        shutil.copytree(folder, tmp_path / name)
+    weights = tmp_path / "half" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:2000])
+    config = tmp_path / "other" / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"n_embd": 8}))
+    for name in ("half", "other"):
+        with pytest.raises(ValueError, match=f"{name} (cannot be loaded|lacks the weights)"):
+            HuggingFace(tmp_path / name)
+
+
+def test_tokens_that_the_model_does_not_know(folder, tmp_path):
+    path = tmp_path / "more"
+    shutil.copytree(folder, path)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    tokenizer.add_tokens(["z"])
+    tokenizer.save_pretrained(path)
+    with pytest.raises(ValueError, match="'az' has tokens that the model does not know"):
+        HuggingFace(path).encode("az")
+
+
+def test_a_model_that_moved_is_found_by_its_new_name(folder, tmp_path, monkeypatch):
+    """A path relative to another working directory, too; other flags must stay."""
+    found, run_dir = module("grpo"), tmp_path / "run"
+    for name in ("here", "there"):
+        (tmp_path / name).mkdir()
+    shutil.copytree(folder, tmp_path / "here" / "model")
+    monkeypatch.chdir(tmp_path / "here")
+    found.train(found.Args(**flags_of("grpo", "model", run_dir)))
+    before = checkpoint_of(run_dir)["policy"]
+    monkeypatch.chdir(tmp_path / "there")
+    with pytest.raises(found.BadInput, match=r"there is no .*there/model; .*--task-kwargs"):
+        found.train(found.Args(resume=run_dir))
+    kwargs = json.dumps({"path": str(tmp_path / "here" / "model")})
+    found.train(found.Args(resume=run_dir, task_kwargs=kwargs))
+    found.train(found.Args(resume=run_dir, total_timesteps=80))
+    assert summary_of(run_dir)["global_step"] == 80
+    after = checkpoint_of(run_dir)
+    assert after["args"]["task_kwargs"] == kwargs
+    assert any(not torch.equal(value, after["policy"][name]) for name, value in before.items())
+    with pytest.raises(found.BadInput, match="task must stay"):
+        found.train(found.Args(resume=run_dir, task="lm_toy_task:lonely"))
+
+
+def test_the_held_out_reward_is_logged_during_training(folder, tmp_path):
+    """Of the most probable answers, by the policy of that step."""
+    found, seen = module("rloo"), []
+    flags = flags_of("rloo", folder, tmp_path / "run", log_interval=32)
+
+    class Noting(found.Run):
+        def record_iteration(self, policy, task, losses):
+            counts = [
+                row.tolist().count(0) / 4
+                for texts in task.held_out
+                for row in found.sample(policy, found.encode(policy, texts), 0.0, 4)
+            ]
+            seen.append(sum(counts) / len(counts))
+            super().record_iteration(policy, task, losses)
+
+    run, found.Run = found.Run, Noting
+    try:
+        found.train(found.Args(**flags))
+    finally:
+        found.Run = run
+    events = scalars(tmp_path / "run")["eval/episodic_return"]
+    assert [event.step for event in events] == [16, 48, 64]
+    assert [e.value for e in events] == pytest.approx([seen[0], seen[2], seen[3]])
+
+
+def test_a_saved_folder_is_the_policy(folder, tmp_path):
+    """With adapters merged, and the policy left as it was."""
+    for rank in (0, 2):
+        policy, tokens = HuggingFace(folder, rank), torch.tensor([[0, 1, 2, 3]])
+        for p in policy.parameters():
+            if p.requires_grad:
+                torch.nn.init.normal_(p, 0, 0.3)
+        policy.save(tmp_path / str(rank))
+        assert (tmp_path / str(rank) / "model.safetensors").exists(), "adapters alone"
+        again = HuggingFace(tmp_path / str(rank))
+        with torch.no_grad():
+            torch.testing.assert_close(again(tokens), policy(tokens), rtol=1e-3, atol=1e-4)
+        assert again.encode("ab") == policy.encode("ab")
+        assert any("lora_" in name for name, _ in policy.named_parameters()) == bool(rank)
+
+
+# ---- architectures ----
+# Small sizes by the names that configurations have for them; a model takes those it knows.
+SIZES = {
+    "vocab_size": 16, "hidden_size": 32, "n_embd": 32, "d_model": 32, "intermediate_size": 48,
+    "n_inner": 48, "ffn_dim": 48, "num_hidden_layers": 2, "n_layer": 2, "num_layers": 2,
+    "num_attention_heads": 4, "n_head": 4, "attention_heads": 4, "num_key_value_heads": 2,
+    "head_dim": 8, "max_position_embeddings": 32, "n_positions": 32, "embedding_size": 32,
+    "word_embed_proj_dim": 32, "attention_hidden_size": 32, "lru_width": 32, "state_size": 8,
+    "attention_window_size": 8, "sliding_window": 8, "num_experts": 4, "num_local_experts": 4,
+    "num_experts_per_tok": 2, "moe_intermediate_size": 24, "mamba_d_state": 8,
+    "mamba_n_heads": 8, "mamba_d_head": 8, "shared_expert_intermediate_size": 24,
+    "linear_num_key_heads": 2, "linear_key_head_dim": 8, "linear_num_value_heads": 4,
+    "linear_value_head_dim": 8, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2,
+}  # fmt: skip
+# How a model is sampled: with a cache, without one, or not at all; and what it needs besides.
+CACHED, PLAIN, AHEAD = "cache", "no cache", "lets a token see what follows it"
+ARCHITECTURES = {
+    "gpt2": (CACHED, {}), "llama": (CACHED, {}), "mistral": (CACHED, {}),
+    "qwen2": (CACHED, {}), "qwen3": (CACHED, {}), "gemma2": (CACHED, {}),
+    "gemma3_text": (CACHED, {}), "phi3": (CACHED, {}), "olmo2": (CACHED, {}),
+    "cohere": (CACHED, {}), "granite": (CACHED, {}), "smollm3": (CACHED, {}),
+    "mixtral": (CACHED, {}), "qwen3_moe": (CACHED, {}), "gpt_neox": (CACHED, {}),
+    "gpt_oss": (CACHED, {}), "opt": (CACHED, {}), "bloom": (CACHED, {}), "xglm": (CACHED, {}),
+    "mamba": (CACHED, {}), "jamba": (CACHED, {"attn_layer_period": 2, "attn_layer_offset": 1}),
+    "mamba2": (CACHED, {"num_heads": 4, "head_dim": 16, "n_groups": 1}),
+    "falcon_h1": (CACHED, {"mamba_d_ssm": 64}),
+    "qwen3_next": (CACHED, {"num_hidden_layers": 4}),
+    "recurrent_gemma": (CACHED, {"num_hidden_layers": 3}),
+    "rwkv": (PLAIN, {}), "openai-gpt": (PLAIN, {}),
+    "bamba": (PLAIN, {"attn_layer_indices": [1]}),
+    "bert": (AHEAD, {}), "roberta": (AHEAD, {}), "electra": (AHEAD, {}),
+}  # fmt: skip
+NO_ADAPTERS = {"mamba", "mamba2", "falcon_h1"}  # peft refuses some of their layers
+
+
+@pytest.fixture(scope="module")
+def tiny(folder, tmp_path_factory):
+    """A function that makes the folder of a model, with weights so large that faults show."""
+
+    def make(name: str, sizes: dict):
+        path = tmp_path_factory.mktemp(name)
+        known = transformers.AutoConfig.for_model(name)
+        own = {key: size for key, size in (SIZES | sizes).items() if hasattr(known, key)}
+        torch.manual_seed(0)
+        config = transformers.AutoConfig.for_model(name, **own)
+        model = transformers.AutoModelForCausalLM.from_config(config)
+        for p in model.parameters():
+            if p.dim() > 1:
+                torch.nn.init.normal_(p, 0, 0.2)
+        model.save_pretrained(path)
+        for file in ("tokenizer.json", "tokenizer_config.json"):
+            shutil.copy(folder / file, path)
+        return path
+
+    return make
+
+
+class Noting(torch.nn.Module):
+    """A policy that keeps the log-probabilities it is sampled from, and never ends."""
+
+    def __init__(self, policy):
+        super().__init__()
+        self.policy, self.eos, self.seen = policy, torch.tensor([-2]), []
+
+    def new_cache(self):
+        return self.policy.new_cache()
+
+    def forward(self, tokens, cache, keep):
+        logits = self.policy(tokens, cache, keep=keep)
+        self.seen.append(logits[:, -1].log_softmax(-1))
+        return logits
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_the_sampler_and_the_loss_agree_on_every_architecture(name, tiny, capsys):
+    """To 1e-3 at each token, with and without adapters, whose weights are random here; or the
+    model is refused. What is trained has a gradient, and a copy is the same policy."""
+    (how, sizes), found = ARCHITECTURES[name], module("rloo")
+    path = tiny(name, sizes)
+    if how == AHEAD:
+        with pytest.raises(ValueError, match=how):
+            HuggingFace(path)
+        return
+    for rank in (0, 2):
+        if rank and name in NO_ADAPTERS:
+            with pytest.raises(ValueError, match="takes no adapters"):
+                HuggingFace(path, rank)
+            continue
+        torch.manual_seed(1)
+        policy = HuggingFace(path, rank)
+        assert policy.cached == (how == CACHED)
+        assert ("sampling without a cache" in capsys.readouterr().out) == (how == PLAIN)
+        for p in policy.parameters():
+            if rank and p.requires_grad:
+                torch.nn.init.normal_(p, 0, 0.1)
+        prompts, noting = torch.randint(3, 9, (3, 4)), Noting(policy)
+        copy = found.freeze(policy)
+        completions = found.sample(noting, prompts, 1.0, 6)
+        log_probs, log_pi = found.log_policy(policy, prompts, completions, 1.0)
+        torch.testing.assert_close(log_pi, torch.stack(noting.seen, 1), rtol=0, atol=1e-3)
+        copied, _ = found.log_policy(copy, prompts, completions, 1.0)
+        torch.testing.assert_close(copied, log_probs, rtol=0, atol=1e-3)
+        assert policy.hidden(prompts).shape[:2] == prompts.shape
+        log_probs.sum().backward()
+        trained = [p for p in policy.parameters() if p.requires_grad]
+        moved = [p.grad is not None and bool(p.grad.abs().max() > 0) for p in trained]
+        assert sum(moved) > 0.7 * len(moved), "most weights have no gradient"

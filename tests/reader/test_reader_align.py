@@ -140,7 +140,7 @@ def insert_before(text: str, name: str, piece: str) -> str:
 
 
 @pytest.mark.parametrize(
-    ("name", "before"), [("a2c_loss", "gae"), ("mlp", "a2c_loss"), ("Run.save", "Run.write")]
+    ("name", "before"), [("a2c_loss", "gae"), ("mlp", "a2c_loss"), ("Run.save", "Run.start")]
 )
 def test_a_moved_function_is_moved_not_deleted_and_added(name, before):
     old = TEXTS["a2c"]
@@ -228,7 +228,7 @@ def test_counterparts_stand_side_by_side():
 
 
 def test_a_line_that_moved_to_another_paragraph_is_moved():
-    line = "            losses = {name: value.item() for name, value in parts.items()}\n"
+    line = "            losses = {name: value.item() for name, value in stats.items()}\n"
     left = TEXTS["a2c"]
     right = left.replace(line, "").replace(
         "            loss.backward()\n", f"{line}            loss.backward()\n"
@@ -241,7 +241,7 @@ def test_a_line_that_moved_to_another_paragraph_is_moved():
 
 def test_lines_that_are_only_indented_are_not_changed():
     left = TEXTS["a2c"]
-    body = "            loss.backward()\n            parts["
+    body = "            loss.backward()\n            stats["
     assert body in left
     right = left.replace(
         "            loss.backward()\n",

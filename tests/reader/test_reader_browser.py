@@ -235,7 +235,7 @@ def test_fold_and_unfold(page):
         go(page, f"#{left}..{right}")
         lines, n = page.locator(".side > span"), len(TEXTS[left]) + len(TEXTS[right])
         few = lines.evaluate_all(SEEN)
-        assert 0 < few < n / 2
+        assert 0 < few < 0.6 * n  # scaffolds, a third of a short file, are folded
         page.keyboard.press("f")
         assert lines.evaluate_all(SEEN) == n
         page.keyboard.press("f")
