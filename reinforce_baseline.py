@@ -199,7 +199,7 @@ def train(args: Args) -> dict:
                     running[i] = not (terminated or truncated)
                 done = alive[-1] & ~running
                 run.record_step(rewards[-1], done, obs[-1], current_obs, stepped=alive[-1])
-            if running.any() and not optimizer.state:  # not one update was made
+            if running.any() and np.sum(alive) == run.global_step:  # not one update was made
                 step = run.global_step
                 raise FloatingPointError(f"step {step}: no return, as an episode has not ended")
             if running.any():
@@ -430,7 +430,7 @@ def evaluate(actor: nn.Module, env: gym.Env, run: Run) -> dict:
     for episode, seed in enumerate(seeds // 2):
         obs, _ = env.reset(seed=int(seed))
         for _ in range(10_000):  # an episode may have no end
-            seen = torch.as_tensor(np.array(obs, np.float32, order="C"), device=args.device)
+            seen = torch.as_tensor(np.array(obs, np.float32), device=args.device)
             obs, reward, terminated, truncated, _ = env.step(actor(seen).mode.cpu().numpy()[()])
             returns[episode] += reward
             if not (seen.isfinite().all() and np.isfinite(reward)):

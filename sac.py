@@ -587,7 +587,7 @@ def evaluate(actor: nn.Module, env: gym.Env, run: Run) -> dict:
     for episode, seed in enumerate(seeds // 2):
         obs, _ = env.reset(seed=int(seed))
         for _ in range(10_000):  # an episode may have no end
-            seen = torch.as_tensor(np.array(obs, np.float32, order="C"), device=args.device)
+            seen = torch.as_tensor(np.array(obs, np.float32), device=args.device)
             obs, reward, terminated, truncated, _ = env.step(actor(seen).mode.cpu().numpy()[()])
             returns[episode] += reward
             if not (seen.isfinite().all() and np.isfinite(reward)):
