@@ -61,7 +61,7 @@ class Args:
     torch_threads: int = 1  # more rarely help small networks, and parallel runs share the cores
     log_interval: int = 500  # minimum steps between two entries of losses/* and charts/SPS
     checkpoint_interval: float = 10.0  # least seconds between checkpoints; 0: every iteration
-    eval_episodes: int = 20  # final episodes, with the policy's mode, of at most 10,000 steps
+    eval_episodes: int = 20  # final episodes, with the policy's mode, of at most 10000 steps
     run_dir: Path | None = None  # default: runs/ENV__SCRIPT__SEED__TIME
     resume: Path | None = None  # run directory to resume, with its own flags
 
@@ -293,8 +293,8 @@ def make_env(args: Args, **kwargs: str) -> gym.Env:
     except (gym.error.Error, ModuleNotFoundError, TypeError, ValueError) as error:
         if isinstance(error, TypeError) and "argument" not in str(error):
             raise  # an error in the environment's own code
-        hint = "; one of a package is package:Name, as in ale_py:ALE/Pong-v5"
-        hint *= isinstance(error, gym.error.UnregisteredEnv)
+        hint = " One of a package or module is package:Name, as in ale_py:ALE/Pong-v5."
+        hint *= isinstance(error, gym.error.NameNotFound | gym.error.NamespaceNotFound)
         raise BadInput(f"{args.env_id} with {args.env_kwargs}: {error}{hint}") from None
     if len(shape := env.observation_space.shape or ()) == 3 and np.prod(shape) > 1024:
         gym.logger.warn(f"{args.env_id} has images {shape}: they are flattened, for an MLP")
@@ -437,7 +437,7 @@ def evaluate(actor: nn.Module, env: gym.Env, run: Run) -> dict:
         "global_step": run.global_step, "wall_seconds": run.seconds,
         "sps": run.global_step / run.seconds, "train_episodes": run.episodes,
         "train_return_mean": float(trained) if run.episodes else None,
-        "eval_return_mean": returns.mean(), "eval_return_std": returns.std(),
+        "eval_return_mean": float(returns.mean()), "eval_return_std": float(returns.std()),
         "eval_episodes": len(returns),
     }  # fmt: skip
     run.writer.add_scalar("eval/episodic_return", returns.mean(), run.global_step)

@@ -612,8 +612,8 @@ def evaluate(policy: nn.Module, reference: nn.Module, task: Task, run: Run) -> d
         "global_step": run.global_step, "wall_seconds": run.seconds,
         "sps": run.global_step / run.seconds, "train_episodes": run.global_step,
         "train_return_mean": float(np.mean(run.recent_returns)), "kl": float(np.mean(kl)),
-        "eval_return_mean": returns.mean(), "eval_return_std": returns.std(),
-        "eval_episodes": len(returns), "base_return_mean": base_returns.mean(),
+        "eval_return_mean": float(returns.mean()), "eval_return_std": float(returns.std()),
+        "eval_episodes": len(returns), "base_return_mean": float(base_returns.mean()),
     }  # fmt: skip
     text = "held-out prompts: answer before -> after training (reward before -> after)\n"
     rows = zip(chain(*task.held_out), before, after, base_returns, returns, strict=True)
