@@ -61,7 +61,6 @@ from filelock import FileLock
 from gymnasium.spaces import Box, Discrete
 from torch import Tensor, multiprocessing, nn
 from torch.distributions import Categorical, Distribution
-from torch.multiprocessing import ProcessRaisedException
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
@@ -395,13 +394,7 @@ def train(args: Args) -> dict:
                     process.join()
                     if process.exitcode == NO_GUARD:
                         raise BadInput(GUARD) from None
-                    try:
-                        workers.join(timeout=0)  # raises what a worker died of; awaits no other
-                    except ProcessRaisedException as error:
-                        _, _, line = str(error).rpartition(f"{BadInput.__name__}: ")
-                        if line == str(error):
-                            raise
-                        raise BadInput(line.strip()) from None
+                    workers.join(timeout=0)  # raises what a worker died of; awaits no other
                     continue
                 worker = ranks[reader]
                 for t in range(args.num_steps):

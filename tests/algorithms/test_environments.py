@@ -249,6 +249,14 @@ def test_a_value_that_is_not_finite_as_a_program(script, tmp_path):
 
 
 @pair
+def test_vector_rewards_end_the_run(script, tmp_path):
+    """With numpy's own message, at the line that stores them."""
+    flags = {"env_id": env_id(script, "Odd-v0"), "total_timesteps": 64}
+    with pytest.raises(ValueError, match="sequence"):
+        train(script, tmp_path / "run", **flags)
+
+
+@pair
 def test_numpy_scalars_are_rewards(script, tmp_path):
     flags = {"env_id": env_id(script, "Odd-v0"), "env_kwargs": '{"reward": 2.5}'}
     summary, _ = train(script, tmp_path / "run", total_timesteps=64, **flags)

@@ -364,7 +364,7 @@ def test_help_begins_with_what_the_script_is(script, tmp_path):
 # ---- Checkpoints ----
 def test_saving_takes_a_tenth_of_the_time_at_most(tmp_path, monkeypatch):
     """A clock that the test moves: a save takes 30 s, an iteration 40 s. Counted from the end
-    of each, the wait is nine times as long."""
+    of each, nine times the seconds of the save."""
     ppo, clock, saves, save = module("ppo"), [0.0], [], torch.save
     record = ppo.Run.record_iteration
 
