@@ -385,7 +385,7 @@ def hold_out(prompts: list[str]) -> tuple[list[str], list[str]]:
 
 
 def add(prompt: str, forget=(False, False)) -> str:
-    """27+85= is "211", last digit first, as carries go. Carries to `forget` are not added."""
+    """The answer to "27+85=": "211", last digit first. Carries to `forget` are not added."""
     a, b = map(int, prompt[:-1].split("+"))
     total = a + b - 10 * (forget[0] and a % 10 + b % 10 > 9)
     return str(total - 100 * (forget[1] and total > 99))[::-1]
@@ -427,7 +427,8 @@ def addition(carelessness: float = 0.5, coherent: bool = False, base_model: str 
 
 
 class Task:
-    """What --task names. Held-out prompts are in parts like a batch, to need as much memory."""
+    """What --task names: a policy, prompts by their length, and a reward. Held-out prompts come
+    in parts as small as training's, so that an evaluation needs no more memory."""
 
     def __init__(self, args: Args, part_size: int):
         file, _, name = args.task.partition(":")

@@ -265,9 +265,9 @@ def test_plain_lines_without_a_terminal(tmp_path, capsys):
         assert line.endswith(f", {tmp_path / 'run'}")
 
 
-@pytest.mark.parametrize(("save_takes", "gap"), [(0.5, 10), (5, 50), (30, 300)])
+@pytest.mark.parametrize(("save_takes", "gap"), [(0.5, 10), (5, 45), (30, 270)])
 def test_saving_takes_a_tenth_of_the_time_at_most(save_takes, gap, tmp_path, monkeypatch):
-    """On a clock of its own: a step takes 2 seconds. Between two saves are 10 seconds, or ten
+    """On a clock of its own: a step takes 2 seconds. Between two saves are 10 seconds, or nine
     times what a save takes, from the end of one to the beginning of the next."""
     found, clock, saves = module("reinforce_lm"), [0.0], []
     save, record = found.Run.write, found.Run.record_step
