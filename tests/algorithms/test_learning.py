@@ -10,7 +10,12 @@ import numpy as np
 from helpers import module
 
 USUAL = {"CartPole-v1": 200.0, "Pendulum-v1": -800.0}  # of a script on its default environment
-BARS = {"reinforce": 150.0, "a3c": 100.0, "trpo": 300.0, "sac": -400.0}  # of those that are slower or faster
+BARS = {
+    "reinforce": 150.0,
+    "a3c": 100.0,
+    "trpo": 300.0,
+    "sac": -400.0,
+}  # of those that are slower or faster
 
 
 def test_learns(script, tmp_path):
