@@ -485,7 +485,7 @@ def make_env(args: Args, **kwargs: str) -> gym.Env:
     except (gym.error.Error, ModuleNotFoundError, TypeError, ValueError) as error:
         if isinstance(error, TypeError) and "argument" not in str(error):
             raise  # an error in the environment's own code
-        hint = " Of a package: package:Name." * isinstance(error, gym.error.UnregisteredEnv)
+        hint = f" Or package:{args.env_id}?" * isinstance(error, gym.error.UnregisteredEnv)
         raise BadInput(f"{args.env_id} with {args.env_kwargs}: {error}{hint}") from None
     if len(shape := env.observation_space.shape or ()) == 3 and np.prod(shape) > 1024:
         gym.logger.warn(f"{args.env_id} has images {shape}: they are flattened, for an MLP")
@@ -503,7 +503,7 @@ def make_env(args: Args, **kwargs: str) -> gym.Env:
 
 
 class Run(ExitStack):
-    """The run directory and its log. Its exit closes them and gives torch's threads back."""
+    """The run directory and its log. Its exit closes them and gives torch's settings back."""
 
     def __init__(self, args: Args):
         if not getattr(torch, args.device).is_available():
@@ -511,7 +511,7 @@ class Run(ExitStack):
         super().__init__()
         self.args, self.global_step, self.episodes, self.seconds = args, 0, 0, 0.0
         self.returns, self.lengths = np.zeros(args.num_envs), np.zeros(args.num_envs, int)
-        self.recent, self.name = [], f"seed {args.seed}, {args.run_dir}"  # last 100 returns
+        self.name, self.recent = f"seed {args.seed}, {args.run_dir}", []  # the last 100 returns
         self.enter_context(torch.enable_grad())  # whatever the caller has set
         self.callback(torch.set_default_dtype, torch.get_default_dtype())
         torch.set_default_dtype(torch.float32)
@@ -548,7 +548,7 @@ class Run(ExitStack):
         self.save()
 
     def save(self) -> None:
-        """Write events and a checkpoint, in a tenth of the time. A kill leaves the old one."""
+        """Write the events and a checkpoint whole, in a tenth of the time at most."""
         self.seconds = time.perf_counter() - self.began
         checkpoint = {name: module.state_dict() for name, module in self.state.items()}
         parts = [p for s in checkpoint.values() for p in s.get("state", {0: s}).values()]
@@ -640,7 +640,7 @@ if __name__ == "__main__" and "__file__" in globals():  # a notebook cell only d
         known = isinstance(error, BadInput | FloatingPointError | torch.OutOfMemoryError)
         line = f"error: {' '.join(str(error).split())}" if known else traceback.format_exc()
         if "array element with" in line and ("= result\n" in line or "+= reward\n" in line):
-            line = "error: reward, terminated and truncated must be one value each"
+            line = "error: a reward, terminated or truncated is not one value"  # NumPy is vague
         print("stopped" if isinstance(error, KeyboardInterrupt) else line, file=sys.stderr)
         if args and type(error) is not BadInput and (args.run_dir / "checkpoint.pt").exists():
             print(f'resume with: python "{SCRIPT}" --resume "{args.run_dir}"', file=sys.stderr)

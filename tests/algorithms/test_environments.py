@@ -287,7 +287,7 @@ def test_a_vector_for_a_reward_is_one_line(script, at, tmp_path, monkeypatch, ca
         runpy.run_path(str(ROOT / f"{script}.py"), run_name="__main__")
     assert end.value.code == 1
     error, hint = capsys.readouterr().err.strip().splitlines()[-2:]
-    assert error == "error: reward, terminated and truncated must be one value each"
+    assert error == "error: a reward, terminated or truncated is not one value"
     assert hint.startswith("resume with: ")
 
 
@@ -297,7 +297,7 @@ def test_a_vector_for_a_reward_is_one_line_of_a3c(tmp_path):
     flags = {"env_id": "envs:Faulty-v0", "env_kwargs": kwargs, "run_dir": tmp_path / "run"}
     result = run("a3c", cwd=tmp_path, total_timesteps=640, num_workers=1, **flags)
     assert result.returncode == 1
-    assert "error: reward, terminated and truncated must be one value each" in result.stderr
+    assert "error: a reward, terminated or truncated is not one value" in result.stderr
     assert "Traceback" not in result.stderr
 
 
@@ -315,7 +315,7 @@ def test_the_same_words_from_the_environments_own_code_keep_the_traceback(
         runpy.run_path(str(ROOT / f"{script}.py"), run_name="__main__")
     said = capsys.readouterr().err
     assert "Traceback" in said
-    assert "must be one value each" not in said
+    assert "is not one value" not in said
 
 
 @pair
