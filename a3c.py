@@ -13,19 +13,19 @@ weights have no lock.
 What that buys: the workers step their environments at the same time, one on each core.
 
 What it costs:
-- stale gradients: a worker's gradient is that at the weights it copied, and others have moved
-  the shared ones since (losses/staleness counts their updates);
+- stale gradients: a worker's gradient belongs to the weights that it copied, and others have
+  moved the shared ones since (losses/staleness counts their updates);
 - lost updates: two workers that write at once can overwrite each other's change of a weight;
 - one environment per forward pass: a2c.py asks the network once for the actions of all;
-- checkpoints: their weights may have learned from segments that are not counted yet, which a
-  resumed run plays again.
+- imprecise checkpoints: their weights may have learned from segments that are not counted yet,
+  and a resumed run plays those again.
 
 With one worker, a run is repeatable bit for bit: it is a2c.py with one environment and another
 seed of the noise. With more it is not, as the order of their updates is left to chance.
 
-Not in the paper, as in a2c.py: GAE; a mean of the loss over steps, where it sums the gradients;
-rms_eps added to the root, where it has it under the root; segments that go on into the next
-episode, so that all have num_steps.
+Not in the paper, as in a2c.py: GAE; a mean of the loss over steps (the paper sums the
+gradients); rms_eps added to the root of the running mean (the paper adds it under the root);
+segments that go on into the next episode, so that all have num_steps.
 
 Paper: Mnih et al. 2016, Asynchronous Methods for Deep Reinforcement Learning, arXiv:1602.01783,
 algorithm S3
@@ -99,7 +99,7 @@ class Args:
         return self.num_workers
 
 
-LIMITS = {  # of numeric flags; of the others 0 to 1e15, of whole numbers 1 to 1e15
+LIMITS = {  # of numeric flags. Those not named: 0 to 1e15, or 1 to 1e15 if whole
     "seed": (0, 1e15), "gamma": (0, 1), "gae_lambda": (0, 1), "reward_scale": (1e-9, 1e9),
     "max_grad_norm": (1e-9, np.inf), "rms_alpha": (0, 1), "rms_eps": (1e-15, 1e9),
 }  # fmt: skip
@@ -217,8 +217,9 @@ def work(
     Source: Mnih et al. 2016, algorithm S3, and section 4 for the shared RMSprop.
     """
     torch.set_num_threads(args.torch_threads)
-    torch.set_default_dtype(torch.float32)  # the caller's program, imported anew, may have
-    torch.set_grad_enabled(True)  # set other things
+    # The caller's program, which is imported anew, may have set other things.
+    torch.set_default_dtype(torch.float32)
+    torch.set_grad_enabled(True)
     for fix in (np.random.seed, random.seed):  # for the environment
         fix(seeds[rank])
     for other in pipes[:rank] + pipes[rank + 1 :]:  # so that each closes with its owner
@@ -374,7 +375,7 @@ def train(args: Args) -> dict:
         shared = (args, seeds, total_steps, weights, optimizer, begun, updates, writers)
         workers = multiprocessing.spawn(work, shared, args.num_workers, join=False)
         for process, writer in zip(workers.processes, writers, strict=True):
-            run.callback(process.kill)  # however this ends, but first comes
+            run.callback(process.kill)  # if it outlives stop(), which comes first
             writer.close()
         run.callback(stop, workers.processes, list(ranks))
 
@@ -506,7 +507,7 @@ class Run(ExitStack):
                 changed = [k for k in ABOUT if ABOUT[k] != saved["about"][k]] or "nothing"
                 print(f"resuming at step {self.global_step} with new noise; changed: {changed}")
             (run_dir / name).write_text(json.dumps(asdict(args) | ABOUT, indent=2, default=str))
-        except (KeyError, OSError, RuntimeError, ValueError) as error:  # or other networks
+        except (KeyError, OSError, RuntimeError, ValueError) as error:  # also: other networks
             raise BadInput(f"cannot use {run_dir}: {error}") from None
         print(f"{SCRIPT.name}: {args.env_id}, {total_steps} steps, {self.name}")
         (run_dir / "summary.json").unlink(missing_ok=True)  # a resumed run is unfinished again

@@ -69,7 +69,7 @@ class Args:
     resume: Path | None = None  # run directory to resume, with its own flags
 
 
-LIMITS = {  # of numeric flags; of the others 0 to 1e15, of whole numbers 1 to 1e15
+LIMITS = {  # of numeric flags. Those not named: 0 to 1e15, or 1 to 1e15 if whole
     "seed": (0, 1e15), "gamma": (0, 1),
 }  # fmt: skip
 
@@ -343,7 +343,7 @@ class Run(ExitStack):
                 changed = [k for k in ABOUT if ABOUT[k] != saved["about"][k]] or "nothing"
                 print(f"resuming at step {self.global_step} with new noise; changed: {changed}")
             (run_dir / name).write_text(json.dumps(asdict(args) | ABOUT, indent=2, default=str))
-        except (KeyError, OSError, RuntimeError, ValueError) as error:  # or other networks
+        except (KeyError, OSError, RuntimeError, ValueError) as error:  # also: other networks
             raise BadInput(f"cannot use {run_dir}: {error}") from None
         print(f"{SCRIPT.name}: {args.env_id}, {total_steps} steps, {self.name}")
         (run_dir / "summary.json").unlink(missing_ok=True)  # a resumed run is unfinished again

@@ -87,7 +87,7 @@ class Args:
     resume: Path | None = None  # run directory to resume, with its own flags
 
 
-LIMITS = {  # of numeric flags; of the others 0 to 1e15, of whole numbers 1 to 1e15
+LIMITS = {  # of numeric flags. Those not named: 0 to 1e15, or 1 to 1e15 if whole
     "seed": (0, 1e15), "gamma": (0, 1), "tau": (0, 1), "alpha": (1e-9, 1e9),
 }  # fmt: skip
 
@@ -243,7 +243,7 @@ class ReplayBuffer:
         return [torch.as_tensor(array[rows], device=device) for array in self.arrays]
 
     def state_dict(self) -> dict:
-        """Without copies, in pieces: of these load_state_dict() frees one after the other."""
+        """In pieces, without copies; load_state_dict() frees them one after the other."""
         filled = [array[: self.count] for array in self.arrays]
         pieces = [
             [torch.from_numpy(a[i : i + 8192]) for i in range(0, len(a), 8192)] for a in filled
@@ -502,7 +502,7 @@ class Run(ExitStack):
                 changed = [k for k in ABOUT if ABOUT[k] != saved["about"][k]] or "nothing"
                 print(f"resuming at step {self.global_step} with new noise; changed: {changed}")
             (run_dir / name).write_text(json.dumps(asdict(args) | ABOUT, indent=2, default=str))
-        except (KeyError, OSError, RuntimeError, ValueError) as error:  # or other networks
+        except (KeyError, OSError, RuntimeError, ValueError) as error:  # also: other networks
             raise BadInput(f"cannot use {run_dir}: {error}") from None
         print(f"{SCRIPT.name}: {args.env_id}, {total_steps} steps, {self.name}")
         (run_dir / "summary.json").unlink(missing_ok=True)  # a resumed run is unfinished again
