@@ -77,7 +77,7 @@ class Args:
     resume: Path | None = None  # run directory to resume, with its own flags
 
 
-LIMITS = {  # of numeric flags; of the others 0 to 1e15, of whole numbers 1 to 1e15
+LIMITS = {  # of numeric flags. Those not named: 0 to 1e15, or 1 to 1e15 if whole
     "seed": (0, 1e15), "gamma": (0, 1), "gae_lambda": (0, 1),
     "max_grad_norm": (1e-9, np.inf), "target_kl": (1e-9, 1e9),
 }  # fmt: skip
@@ -351,7 +351,7 @@ def make_env(args: Args, **kwargs: str) -> gym.Env:
     except (gym.error.Error, ImportError, NotImplementedError, TypeError, ValueError) as error:
         if isinstance(error, TypeError) and "argument" not in str(error):
             raise  # an error in the environment's own code
-        hint = " Or is it package:Name?" * isinstance(error, gym.error.UnregisteredEnv)
+        hint = f" Or package:{args.env_id}?" * isinstance(error, gym.error.UnregisteredEnv)
         raise BadInput(f"{args.env_id} with {args.env_kwargs}: {error}{hint}") from None
     if not isinstance(env.observation_space, Box) or 0 in env.observation_space.shape:
         raise BadInput(f"{args.env_id} has observations that cannot be flattened")
@@ -362,13 +362,13 @@ def make_env(args: Args, **kwargs: str) -> gym.Env:
 
 
 class Run(ExitStack):
-    """The run directory and its log. Its exit closes them and gives torch's threads back."""
+    """The run directory and its log. Its exit closes them and gives torch's settings back."""
 
     def __init__(self, args: Args):
         super().__init__()
         self.args, self.global_step, self.episodes, self.seconds = args, 0, 0, 0.0
         self.returns, self.lengths = np.zeros(args.num_envs), np.zeros(args.num_envs, int)
-        self.recent, self.name = [], f"seed {args.seed}, {args.run_dir}"  # last 100 returns
+        self.name, self.recent = f"seed {args.seed}, {args.run_dir}", []  # the last 100 returns
         self.enter_context(torch.enable_grad())  # whatever the caller has set
         self.callback(torch.set_default_dtype, torch.get_default_dtype())
         torch.set_default_dtype(torch.float32)
@@ -399,7 +399,7 @@ class Run(ExitStack):
                     fix((args.seed + self.global_step) % 2**32)
                 print(f"resuming at step {self.global_step} with new noise")
             (run_dir / name).write_text(json.dumps(asdict(args) | ABOUT, indent=2, default=str))
-        except (KeyError, OSError, RuntimeError, ValueError) as error:  # or other networks
+        except (KeyError, OSError, RuntimeError, ValueError) as error:  # also: other networks
             raise BadInput(f"cannot use {run_dir}: {error}") from None
         print(f"{SCRIPT.name}: {args.env_id}, {total_steps} steps, {self.name}")
         (run_dir / "summary.json").unlink(missing_ok=True)  # a resumed run is unfinished again
@@ -410,7 +410,7 @@ class Run(ExitStack):
         self.save()
 
     def save(self) -> None:
-        """Write events and a checkpoint, in a tenth of the time. A kill leaves the old one."""
+        """Write the events and a checkpoint whole, in a tenth of the time at most."""
         self.seconds = time.perf_counter() - self.began
         saved = {name: module.state_dict() for name, module in self.state.items()}
         parts = [p for s in saved.values() for p in s.get("state", {0: s}).values()]
@@ -500,6 +500,8 @@ if __name__ == "__main__" and "__file__" in globals():  # a notebook cell only d
     except (Exception, KeyboardInterrupt) as error:
         known = isinstance(error, BadInput | FloatingPointError | torch.OutOfMemoryError)
         line = f"error: {' '.join(str(error).split())}" if known else traceback.format_exc()
+        if "array element with" in line and ("= result\n" in line or "+= reward\n" in line):
+            line = "error: a reward, terminated or truncated is not one value"  # NumPy is vague
         print("stopped" if isinstance(error, KeyboardInterrupt) else line, file=sys.stderr)
         if args and type(error) is not BadInput and (args.run_dir / "checkpoint.pt").exists():
             print(f'resume with: python "{SCRIPT}" --resume "{args.run_dir}"', file=sys.stderr)
