@@ -85,7 +85,6 @@ def test_images_are_flattened_with_a_word(script):
     assert env.observation_space.shape == (12**3,)
 
 
-@loops
 def test_seeds_fit_into_31_bits_and_differ(script, tmp_path, monkeypatch):
     """Also those of many environments and of the evaluation."""
     seeds, reset = [], Tape.reset
