@@ -65,10 +65,10 @@ class Args:
     length_norm: Literal["own", "mean", "max"] = "own"  # divisor; DAPO: mean, Dr. GRPO: max
     sequence_ratio: bool = False  # GSPO: one ratio a completion, exp(mean log ratio of tokens)
     cispo: bool = False  # CISPO: A * log pi times the clipped ratio, which has no gradient
-    max_draws: int = 1  # DAPO: more than 1 draws groups of equal rewards anew, so often at most
+    max_draws: int = 1  # DAPO: draws at most; later ones replace groups of equal rewards
     kl_coef: float = 0.04  # weight of the KL term in the loss; TRL: beta
     clip_coef_low: float = 0.2  # below 1 - this, a ratio that should fall earns nothing more
-    clip_coef_high: float = 0.2  # above 1 + this, one that should rise; clip-higher: e.g. 0.28
+    clip_coef_high: float = 0.2  # above 1 + this, a ratio that should rise earns nothing more
     num_minibatches: int = 1  # minibatches per epoch
     update_epochs: int = 1  # passes over each batch; TRL: num_iterations
     mask_truncated_completions: bool = False  # no advantage for those cut before their end
@@ -177,7 +177,7 @@ def encode(policy: nn.Module, texts: list[str]) -> Tensor:
 
 def completion_mask(completions: Tensor, eos: Tensor) -> Tensor:
     """True up to the first end-of-sequence token, which counts too, false behind it: the end is
-    an action of the policy. Everything is (batch, length), but eos, all tokens that end."""
+    an action of the policy. Both are (batch, length); eos holds all tokens that end."""
     ended = torch.isin(completions, eos)
     return ended.cumsum(1) - ended.int() == 0
 
@@ -185,9 +185,9 @@ def completion_mask(completions: Tensor, eos: Tensor) -> Tensor:
 @torch.no_grad()
 def sample(policy: nn.Module, prompts: Tensor, temperature: float, length: int) -> Tensor:
     """Completions (batch, at most `length`) of prompts (batch, context); where one has ended,
-    the end is repeated. Each token is drawn from the whole softmax of logits / temperature: had
-    a filter such as top-k left some out, the loss would take another log-probability than the
-    sampled token had. At temperature 0 it is the most probable token."""
+    the end is repeated. Each token is drawn from the whole softmax of logits / temperature: a
+    filter such as top-k would sample another distribution than the loss takes logarithms of.
+    At temperature 0 it is the most probable token."""
     cache, tokens, completions = policy.new_cache(), prompts, prompts[:, :0]
     for _ in range(length):
         logits = policy(tokens, cache, keep=1)[:, -1]
@@ -206,9 +206,9 @@ def sample(policy: nn.Module, prompts: Tensor, temperature: float, length: int) 
 def log_policy(
     policy: nn.Module, prompts: Tensor, completions: Tensor, temperature: float
 ) -> tuple[Tensor, Tensor]:
-    """log pi(.|prompt, earlier tokens) at each token of the completions: of the tokens chosen
-    (batch, length) and of all (batch, length, vocabulary), from prompts (batch, context) and
-    completions (batch, length).
+    """log pi(.|prompt, earlier tokens) at each place of completions (batch, length) of prompts
+    (batch, context): of the tokens chosen, (batch, length), and of all, (batch, length,
+    vocabulary).
 
         log softmax(logits / temperature)
 
@@ -251,11 +251,11 @@ def grpo_loss(
         loss      = -mean over completions of
                     (sum over tokens of surrogate - kl_coef * k3) / length
 
-    A completion's own length favours short right and long wrong ones; by the mean of a
-    minibatch its tokens weigh the same (so TRL's dapo; in the papers those of a group). For
+    Divided by its own length, a short right or a long wrong completion counts too much. By the
+    mean length all tokens of a minibatch weigh the same (in the papers, all of a group). For
     tokens of the current policy the mean of k3 is KL(pi || pi_ref), but that of its gradient
-    belongs to KL(pi_ref || pi). Sources: Shao et al. 2024, section 4.1; for Args' flags, the
-    header; for k3, Schulman 2020, http://joschu.net/blog/kl-approx.html.
+    belongs to KL(pi_ref || pi). Sources: Shao et al. 2024, section 4.1; the header; for k3,
+    http://joschu.net/blog/kl-approx.html.
     """
     log_ratio, lengths = log_probs - old_log_probs, mask.sum(1)
     if args.sequence_ratio:
@@ -404,7 +404,7 @@ def check_args(args: Args) -> Args:
         raise BadInput(f"{SCRIPT.name} cannot resume {path}: {error}") from None
     if args.run_dir != path:  # flags at their default are taken as not given
         flags = own | {k: value for k, value in flags.items() if value != getattr(Args, k)}
-    free = {"total_timesteps", *(["task_kwargs"] if own["task"] != "addition" else [])}
+    free = {"total_timesteps", "" if own["task"] == "addition" else "task_kwargs"}
     for name in {"run_dir", *list(own)[: list(own).index("device")]} - free:
         if flags[name] != own[name]:
             raise BadInput(f"to resume {path}, {name} must stay {own[name]}")
@@ -429,11 +429,11 @@ def add(prompt: str, forget=(False, False)) -> str:
 
 
 def addition(carelessness: float = 0.5, coherent: bool = False, base_model: str | None = None):
-    """The default task. Like all functions for --task, it returns a policy (a module with GPT's
-    methods, or None for that GPT), prompts (a list of texts, or two, to train on and to hold
-    out), and a reward of three lists (prompts, completions, whether each came to its end, not
-    cut) that returns a list of numbers. The policy imitates a teacher who forgets each carry
-    with this probability, or, if `coherent`, all of a sum or none."""
+    """The default task. As every function for --task does, it returns a policy (a module with
+    GPT's methods, or None for this GPT), prompts (a list of texts, or two lists, to train on
+    and to hold out), and a reward: a function of lists of prompts, of completions and of
+    whether each came to its end, which returns a list of numbers. The policy imitates a teacher
+    who forgets each carry with this probability, or, if `coherent`, all of a sum or none."""
     sums = hold_out([f"{a:02}+{b:02}=" for a in range(100) for b in range(100)])
     torch.manual_seed(0)
     policy = GPT()
@@ -524,8 +524,7 @@ class Task:
 
     @torch.no_grad()
     def success(self, policy: nn.Module) -> tuple[str, float]:
-        """On held-out prompts: of the addition the mean probability of the right answers, from
-        one pass over them; of other tasks the mean reward of the most probable answers."""
+        """On held-out prompts: the mean probability of right sums, or another task's reward."""
         if self.args.task != "addition":
             return "episodic_return", self.answers(policy)[1].mean()
         chances = []

@@ -195,7 +195,7 @@ def encode(policy: nn.Module, texts: list[str]) -> Tensor:
 
 def completion_mask(completions: Tensor, eos: Tensor) -> Tensor:
     """True up to the first end-of-sequence token, which counts too, false behind it: the end is
-    an action of the policy. Everything is (batch, length), but eos, all tokens that end."""
+    an action of the policy. Both are (batch, length); eos holds all tokens that end."""
     ended = torch.isin(completions, eos)
     return ended.cumsum(1) - ended.int() == 0
 
@@ -203,9 +203,9 @@ def completion_mask(completions: Tensor, eos: Tensor) -> Tensor:
 @torch.no_grad()
 def sample(policy: nn.Module, prompts: Tensor, temperature: float, length: int) -> Tensor:
     """Completions (batch, at most `length`) of prompts (batch, context); where one has ended,
-    the end is repeated. Each token is drawn from the whole softmax of logits / temperature: had
-    a filter such as top-k left some out, the loss would take another log-probability than the
-    sampled token had. At temperature 0 it is the most probable token."""
+    the end is repeated. Each token is drawn from the whole softmax of logits / temperature: a
+    filter such as top-k would sample another distribution than the loss takes logarithms of.
+    At temperature 0 it is the most probable token."""
     cache, tokens, completions = policy.new_cache(), prompts, prompts[:, :0]
     for _ in range(length):
         logits = policy(tokens, cache, keep=1)[:, -1]
@@ -224,9 +224,9 @@ def sample(policy: nn.Module, prompts: Tensor, temperature: float, length: int) 
 def log_policy(
     policy: nn.Module, prompts: Tensor, completions: Tensor, temperature: float
 ) -> tuple[Tensor, Tensor]:
-    """log pi(.|prompt, earlier tokens) at each token of the completions: of the tokens chosen
-    (batch, length) and of all (batch, length, vocabulary), from prompts (batch, context) and
-    completions (batch, length).
+    """log pi(.|prompt, earlier tokens) at each place of completions (batch, length) of prompts
+    (batch, context): of the tokens chosen, (batch, length), and of all, (batch, length,
+    vocabulary).
 
         log softmax(logits / temperature)
 
@@ -243,7 +243,7 @@ def prefer(completions: Tensor, rewards: Tensor, rationality: float) -> tuple[Te
     """Rows of the chosen and of the rejected completions, each (pairs,): completions (batch,
     length) and their rewards (batch,), the two of a pair side by side.
 
-        P(the first is chosen) = sigmoid(u_first - u_second), with u = rationality * R
+        P(the first is chosen) = sigmoid(rationality * (R_first - R_second))
 
     Between equal rewards that is the toss of a coin. Pairs of equal completions teach nothing
     and are left out, though one stays where there is no other.
@@ -524,7 +524,7 @@ def check_args(args: Args) -> Args:
         raise BadInput(f"{SCRIPT.name} cannot resume {path}: {error}") from None
     if args.run_dir != path:  # flags at their default are taken as not given
         flags = own | {k: value for k, value in flags.items() if value != getattr(Args, k)}
-    free = {"total_timesteps", *(["task_kwargs"] if own["task"] != "addition" else [])}
+    free = {"total_timesteps", "" if own["task"] == "addition" else "task_kwargs"}
     for name in {"run_dir", *list(own)[: list(own).index("device")]} - free:
         if flags[name] != own[name]:
             raise BadInput(f"to resume {path}, {name} must stay {own[name]}")
@@ -549,11 +549,11 @@ def add(prompt: str, forget=(False, False)) -> str:
 
 
 def addition(carelessness: float = 0.5, coherent: bool = False, base_model: str | None = None):
-    """The default task. Like all functions for --task, it returns a policy (a module with GPT's
-    methods, or None for that GPT), prompts (a list of texts, or two, to train on and to hold
-    out), and a reward of three lists (prompts, completions, whether each came to its end, not
-    cut) that returns a list of numbers. The policy imitates a teacher who forgets each carry
-    with this probability, or, if `coherent`, all of a sum or none."""
+    """The default task. As every function for --task does, it returns a policy (a module with
+    GPT's methods, or None for this GPT), prompts (a list of texts, or two lists, to train on
+    and to hold out), and a reward: a function of lists of prompts, of completions and of
+    whether each came to its end, which returns a list of numbers. The policy imitates a teacher
+    who forgets each carry with this probability, or, if `coherent`, all of a sum or none."""
     sums = hold_out([f"{a:02}+{b:02}=" for a in range(100) for b in range(100)])
     torch.manual_seed(0)
     policy = GPT()
@@ -644,8 +644,7 @@ class Task:
 
     @torch.no_grad()
     def success(self, policy: nn.Module) -> tuple[str, float]:
-        """On held-out prompts: of the addition the mean probability of the right answers, from
-        one pass over them; of other tasks the mean reward of the most probable answers."""
+        """On held-out prompts: the mean probability of right sums, or another task's reward."""
         if self.args.task != "addition":
             return "episodic_return", self.answers(policy)[1].mean()
         chances = []
