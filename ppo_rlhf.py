@@ -685,8 +685,7 @@ class Run(ExitStack):
                 self.global_step, self.seconds, recent = saved["counters"]
                 self.recent_returns.extend(recent)
                 torch.manual_seed(args.seed + self.global_step)
-                changed = [k for k in ABOUT if ABOUT[k] != saved["about"][k]] or "nothing"
-                print(f"resuming at step {self.global_step} with new noise; changed: {changed}")
+                print(f"resuming at step {self.global_step} with new noise")
             (run_dir / name).write_text(json.dumps(asdict(args) | ABOUT, indent=2, default=str))
         except (KeyError, OSError, RuntimeError, ValueError) as error:  # or other networks
             raise BadInput(f"cannot use {run_dir}: {error}") from None
