@@ -175,8 +175,8 @@ def completion_mask(completions: Tensor, eos: Tensor) -> Tensor:
 def sample(policy: nn.Module, prompts: Tensor, temperature: float, length: int) -> Tensor:
     """Completions (batch, at most `length`) of prompts (batch, context); where one has ended,
     the end is repeated. Each token is drawn from the whole softmax of logits / temperature: a
-    filter such as top-k would sample another distribution than the loss takes logarithms of.
-    At temperature 0 it is the most probable token."""
+    filter such as top-k would draw from another distribution than that of the loss. At
+    temperature 0 it is the most probable token."""
     cache, tokens, completions = policy.new_cache(), prompts, prompts[:, :0]
     for _ in range(length):
         logits = policy(tokens, cache, keep=1)[:, -1]
@@ -195,9 +195,9 @@ def sample(policy: nn.Module, prompts: Tensor, temperature: float, length: int) 
 def log_policy(
     policy: nn.Module, prompts: Tensor, completions: Tensor, temperature: float
 ) -> tuple[Tensor, Tensor]:
-    """log pi(.|prompt, earlier tokens) at each place of completions (batch, length) of prompts
-    (batch, context): of the tokens chosen, (batch, length), and of all, (batch, length,
-    vocabulary).
+    """log pi(.|prompt, earlier tokens) for each token of the completions: of the token chosen,
+    (batch, length), and of all tokens, (batch, length, vocabulary). Prompts are (batch,
+    context), completions (batch, length).
 
         log softmax(logits / temperature)
 
@@ -300,9 +300,9 @@ def train(args: Args) -> dict:
                 remaining = 1 - iteration / num_iterations
                 optimizer.param_groups[0]["lr"] = args.learning_rate * remaining
             rows = torch.cat(pairs)  # the chosen, then the rejected
-            chunk = prompts[rows], completions[rows], temperature
-            log_probs, _ = log_policy(policy, *chunk)
-            ref_log_probs, _ = log_policy(reference, *chunk)
+            chunk = prompts[rows], completions[rows]
+            log_probs, _ = log_policy(policy, *chunk, temperature)
+            ref_log_probs, _ = log_policy(reference, *chunk, temperature)
             loss, stats = dpo_loss(
                 log_probs, ref_log_probs, mask[rows], args.kl_coef, args.nll_coef
             )
@@ -515,7 +515,7 @@ class Run(ExitStack):
         name = f"args-{datetime.now():%Y%m%d-%H%M%S-%f}.json" if args.resume else "args.json"
         try:
             run_dir.mkdir(parents=True, exist_ok=True)
-            self.enter_context(FileLock(run_dir / "lock", timeout=0))  # freed when we die
+            self.enter_context(FileLock(run_dir / "lock", timeout=0))  # freed even by a kill
             if args.resume:
                 saved = torch.load(run_dir / "checkpoint.pt", "cpu", weights_only=True)
                 for key, module in state.items():
@@ -531,7 +531,7 @@ class Run(ExitStack):
         self.name = f"seed {args.seed}, {run_dir}"
         print(f"{SCRIPT.name}: {args.task}, {total_steps} steps, {self.name}")
         (run_dir / "summary.json").unlink(missing_ok=True)  # a resumed run is unfinished again
-        writer = SummaryWriter(run_dir, purge_step=self.global_step + 1)  # each step once
+        writer = SummaryWriter(run_dir, purge_step=self.global_step + 1)  # hides later events
         bar = tqdm(total=total_steps, initial=self.global_step, unit=" steps", disable=None)
         self.writer, self.bar = self.enter_context(writer), self.enter_context(bar)
         self.next_log, self.began = self.global_step, time.perf_counter() - self.seconds
