@@ -236,10 +236,10 @@ class Scalar(Gossip):
         self.observation_space = spaces.Box(-1.0, 1.0, ())
 
     def reset(self, *, seed=None, options=None):
-        return np.float32(0.5), super().reset(seed=seed)[1]
+        return np.array(0.5, np.float32), super().reset(seed=seed)[1]
 
     def step(self, action):
-        return np.float32(0.5), *super().step(action)[1:]
+        return np.array(0.5, np.float32), *super().step(action)[1:]
 
 
 class Odd(Gossip):

@@ -261,7 +261,7 @@ def test_values_of_other_types_are_refused(script, tmp_path, monkeypatch):
     wrong = {
         "learning_rate": ["1e-3", None, [1e-3], True], "total_timesteps": ["100", None],
         "anneal_lr": ["false", 1, None], "norm_adv": ["no"], "env_id": [None, 3, Path("x")],
-        "env_kwargs": [None, ["a"]], "seed": ["1", None, True, np.zeros(3)],
+        "env_kwargs": [None, ["a"], {"length": 3}], "seed": ["1", None, True, np.zeros(3)],
         "device": [torch.device("cpu"), "tpu", None], "run_dir": [3, ["run"]], "resume": [7],
         "gamma": [np.ones(2), torch.ones(2)], "target_kl": ["0.1"], "alpha": ["auto"],
     }  # fmt: skip
