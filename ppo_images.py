@@ -54,6 +54,7 @@ import numpy as np
 import torch
 import tyro
 from filelock import FileLock
+from gymnasium.envs.registration import EnvSpec
 from gymnasium.spaces import Box, Discrete
 from torch import Tensor, nn
 from torch.distributions import Categorical, Distribution
@@ -65,7 +66,9 @@ from tqdm import tqdm
 class Args:
     # Defaults: tried on this environment with seeds from 1000 on.
     env_id: str = "MinAtar/Breakout-v1"  # Gymnasium environment: images, Discrete actions
-    total_timesteps: int | float = 600_000  # environment steps in all, rounded down to batches
+    total_timesteps: int | float = (
+        1_000_000  # environment steps in all, rounded down to batches
+    )
     num_envs: int = 64  # environments stepped side by side
     num_steps: int = 32  # steps per environment and iteration; a batch is num_envs * num_steps
     learning_rate: float = 3e-3  # Adam's initial step size
@@ -365,8 +368,84 @@ def train(args: Args) -> dict:
 
 
 # ==============================================================================================
-# Games
+# Scaffold: flags, environments, evaluation, the run directory.
 # ==============================================================================================
+SCRIPT = Path(globals().get("__file__", "notebook"))  # a notebook cell has no __file__
+SHA256 = hashlib.sha256(SCRIPT.read_bytes()).hexdigest() if SCRIPT.is_file() else None
+VERSIONS = {module.__name__: str(module.__version__) for module in (torch, gym, np)}
+VERSIONS["python"] = sys.version.split()[0]
+ABOUT = {"script": SCRIPT.name, "script_sha256": SHA256, "versions": VERSIONS}
+
+
+class BadInput(ValueError):
+    """Flags or an environment that cannot work."""
+
+
+def check_args(args: Args) -> Args:
+    """A checked copy of `args` with run_dir filled in; to resume a run, with its own flags."""
+    flags = {k: v.item() if isinstance(v, np.generic) else v for k, v in asdict(args).items()}
+    for name, value in flags.items():
+        hint = Args.__annotations__[name]
+        kind, *_ = kinds = get_args(hint) or (hint,)
+        text = isinstance(value, str | Path) and {value, Path} & {*kinds}  # a choice or a path
+        if type(value) in (int, float) and kind in (int, float):
+            low, high = LIMITS.get(name, (int(kind is int), 1e15))
+            if not low <= value <= high or kind(value) != value:
+                raise BadInput(f"{name} must be {kind.__name__} {low:g}..{high:g}, not {value}")
+            flags[name] = kind(value)  # 1e6 is a number of steps
+        elif type(value) not in kinds and not text:
+            raise BadInput(f"{name} must be {hint}, not {value!r}")
+    if not args.resume:
+        folder = f"{args.env_id}__{SCRIPT.stem}__{args.seed}__{datetime.now():%Y%m%d-%H%M%S-%f}"
+        run_dir = Path(args.run_dir or "runs/" + folder.replace("/", "_").replace(":", "_"))
+        if run_dir.exists():
+            raise BadInput(f"{run_dir} exists; name another --run-dir, or --resume it")
+        return Args(**flags | {"run_dir": run_dir.absolute()})  # environments may call chdir
+    path = Path(str(args.resume).removesuffix("checkpoint.pt")).absolute()
+    try:  # mmap: without reading the weights, or a replay buffer
+        saved = torch.load(path / "checkpoint.pt", "cpu", weights_only=True, mmap=True)
+        steps, own = saved["counters"][0], asdict(Args(**saved["args"] | {"run_dir": path}))
+    except Exception as error:  # reading a damaged file can raise anything
+        raise BadInput(f"{SCRIPT.name} cannot resume {path}: {error}") from None
+    if args.run_dir != path:  # flags at their default are taken as not given
+        flags = own | {k: value for k, value in flags.items() if value != getattr(Args, k)}
+    for name in {"run_dir", *list(own)[: list(own).index("device")]} - {"total_timesteps"}:
+        if flags[name] != own[name]:
+            raise BadInput(f"to resume {path}, {name} must stay {own[name]}")
+    if steps > flags["total_timesteps"]:
+        raise BadInput(f"{path} has made {steps} steps; total_timesteps must not be less")
+    return Args(**flags | {"resume": path})
+
+
+def make_env(args: Args, **kwargs: str) -> gym.Env:
+    """One environment for the networks: images, and actions as the policy draws."""
+    try:
+        given = dict(**json.loads(args.env_kwargs), **kwargs)
+        env = gym.make(GAMES.get(args.env_id, args.env_id), **given)
+        if hasattr(env.unwrapped, "ale") and "obs_type" not in given:
+            grey = given | {"obs_type": "grayscale", "frameskip": 1}
+            env = Atari(gym.make(args.env_id, **grey), given.get("frameskip", 4))
+    except (gym.error.Error, ModuleNotFoundError, TypeError, ValueError) as error:
+        if isinstance(error, TypeError) and "argument" not in str(error):
+            raise  # an error in the environment's own code
+        hint = " One of a package or module is package:Name, as in ale_py:ALE/Pong-v5."
+        hint *= isinstance(error, gym.error.NameNotFound | gym.error.NamespaceNotFound)
+        raise BadInput(f"{args.env_id} with {args.env_kwargs}: {error}{hint}") from None
+    if not isinstance(env.action_space, Discrete) or env.action_space.start:
+        text = f"{args.env_id} has actions {env.action_space}, not Discrete(n)"
+        raise BadInput(f"{text}; for Box(n) see ppo_continuous.py and sac.py")
+    space = env.observation_space
+    if not isinstance(space, Box) or len(space.shape) != 3:
+        text = f"{args.env_id} has observations {space.shape or type(space).__name__}"
+        hint = (
+            "Others are for ppo.py, or need a wrapper: FrameStackObservation stacks grey ones"
+        )
+        raise BadInput(f"{text}, not images (height, width, channels). {hint}")
+    if min(layout(space.shape)[2:]) < 3:
+        raise BadInput(f"{args.env_id} has images {space.shape}, under 3 x 3; see ppo.py")
+    return env
+
+
 class Breakout(gym.Env):
     """Breakout as in MinAtar (PyPI's minatar, which needs plotting libraries), step by step.
 
@@ -428,7 +507,7 @@ class Breakout(gym.Env):
         return shown.max(2).astype(np.uint8).repeat(16, 0).repeat(16, 1)
 
 
-gym.register("MinAtar/Breakout-v1", Breakout)
+GAMES = {"MinAtar/Breakout-v1": EnvSpec("MinAtar/Breakout-v1", Breakout)}  # of this file
 
 
 def area(n: int, m: int) -> Tensor:
@@ -473,85 +552,6 @@ class Atari(gym.Wrapper):
         seen = frame if last is None else np.maximum(last, frame)  # sprites flicker
         self.obs = np.concatenate([self.obs[:, :, 1:], self.shrink(seen)], 2)
         return self.obs, total, terminated, truncated, info
-
-
-# ==============================================================================================
-# Scaffold: flags, environments, evaluation, the run directory.
-# ==============================================================================================
-SCRIPT = Path(globals().get("__file__", "notebook"))  # a notebook cell has no __file__
-SHA256 = hashlib.sha256(SCRIPT.read_bytes()).hexdigest() if SCRIPT.is_file() else None
-VERSIONS = {module.__name__: str(module.__version__) for module in (torch, gym, np)}
-VERSIONS["python"] = sys.version.split()[0]
-ABOUT = {"script": SCRIPT.name, "script_sha256": SHA256, "versions": VERSIONS}
-
-
-class BadInput(ValueError):
-    """Flags or an environment that cannot work."""
-
-
-def check_args(args: Args) -> Args:
-    """A checked copy of `args` with run_dir filled in; to resume a run, with its own flags."""
-    flags = {k: v.item() if isinstance(v, np.generic) else v for k, v in asdict(args).items()}
-    for name, value in flags.items():
-        hint = Args.__annotations__[name]
-        kind, *_ = kinds = get_args(hint) or (hint,)
-        text = isinstance(value, str | Path) and {value, Path} & {*kinds}  # a choice or a path
-        if type(value) in (int, float) and kind in (int, float):
-            low, high = LIMITS.get(name, (int(kind is int), 1e15))
-            if not low <= value <= high or kind(value) != value:
-                raise BadInput(f"{name} must be {kind.__name__} {low:g}..{high:g}, not {value}")
-            flags[name] = kind(value)  # 1e6 is a number of steps
-        elif type(value) not in kinds and not text:
-            raise BadInput(f"{name} must be {hint}, not {value!r}")
-    if not args.resume:
-        folder = f"{args.env_id}__{SCRIPT.stem}__{args.seed}__{datetime.now():%Y%m%d-%H%M%S-%f}"
-        run_dir = Path(args.run_dir or "runs/" + folder.replace("/", "_").replace(":", "_"))
-        if run_dir.exists():
-            raise BadInput(f"{run_dir} exists; name another --run-dir, or --resume it")
-        return Args(**flags | {"run_dir": run_dir.absolute()})  # environments may call chdir
-    path = Path(str(args.resume).removesuffix("checkpoint.pt")).absolute()
-    try:  # mmap: without reading the weights, or a replay buffer
-        saved = torch.load(path / "checkpoint.pt", "cpu", weights_only=True, mmap=True)
-        steps, own = saved["counters"][0], asdict(Args(**saved["args"] | {"run_dir": path}))
-    except Exception as error:  # reading a damaged file can raise anything
-        raise BadInput(f"{SCRIPT.name} cannot resume {path}: {error}") from None
-    if args.run_dir != path:  # flags at their default are taken as not given
-        flags = own | {k: value for k, value in flags.items() if value != getattr(Args, k)}
-    for name in {"run_dir", *list(own)[: list(own).index("device")]} - {"total_timesteps"}:
-        if flags[name] != own[name]:
-            raise BadInput(f"to resume {path}, {name} must stay {own[name]}")
-    if steps > flags["total_timesteps"]:
-        raise BadInput(f"{path} has made {steps} steps; total_timesteps must not be less")
-    return Args(**flags | {"resume": path})
-
-
-def make_env(args: Args, **kwargs: str) -> gym.Env:
-    """One environment for the networks: images, and actions as the policy draws."""
-    try:
-        given = dict(**json.loads(args.env_kwargs), **kwargs)
-        env = gym.make(args.env_id, **given)
-        if hasattr(env.unwrapped, "ale") and "obs_type" not in given:
-            grey = given | {"obs_type": "grayscale", "frameskip": 1}
-            env = Atari(gym.make(args.env_id, **grey), given.get("frameskip", 4))
-    except (gym.error.Error, ModuleNotFoundError, TypeError, ValueError) as error:
-        if isinstance(error, TypeError) and "argument" not in str(error):
-            raise  # an error in the environment's own code
-        hint = " One of a package or module is package:Name, as in ale_py:ALE/Pong-v5."
-        hint *= isinstance(error, gym.error.NameNotFound | gym.error.NamespaceNotFound)
-        raise BadInput(f"{args.env_id} with {args.env_kwargs}: {error}{hint}") from None
-    space = env.observation_space
-    if not isinstance(space, Box) or len(space.shape) != 3:
-        text = f"{args.env_id} has observations {space.shape or type(space).__name__}"
-        hint = (
-            "Others are for ppo.py, or need a wrapper: FrameStackObservation stacks grey ones"
-        )
-        raise BadInput(f"{text}, not images (height, width, channels). {hint}")
-    if min(layout(space.shape)[2:]) < 3:
-        raise BadInput(f"{args.env_id} has images {space.shape}, under 3 x 3; see ppo.py")
-    if not isinstance(env.action_space, Discrete) or env.action_space.start:
-        text = f"{args.env_id} has actions {env.action_space}, not Discrete(n)"
-        raise BadInput(f"{text}; for Box(n) see ppo_continuous.py and sac.py")
-    return env
 
 
 class Run(ExitStack):
