@@ -507,7 +507,13 @@ class Breakout(gym.Env):
         return shown.max(2).astype(np.uint8).repeat(16, 0).repeat(16, 1)
 
 
-GAMES = {"MinAtar/Breakout-v1": EnvSpec("MinAtar/Breakout-v1", Breakout)}  # of this file
+GAMES = {  # MinAtar's by --env-id; these need: pip install --no-deps minatar
+    f"MinAtar/{game.title().replace('_', '')}-v1": EnvSpec(
+        f"MinAtar/{game.title().replace('_', '')}-v1", "minatar.gym:BaseEnv",
+        kwargs={"game": game, "use_minimal_action_set": True},
+    )
+    for game in ("asterix", "freeway", "seaquest", "space_invaders")
+} | {"MinAtar/Breakout-v1": EnvSpec("MinAtar/Breakout-v1", Breakout)}  # fmt: skip
 
 
 def area(n: int, m: int) -> Tensor:
