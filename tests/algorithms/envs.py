@@ -144,8 +144,10 @@ class Camera(Tape):
 
     def _obs(self) -> np.ndarray:
         space = self.observation_space
-        image = self.np_random.random(space.shape) * (space.high.max() + (space.high.max() > 1))
-        return (image > 0.5 if space.dtype == bool else image).astype(space.dtype)
+        image = self.np_random.random(space.shape)
+        if space.dtype == np.uint8:
+            return (256 * image).astype(np.uint8)
+        return image > 0.5 if space.dtype == bool else image.astype(space.dtype)
 
 
 class Faulty(gym.Env):
