@@ -445,7 +445,7 @@ def test_ataris_frames_are_gymnasiums(name, sticky):
         for _ in range(1500):
             difference = obs.astype(int) - np.moveaxis(other, 0, -1)
             assert np.abs(difference).max() <= 1
-            assert (difference != 0).mean() < 1e-3
+            assert (difference != 0).mean() < 5e-3
             action = rng.integers(ours.action_space.n)
             obs, reward, terminated, truncated, _ = ours.step(action)
             other, *expected, _ = theirs.step(action)
