@@ -113,7 +113,7 @@ def layout(shape: tuple[int, int, int]) -> tuple[bool, int, int, int]:
 
 def convolutions(channels: int, height: int, width: int) -> nn.Sequential:
     """Images (..., channels, height, width) -> features (..., n), by a network for their size.
-    Sources: Young & Tian 2019, section 3; Mnih et al. 2015, Methods."""
+    Sources: Young & Tian 2019; Mnih et al. 2015, Methods."""
     if min(height, width) < 36:
         layers, n = [nn.Conv2d(channels, 16, 3), nn.ReLU()], 128
     else:
