@@ -215,10 +215,10 @@ def check_suite(suite: dict, path: Path) -> None:
 
 
 def check_environment(env_id: str, flag: str, tasks: list[str]) -> None:
-    """Refuse an environment that Gymnasium does not know, or a task that the suite does not name; 'module:name' is left
-    to the script."""
+    """Refuse an environment that Gymnasium does not know, or a task that the suite does not name; 'module:name' and
+    'MinAtar/name' are left to the script."""
     known = list(gym.registry) if flag == "env-id" else tasks
-    if ":" not in env_id and env_id not in known:
+    if ":" not in env_id and not env_id.startswith("MinAtar/") and env_id not in known:
         what = "environment" if flag == "env-id" else "task"
         raise BadInput(f"there is no {what} {env_id}; {did_you_mean(env_id, known)}")
 

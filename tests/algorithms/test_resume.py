@@ -7,6 +7,7 @@ import pytest
 import torch
 from helpers import (
     GAUSSIAN,
+    PIXELS,
     ROOT,
     Ended,
     benchmark_env,
@@ -55,6 +56,8 @@ def test_everything_is_restored_to_the_bit(script, tmp_path, monkeypatch):
         expected.add("critic")
     if script == "reinforce_baseline":
         expected.add("critic_optimizer")
+    if script in PIXELS:
+        expected.add("trunk")
     if script in GAUSSIAN:
         expected.add("reward_norm")
     if script == "sac":

@@ -18,6 +18,7 @@ from helpers import (
     BOX,
     DISCRETE,
     EVERY,
+    PIXELS,
     SCRIPTS,
     WITH_GAE,
     checkpoint_of,
@@ -83,7 +84,7 @@ def test_a_close_that_fails_is_told_and_no_more(script, tmp_path, stays, capfd):
     assert Simulator.alive == 0
 
 
-@pytest.mark.parametrize("script", DISCRETE)
+@pytest.mark.parametrize("script", [name for name in DISCRETE if name not in PIXELS])
 def test_images_are_flattened_with_a_word(script):
     found = module(script)
     with pytest.warns(UserWarning, match="images .* are flattened"):
