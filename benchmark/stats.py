@@ -12,7 +12,8 @@ n_i) each, and returns (...). Environments weigh the same, however many seeds th
 import numpy as np
 from scipy.special import stdtrit
 
-RESAMPLES = 2000
+RESAMPLES = 20_000  # of a number; one of a band, where noise cannot be read off, has fewer
+BAND_RESAMPLES = 2000
 LEVEL = 0.95
 
 
@@ -105,9 +106,8 @@ def bootstrap(groups: list[np.ndarray], statistic) -> np.ndarray:
     if min(group.shape[-1] for group in groups) < 2:
         return np.full((2, *np.shape(statistic(groups))), np.nan)
     sizes = [group.shape[-1] for group in groups]
-    drawn = [
-        np.random.default_rng(i).integers(n, size=(RESAMPLES, n)) for i, n in enumerate(sizes)
-    ]
+    count = RESAMPLES if groups[0].ndim == 1 else BAND_RESAMPLES
+    drawn = [np.random.default_rng(i).integers(n, size=(count, n)) for i, n in enumerate(sizes)]
     pieces = [
         statistic([group[..., indices] for group, indices in zip(groups, several, strict=True)])
         for several in zip(*(np.array_split(indices, 20) for indices in drawn), strict=True)

@@ -248,7 +248,7 @@ def test_other_scripts_flags_versions_and_machines_are_refused(
 
     refused("flags: total_timesteps 1024 instead of 512", both.replace("512", "1024"))
     with monkeypatch.context() as patch:
-        patch.setattr(pool, "cpu_model", lambda: "another processor")
+        patch.setattr(speed, "cpu_model", lambda: "another processor")
         refused(f"on {files.read_json(next(run.out.rglob('job.json')))['cpu']};", both)
     with monkeypatch.context() as patch:
         patch.setattr(pool, "installed_version", lambda name: "0")
