@@ -1,13 +1,16 @@
 """The page: scripts, alignments, notes and figures put into one HTML file."""
 
+import ast
+import base64
 import html
 import json
 import re
-from functools import cache, partial
+from functools import cache
 from itertools import combinations
 from pathlib import Path
 from string import Template
 from textwrap import dedent
+from xml.etree import ElementTree
 
 from math_core import LatexError, LatexToMathML
 from pygments.lexers import PythonLexer
@@ -56,29 +59,91 @@ def mathml(latex: str, display: bool = False) -> str:
 
 
 def prose(text: str) -> str:
-    """Words with `code` and $mathematics$ as HTML."""
-    pieces = re.split(r"(`[^`]+`|\$[^$]+\$)", " ".join(text.split()))
-    marked = {
-        "`": lambda p: f"<code>{html.escape(p[1:-1])}</code>",
-        "$": lambda p: mathml(p[1:-1]),
-    }
-    return "".join(marked.get(p[:1], partial(html.escape, quote=False))(p) for p in pieces)
+    """Words with `code`, $mathematics$, [words](address) and plain addresses as HTML."""
+    kinds = (r"`([^`]+)`", r"\$([^$]+)\$", r"\[([^]]+)\]\(([^)\s]+)\)",
+             r"(https?://[^\s,;)]+[\w/])", r"\barXiv:(\d{4}\.\d{5})")  # fmt: skip
+    done, end = [], 0
+    text = " ".join(text.split())
+    for found in re.finditer("|".join(kinds), text):
+        code, latex, words, to, url, paper = found.groups()
+        done.append(html.escape(text[end : found.start()], quote=False))
+        end = found.end()
+        to = to or url or (paper and f"https://arxiv.org/abs/{paper}")
+        link = f'<a href="{html.escape(to)}">' if to else ""
+        shown = f"<code>{html.escape(code)}</code>" if code else mathml(latex) if latex else ""
+        done.append(shown or f"{link}{prose(words) if words else found[0]}</a>")
+    return "".join(done) + html.escape(text[end:], quote=False)
 
 
-def note_html(note: dict) -> str:
-    """A note as it stands beside the code."""
-    parts = [f'<div class="eq">{mathml(x, True)}</div>' for x in note.get("equations", [])]
-    if "symbols" in note:
+def shape(node: ElementTree.Element) -> tuple:
+    """An element without its attributes."""
+    return node.tag, node.text, tuple(map(shape, node))
+
+
+def mark_symbols(node: ElementTree.Element, symbols: list[tuple[list, str]]) -> None:
+    """Put each run of children that is a symbol, (shapes, variable), into a group of its own
+    that names the variable. The base of an index is none: r is not in r_t."""
+    i = int(node.tag in ("msub", "msubsup"))
+    while i < len(node):
+        for shapes, name in symbols:
+            run = node[i : i + len(shapes)]
+            row = len(run) == 1 or node.tag in ("math", "mrow", "mtd", "msqrt")
+            if row and [*map(shape, run)] == shapes:
+                group = ElementTree.Element("mrow", {"class": "v", "data-v": name})
+                group.extend(run)
+                node[i : i + len(shapes)] = [group]
+                break
+        else:
+            mark_symbols(node[i], symbols)
+        i += 1
+
+
+def equation(latex: str, symbols: list[list[str]] = ()) -> str:
+    """A displayed equation, in pieces between which a line may break: at each wide space
+    outside of braces. The symbols in it are marked."""
+    pieces, depth = [""], 0
+    for token in re.split(r"(\\qquad\b|\\quad\b|\\[{}]|[{}])", latex):
+        depth += (token == "{") - (token == "}")
+        if token in ("\\qquad", "\\quad") and not depth and "\\left" not in pieces[-1]:
+            pieces.append("")
+        else:
+            pieces[-1] += token
+    known = [([*map(shape, tree(symbol))], name) for symbol, name, _ in symbols]
+    known.sort(key=lambda pair: -len(str(pair[0])))
+    done = []
+    for piece in filter(str.strip, pieces):
+        root = tree(piece, True)
+        mark_symbols(root, known)
+        done.append(ElementTree.tostring(root, "unicode"))
+    return f'<div class="eq">{" ".join(done)}</div>'
+
+
+def tree(latex: str, display: bool = False) -> ElementTree.Element:
+    text = re.sub(r"&(?!lt|gt|amp)\w+;", lambda m: html.unescape(m[0]), mathml(latex, display))
+    return ElementTree.fromstring(text)
+
+
+def note_html(note: dict, papers: dict[str, str]) -> str:
+    """A note as it stands beside the code. `papers` are addresses by the names in sources."""
+    symbols = note.get("symbols", [])
+    parts = [equation(latex, symbols) for latex in note.get("equations", [])]
+    if symbols:
         rows = "".join(
-            f"<tr><td>{mathml(symbol)}</td><td>{prose(f'`{name}`')}</td><td>{prose(shape)}</td></tr>"
-            for symbol, name, shape in note["symbols"]
+            f'<tr><td>{mathml(symbol)}</td><td><button class="v" data-v="{name}">{name}'
+            f"</button></td><td>{prose(means)}</td></tr>"
+            for symbol, name, means in symbols
         )
         head = "<tr><th>symbol</th><th>variable</th><th>shape or meaning</th></tr>"
         parts.append(f"<table><thead>{head}</thead><tbody>{rows}</tbody></table>")
-    titles = {"text": "", "why": "<b>Why so.</b> ", "pitfall": "<b>Pitfall.</b> "}
-    titles["source"] = "<b>Source.</b> "
-    parts += [f"<p>{titles[key]}{prose(note[key])}</p>" for key in titles if key in note]
-    return "".join(parts)
+    source = note.get("source", "")
+    if papers and "](" not in source:
+        names = "|".join(map(re.escape, sorted(papers, key=len, reverse=True)))
+        source = re.sub(names, lambda m: f"[{m[0]}]({papers[m[0]]})", source)
+    texts = {"": note.get("text"), "Why so.": note.get("why"),
+             "Pitfall.": note.get("pitfall"), "Source.": source}  # fmt: skip
+    return "".join(parts) + "".join(
+        f"<p>{title and f'<b>{title}</b> '}{prose(text)}</p>" for title, text in texts.items() if text
+    )
 
 
 def part_text(lines: list[str], part: Part) -> str:
@@ -119,13 +184,17 @@ def findings(root: Path) -> dict[str, str]:
     return {"": text.split("\n\n")[0].removesuffix(" Made by"), **dict(found)}
 
 
+def read_toml(name: str) -> dict:
+    try:
+        return tomllib.loads((HERE / name).read_text(encoding="utf-8"))
+    except tomllib.TOMLDecodeError as error:
+        raise FaultyNotes(f"{name}: {error}") from None
+
+
 def load(root: Path) -> tuple[dict, dict[str, str]]:
     """The notes, with each script's parent, and the texts of the scripts in the notes' order. A
     script is a file with the banner of the scaffold, its parent what it is compared with."""
-    try:
-        notes = tomllib.loads((HERE / "notes.toml").read_text(encoding="utf-8"))
-    except tomllib.TOMLDecodeError as error:
-        raise FaultyNotes(f"notes.toml: {error}") from None
+    notes = read_toml("notes.toml")
     texts = {path.stem: path.read_text(encoding="utf-8") for path in sorted(root.glob("*.py"))}
     texts = {name: text for name, text in texts.items() if "\n# Scaffold" in text}
     names = [script["name"] for script in notes["script"]]
@@ -140,6 +209,33 @@ def load(root: Path) -> tuple[dict, dict[str, str]]:
             raise FaultyNotes(f"notes.toml: {script['name']} must stand below {parent[1]}")
         script["parent"] = parent and parent[1]
     return notes, {name: texts[name] for name in names}
+
+
+def loss_of(script: dict, parts: list[Part], noted: list[int], notes: dict) -> dict:
+    """The function that is a script's loss, and its [name, formula] pieces in order."""
+    group = notes["counterparts"][0]
+    part, number = next(
+        ((p.name, n) for p, n in zip(parts, noted, strict=True) if p.name in group), ("", -1)
+    )
+    note = notes["note"][number] if number >= 0 else {}
+    whole = [["", latex] for latex in note.get("equations", [])[:1]]
+    pieces = script.get("terms") or note.get("terms") or whole
+    shown = [[name, latex if latex == r"\\" else mathml(latex, True)] for name, latex in pieces]
+    return {"part": part, "terms": shown}
+
+
+def flags_of(charts: dict, texts: dict[str, str]) -> None:
+    """Of every run that is shown its flags as [value, whether it is the script's default]."""
+    for name, text in texts.items():
+        args = text[text.index("class Args") : text.index("\n# ====", text.index("class Args"))]
+        defaults = dict(re.findall(r"(?m)^    (\w+): [^=\n]+ = ([^#\n]+?) *(?:#|$)", args))
+        for run in (c["scripts"][name] for c in charts.values() if name in c["scripts"]):
+            for flag, value in run["flags"].items():
+                try:
+                    usual = ast.literal_eval(defaults[flag]) == value
+                except (KeyError, ValueError, SyntaxError):
+                    usual = flag not in defaults
+                run["flags"][flag] = [value, usual]
 
 
 def page_data(root: Path) -> dict:
@@ -160,6 +256,9 @@ def page_data(root: Path) -> dict:
             "bullets": [prose(re.sub(r"\b([a-z]+_[a-z]\w+)\b(?!\.py)", r"`\1`", bullet))
                         for bullet in compared(texts[name])],
             "buys": prose(script.get("buys", "")),
+            "change": prose(script.get("change", script.get("buys", ""))),
+            "loss": loss_of(script, parts[name], noted[name], notes),
+            "flow": script.get("flow", {}),
             "findings": [[title, prose(known[title])]
                          for title in script.get("findings", []) if title in known],
         }  # fmt: skip
@@ -167,11 +266,59 @@ def page_data(root: Path) -> dict:
         f"{a}..{b}": align(lines[a], lines[b], parts[a], parts[b], notes["counterparts"])
         for a, b in combinations(texts, 2)
     }
+    charts = results(root, notes["results"], list(texts), notes["environments"])
+    flags_of(charts, texts)
     return {
         "lines": [json.loads(key) for key in table], "scripts": scripts, "pairs": pairs,
-        "notes": [note_html(note) for note in notes["note"]], "context": prose(known[""]),
-        "charts": results(root, notes["results"], list(texts), notes["environments"]),
+        "notes": [note_html(note, notes.get("papers", {})) for note in notes["note"]],
+        "variables": [[s[1] for s in note.get("symbols", [])] for note in notes["note"]],
+        "changes": {"..".join(pair["names"]): prose(pair["change"])
+                    for pair in notes.get("pair", [])},
+        "context": prose(known[""]), "charts": charts, "groups": notes["counterparts"],
     }  # fmt: skip
+
+
+def paragraph(text: str, stills: dict[str, str]) -> str:
+    """A paragraph of the essay: prose, a displayed equation, a list, a figure, or a pair."""
+    lines = text.splitlines()
+    if text.startswith("$$"):
+        return equation(" ".join(lines).strip("$ "))
+    if found := re.fullmatch(r"\{play (\w+)\}", text):
+        return f'<figure class="play" data-play="{found[1]}">{stills.get(found[1], "")}</figure>'
+    if found := re.fullmatch(r"\{pair (\w+)\.\.(\w+)\}", text):
+        a, b = found.groups()
+        return f'<p><a class="pair" href="#{a}..{b}">{a}.py beside {b}.py &#8644;</a></p>'
+    if all(line.startswith(("- ", "  ")) for line in lines):
+        items = re.split(r"(?m)^- ", text)[1:]
+        return f"<ul>{''.join(f'<li>{prose(item)}</li>' for item in items)}</ul>"
+    return f"<p>{prose(text)}</p>"
+
+
+def essay_html(stills: dict[str, str]) -> str:
+    """What the page says without a pair."""
+    essay = read_toml("essay.toml") if (HERE / "essay.toml").exists() else {}
+
+    def body(text: str) -> str:
+        texts = filter(None, map(str.strip, re.split(r"\n\s*\n", text)))
+        return "".join(paragraph(one, stills) for one in texts)
+
+    sections = [
+        f'<section id="part-{s.get("script", n)}"><h2>{prose(s["title"])}</h2>{body(s["text"])}</section>'
+        for n, s in enumerate(essay.get("section", []))
+    ]
+    return body(essay.get("lead", "")) + "".join(sections)
+
+
+def plays() -> tuple[str, dict[str, str]]:
+    """The figures one can play with: their JavaScript, and the still picture of each."""
+    folder = HERE / "play"
+    texts = [path.read_text(encoding="utf-8")
+             for path in sorted(folder.glob("*.js"), key=lambda p: (p.stem != "common", p.stem))]
+    for path in sorted(folder.glob("*.json")):
+        data = json.loads(path.read_text(encoding="utf-8"))
+        texts.append(f"play.{path.stem}.data = {json.dumps(data, separators=(',', ':'))};\n")
+    stills = {path.stem: path.read_text(encoding="utf-8") for path in folder.glob("*.svg")}
+    return "".join(texts), stills  # fmt: skip
 
 
 def build(root: Path) -> str:
@@ -179,7 +326,12 @@ def build(root: Path) -> str:
     data = json.dumps(page_data(root), ensure_ascii=False, separators=(",", ":"))
     template = Template((HERE / "page.html").read_text(encoding="utf-8"))
     pieces = {x: (HERE / f"page.{x}").read_text(encoding="utf-8") for x in ("css", "js")}
+    pieces["css"] += "".join(path.read_text(encoding="utf-8") for path in HERE.glob("play/*.css"))
+    font = base64.b64encode((HERE / "math.woff2").read_bytes()).decode()
+    pieces["css"] = pieces["css"].replace("FONT", f"data:font/woff2;base64,{font}")
     scripts = load(root)[0]["script"]
     options = "".join(f'<option value="{s["name"]}">{s["name"]}.py</option>' for s in scripts)
-    pieces |= {"ladder": ladder(scripts), "data": data.replace("</", "<\\/")}
-    return template.substitute(pieces, options='<option value="">none</option>' + options)
+    play, stills = plays()
+    pieces |= {"ladder": ladder(scripts), "data": data.replace("</", "<\\/"), "play": play}
+    pieces |= {"essay": essay_html(stills), "options": '<option value="">none</option>' + options}
+    return template.substitute(pieces)
