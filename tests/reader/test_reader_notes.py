@@ -191,7 +191,8 @@ def test_sections_of_papers_are_those_that_the_scripts_name():
 
 @pytest.mark.parametrize("note", NOTES["note"], ids=lambda note: note["at"][0])
 def test_a_note_says_why_and_what_to_beware_of(note):
-    assert set(note) <= {"at", "equations", "symbols", "text", "why", "pitfall", "source"}
+    keys = {"at", "equations", "terms", "symbols", "text", "why", "pitfall", "source"}
+    assert set(note) <= keys
     assert "why" in note or "text" in note
     assert "pitfall" in note or "why" in note
     assert "equations" in note or "symbols" not in note
