@@ -191,7 +191,8 @@ def test_sections_of_papers_are_those_that_the_scripts_name():
 
 @pytest.mark.parametrize("note", NOTES["note"], ids=lambda note: note["at"][0])
 def test_a_note_says_why_and_what_to_beware_of(note):
-    assert set(note) <= {"at", "equations", "symbols", "text", "why", "pitfall", "source"}
+    keys = {"at", "equations", "terms", "symbols", "text", "why", "pitfall", "source"}
+    assert set(note) <= keys
     assert "why" in note or "text" in note
     assert "pitfall" in note or "why" in note
     assert "equations" in note or "symbols" not in note
@@ -206,3 +207,52 @@ def test_faulty_notes_are_named():
         notes_of(LINES, PARTS, [{"at": ["a2c.gae"]}, {"at": ["a2c.gae"]}])
     with pytest.raises(FaultyNotes, match=r"\\frac"):
         mathml(r"\frac{1}")
+
+
+def bare(latex: str) -> str:
+    return re.sub(r"\s", "", latex)
+
+
+LOSSES = [note for note in NOTES["note"] if "terms" in note]
+
+
+def test_every_loss_is_cut_into_terms_and_they_make_up_an_equation():
+    losses = NOTES["counterparts"][0]
+    for script, part, note in noted():
+        assert (part.name in losses) == ("terms" in note), (script, part.name)
+    for note in LOSSES:
+        joined = bare("".join(latex for _, latex in note["terms"]))
+        assert joined in map(bare, note["equations"]), note["at"]
+        for _, latex in note["terms"]:
+            assert mathml(latex, True).startswith("<math")
+
+
+def test_terms_of_one_name_and_one_latex_are_those_that_two_losses_share():
+    """No two losses name one piece differently, or the page would mark what is equal."""
+    names = {}
+    for note in LOSSES:
+        for name, latex in note["terms"]:
+            if name:
+                assert names.setdefault(bare(latex), name) == name, latex
+
+
+def test_every_script_says_how_its_data_flow_and_what_changes():
+    for script in NOTES["script"]:
+        assert list(script["flow"]) == ["rollout", "advantage", "update"]
+        for boxes in script["flow"].values():
+            assert boxes
+            assert all(0 < len(box) <= 34 for box in boxes), script["name"]
+        assert script["change"].endswith(".")
+        assert script["given"]
+        for _, latex in script["given"]:
+            assert mathml(latex, True).startswith("<math")
+
+
+def test_pairs_are_named_in_the_order_of_the_ladder_and_are_no_neighbours():
+    names, parents = list(TEXTS), {s["name"]: s["parent"] for s in NOTES["script"]}
+    for pair in NOTES["pair"]:
+        first, second = pair["names"]
+        assert names.index(first) < names.index(second)
+        assert parents[second] != first
+        assert pair["change"].endswith(".")
+    assert len({tuple(pair["names"]) for pair in NOTES["pair"]}) == len(NOTES["pair"])
