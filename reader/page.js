@@ -149,16 +149,21 @@ function changeHtml() {
   return `<div class="change steps${ups.length && downs.length ? " two" : ""}"><div>${list(ups)}</div><div>${list(downs)}</div></div>`;
 }
 function lossHtml(side, name, other) {
-  const {part, terms} = data.scripts[name].loss, twins = new Map(other ? data.scripts[other].loss.terms : terms);
-  const shown = terms.map(([title, math]) => {
-    const style = twins.get(title) === math ? "" : `${side} ${twins.has(title) ? "changed" : "only"}`;
-    return math === "\\\\" ? "<br>" : `<span class="term ${title && style}">${math}${title && `<small>${title}</small>`}</span>`;
-  }).join(" ");
-  return `<div class="loss ${side}"><h3><a class="${side}" href="${address()}/${part}">${name}.${part}</a></h3><div>${shown}</div></div>`;
+  const bare = math => math.replace(/<mspace[^>]*>|(min|max)size="[^"]*"/g, "");  // without spaces and sizes of brackets
+  const {part, terms} = data.scripts[name].loss, twins = new Map((other ? data.scripts[other].loss.terms : terms).map(([title, math]) => [title, bare(math)]));
+  const groups = [], same = other && terms.every(([title, math]) => !title || twins.get(title) === bare(math)) && twins.size === new Map(terms).size;
+  for (const [title, math] of terms) {  // what has no name stays with what is before it
+    const style = !title || twins.get(title) === bare(math) ? "" : `${side} ${twins.has(title) ? "changed" : "only"}`;
+    const html = math === "\\\\" ? "<br>" : `<span class="term ${style}">${math}${title && `<small>${title}</small>`}</span>`;
+    if (title || !groups.length) groups.push(html);
+    else groups.push(groups.pop() + html);
+  }
+  return `<div class="loss ${side}"><h3><a class="${side}" href="${address()}/${part}">${name}.${part}</a>${same ? " <small>is the same; what enters it differs</small>" : ""}</h3>` +
+    `<div>${groups.map(html => `<span class="terms">${html}</span>`).join("")}</div></div>`;
 }
 function flowHtml() {  // three stages; a box of both scripts in the middle, what differs left and right of it
   const {left, right} = view, W = Math.min(1500, Math.max(300, document.documentElement.clientWidth - 32)), wide = W > 760;
-  const gap = 34, w = wide ? (W - 2 * gap) / 3 : W - 16, shapes = [], stages = {rollout: ["ROLLOUT"], advantage: data.groups[2], update: ["UPDATE"]};
+  const gap = 34, w = wide ? (W - 2 - 2 * gap) / 3 : W - 16, shapes = [], stages = {rollout: ["ROLLOUT"], advantage: data.groups[2], update: ["UPDATE"]};
   const partOf = (name, names) => data.scripts[name].parts.find(p => names.includes(p[0]))?.[0].replace(" ", "-") || "";
   const line = (d, style = "") => shapes.push(`<path class="${style}" d="${d}"/>`);
   const head = (x, y, dx, dy) => line(`M${x},${y}l${-6 * dx - 4 * dy},${-6 * dy - 4 * dx}l${8 * dy},${8 * dx}z`, "head");
@@ -181,8 +186,9 @@ function flowHtml() {  // three stages; a box of both scripts in the middle, wha
       for (const {part, side, x, lines} of boxes) {
         const mid = x + width / 2, top = y + (height - 15 * lines.length) / 2 + 12;
         for (const one of whole && right ? "lr" : side) {
-          if (ends[one]) line(`M${ends[one]}L${mid},${y}`, ends[one][2] || (whole ? "" : side));
-          ends[one] = [mid, y + height];
+          const split = !whole || (ends[one] && !ends[one].whole);
+          if (ends[one]) line(`M${split && right ? x0 + w * (one === "l" ? 0.25 : 0.75) : x0 + w / 2},${ends[one].y}V${y}`, split ? one : "");
+          ends[one] = {y: y + height, whole};
         }
         shapes.push(`<a href="${address()}/${part}" class="${whole ? "" : side}"><rect x="${x}" y="${y}" width="${width}" height="${height}" rx="4"/>` +
           `${lines.map((text, n) => `<text x="${mid}" y="${top + 15 * n}" class="mid">${escape(text)}</text>`).join("")}</a>`);
@@ -218,12 +224,12 @@ function chartHtml(env, shown) {
   const chart = data.charts[env], rows = shown.map(([, s]) => chart.scripts[s].row), by = /completions/.test(rows) ? "completions" : "steps";
   const links = [...new Set(shown.map(([, s]) => chart.scripts[s].folder))].map(f => `<a href="../benchmark/results/${f}/report.md">${f}</a>`).join(", ");
   const legend = shown.map(([side, s]) => `<span class="${side}"><svg class="key ${side}" width="30" height="8" aria-hidden="true"><polyline points="0,4 30,4"/></svg>${s}.py</span>`);
-  const flat = shown.filter((_, n) => /saturated/.test(rows[n])).map(([, s]) => s + ".py").join(" and ");
+  const flat = shown.flatMap(([, s], n) => rows[n].filter(([, value]) => /saturated/.test(value)).map(([title]) => `${title} of ${s}.py`)).join(", ");
   return `<figure class="curves"><svg class="chart" viewBox="0 0 340 190" width="340" height="190" role="img" aria-label="Learning curves: ${env}">` +
     chart.frame + shown.map(([side, s]) => `<g class="${side}">${chart.scripts[s].shape}</g>`).join("") + `</svg><figcaption>` +
     `<p class="legend">${legend.join(" ")}</p><p><b>${env}</b>: return by ${by}, ${chart.statistic === "iqm" ? "IQM" : "mean"} over n = ` +
     `${[...new Set(rows.map(row => row[0][1]))].join(" and ")} seeds, 95% band (${links}).</p>${flagsHtml(env, shown)}` +
-    `${flat && `<p>Saturated: all seeds of ${flat} end at the same return, so its interval says nothing of the spread.</p>`}</figcaption></figure>`;
+    `${flat && `<p>Saturated, all seeds alike, so the interval says nothing of the spread: ${flat}.</p>`}</figcaption></figure>`;
 }
 function tableHtml(drawn) {
   const tables = new Map();  // one for each heading
@@ -233,8 +239,8 @@ function tableHtml(drawn) {
     tables.set(head.join(), (tables.get(head.join()) || [head]).concat([cells]));
   }
   const line = (cells, tag) => `<tr>${cells.map(c => `<${tag}>${c}</${tag}>`).join("")}</tr>`;
-  return [...tables.values()].map(([head, ...rows]) => `<div class="scroller" tabindex="0" role="region" aria-label="Results: ${head.slice(2).join(", ")}">` +
-    `<table class="facts"><thead>${line(head, "th")}</thead><tbody>${rows.map(r => line(r, "td")).join("")}</tbody></table></div>`).join("");
+  return [...tables.values()].map(([head, ...rows]) => `<section class="scroller" tabindex="0" aria-label="Results: ${head.slice(2).join(", ")}">` +
+    `<table class="facts"><thead>${line(head, "th")}</thead><tbody>${rows.map(r => line(r, "td")).join("")}</tbody></table></section>`).join("");
 }
 function topHtml() {
   const {left, right} = view, {ups, downs} = path(left, right || left), steps = right ? [...ups, ...downs] : [left].filter(n => data.scripts[n].parent);

@@ -98,24 +98,29 @@ def mark_symbols(node: ElementTree.Element, symbols: list[tuple[list, str]]) -> 
         i += 1
 
 
-def equation(latex: str, symbols: list[list[str]] = ()) -> str:
-    """A displayed equation, in pieces between which a line may break: at each wide space
-    outside of braces. The symbols in it are marked."""
+def pieces_of(latex: str) -> list[str]:
+    """An equation cut where a line may break: at wide spaces, and before a + or - outside of
+    all brackets, which keeps the spaces of a sign between two terms."""
     pieces, depth = [""], 0
-    for token in re.split(r"(\\qquad\b|\\quad\b|\\[{}]|[{}])", latex):
-        depth += (token == "{") - (token == "}")
-        if token in ("\\qquad", "\\quad") and not depth and "\\left" not in pieces[-1]:
+    for token in re.split(r"(\\q?quad\b|\\[{}]|[{}()\[\]]| [+-] )", latex):
+        depth += (token in ("{", "(", "[", r"\{")) - (token in ("}", ")", "]", r"\}"))
+        if depth == 0 and (token == r"\qquad" or (token in (" + ", " - ") and "=" in "".join(pieces))):
             pieces.append("")
-        else:
-            pieces[-1] += token
+        pieces[-1] += "{}" + token if token[1:2] in "+-" and token[2:] == " " and not pieces[-1] else token
+    return [piece.removeprefix(r"\qquad") for piece in pieces if piece.strip()]
+
+
+def equation(latex: str, symbols: list[list[str]] = ()) -> str:
+    """A displayed equation, with the symbols in it marked."""
     known = [([*map(shape, tree(symbol))], name) for symbol, name, _ in symbols]
     known.sort(key=lambda pair: -len(str(pair[0])))
-    done = []
-    for piece in filter(str.strip, pieces):
+    done = ""
+    for piece in pieces_of(latex):
         root = tree(piece, True)
         mark_symbols(root, known)
-        done.append(ElementTree.tostring(root, "unicode"))
-    return f'<div class="eq">{" ".join(done)}</div>'
+        done += "<wbr>" * bool(done) + "&emsp;" * (bool(done) and piece[0] != "{")
+        done += ElementTree.tostring(root, "unicode")
+    return f'<div class="eq">{done}</div>'
 
 
 def tree(latex: str, display: bool = False) -> ElementTree.Element:
@@ -220,7 +225,9 @@ def loss_of(script: dict, parts: list[Part], noted: list[int], notes: dict) -> d
     note = notes["note"][number] if number >= 0 else {}
     whole = [["", latex] for latex in note.get("equations", [])[:1]]
     pieces = script.get("terms") or note.get("terms") or whole
-    shown = [[name, latex if latex == r"\\" else mathml(latex, True)] for name, latex in pieces]
+    signed = [["", name, latex] if latex[0] not in "+-" or not n else ["{}", name, latex]
+              for n, (name, latex) in enumerate(pieces)]  # fmt: skip
+    shown = [[name, latex if latex == r"\\" else mathml(sign + latex, True)] for sign, name, latex in signed]
     return {"part": part, "terms": shown}
 
 
@@ -318,7 +325,7 @@ def plays() -> tuple[str, dict[str, str]]:
         data = json.loads(path.read_text(encoding="utf-8"))
         texts.append(f"play.{path.stem}.data = {json.dumps(data, separators=(',', ':'))};\n")
     stills = {path.stem: path.read_text(encoding="utf-8") for path in folder.glob("*.svg")}
-    return "".join(texts), stills  # fmt: skip
+    return "".join(texts) or "const play = {};", stills
 
 
 def build(root: Path) -> str:
