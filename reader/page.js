@@ -149,17 +149,19 @@ function changeHtml() {
   return `<div class="change steps${ups.length && downs.length ? " two" : ""}"><div>${list(ups)}</div><div>${list(downs)}</div></div>`;
 }
 function lossHtml(side, name, other) {
-  const bare = math => math.replace(/<mspace[^>]*>|(min|max)size="[^"]*"/g, "");  // without spaces and sizes of brackets
-  const {part, terms} = data.scripts[name].loss, twins = new Map((other ? data.scripts[other].loss.terms : terms).map(([title, math]) => [title, bare(math)]));
-  const groups = [], same = other && terms.every(([title, math]) => !title || twins.get(title) === bare(math)) && twins.size === new Map(terms).size;
+  const bare = math => math.replace(/<mspace[^>]*>|(min|max)size="[^"]*"|<mrow *(\/>|><\/mrow>)/g, "");  // without spaces and sizes of brackets
+  const {part, terms, given} = data.scripts[name].loss, groups = [];
+  const theirs = other ? data.scripts[other].loss : {terms: [], given: []}, twins = new Map([...theirs.given, ...theirs.terms].map(([title, math]) => [title, bare(math)]));
+  const style = ([title, math]) => !other || !title || twins.get(title) === bare(math) ? "" : `${side} ${twins.has(title) ? "changed" : "only"}`;
   for (const [title, math] of terms) {  // what has no name stays with what is before it
-    const style = !title || twins.get(title) === bare(math) ? "" : `${side} ${twins.has(title) ? "changed" : "only"}`;
-    const html = math === "\\\\" ? "<br>" : `<span class="term ${style}">${math}${title && `<small>${title}</small>`}</span>`;
+    const html = math === "\\\\" ? "<br>" : `<span class="term ${style([title, math])}">${math}${title && `<small>${title}</small>`}</span>`;
     if (title || !groups.length) groups.push(html);
     else groups.push(groups.pop() + html);
   }
-  return `<div class="loss ${side}"><h3><a class="${side}" href="${address()}/${part}">${name}.${part}</a>${same ? " <small>is the same; what enters it differs</small>" : ""}</h3>` +
-    `<div>${groups.map(html => `<span class="terms">${html}</span>`).join("")}</div></div>`;
+  const same = other && !terms.some(style) && terms.length === theirs.terms.length ? " <small>is the same; what enters it differs</small>" : "";
+  const others = given.filter(one => !other || style(one)).map(([title, math]) => `<span class="given ${style([title, math])}"><small>${title}</small> ${math}</span>`);
+  return `<div class="loss ${side}"><h3><a class="${side}" href="${address()}/${part}">${name}.${part}</a>${same}</h3>` +
+    `<div>${groups.map(html => `<span class="terms">${html}</span>`).join("")}</div><div>${others.join(" ")}</div></div>`;
 }
 function flowHtml() {  // three stages; a box of both scripts in the middle, what differs left and right of it
   const {left, right} = view, W = Math.min(1500, Math.max(300, document.documentElement.clientWidth - 32)), wide = W > 760;
@@ -384,4 +386,4 @@ matchMedia("(max-width: 790px)").addEventListener("change", () => { if (view.lef
 addEventListener("scroll", () => places.set(location.hash, scrollY), {passive: true});
 addEventListener("hashchange", show);
 history.scrollRestoration = "manual";
-show();
+formulas.finally(show);

@@ -53,7 +53,10 @@ def highlight(text: str) -> list[list[str]]:
 @cache
 def mathml(latex: str, display: bool = False) -> str:
     try:
-        return LatexToMathML().convert_with_local_state(latex, displaystyle=display)
+        text = LatexToMathML().convert_with_local_state(latex, displaystyle=display)
+        return text.replace(
+            "\ufe00", ""
+        )  # a form of script letters that the font has as theirs
     except LatexError as error:
         raise FaultyNotes(f"notes.toml: {latex}: {error}") from None
 
@@ -104,9 +107,15 @@ def pieces_of(latex: str) -> list[str]:
     pieces, depth = [""], 0
     for token in re.split(r"(\\q?quad\b|\\[{}]|[{}()\[\]]| [+-] )", latex):
         depth += (token in ("{", "(", "[", r"\{")) - (token in ("}", ")", "]", r"\}"))
-        if depth == 0 and (token == r"\qquad" or (token in (" + ", " - ") and "=" in "".join(pieces))):
+        if depth == 0 and (
+            token == r"\qquad" or (token in (" + ", " - ") and "=" in "".join(pieces))
+        ):
             pieces.append("")
-        pieces[-1] += "{}" + token if token[1:2] in "+-" and token[2:] == " " and not pieces[-1] else token
+        pieces[-1] += (
+            "{}" + token
+            if token[1:2] in "+-" and token[2:] == " " and not pieces[-1]
+            else token
+        )
     return [piece.removeprefix(r"\qquad") for piece in pieces if piece.strip()]
 
 
@@ -147,7 +156,9 @@ def note_html(note: dict, papers: dict[str, str]) -> str:
     texts = {"": note.get("text"), "Why so.": note.get("why"),
              "Pitfall.": note.get("pitfall"), "Source.": source}  # fmt: skip
     return "".join(parts) + "".join(
-        f"<p>{title and f'<b>{title}</b> '}{prose(text)}</p>" for title, text in texts.items() if text
+        f"<p>{title and f'<b>{title}</b> '}{prose(text)}</p>"
+        for title, text in texts.items()
+        if text
     )
 
 
@@ -225,10 +236,12 @@ def loss_of(script: dict, parts: list[Part], noted: list[int], notes: dict) -> d
     note = notes["note"][number] if number >= 0 else {}
     whole = [["", latex] for latex in note.get("equations", [])[:1]]
     pieces = script.get("terms") or note.get("terms") or whole
-    signed = [["", name, latex] if latex[0] not in "+-" or not n else ["{}", name, latex]
-              for n, (name, latex) in enumerate(pieces)]  # fmt: skip
-    shown = [[name, latex if latex == r"\\" else mathml(sign + latex, True)] for sign, name, latex in signed]
-    return {"part": part, "terms": shown}
+    typeset = [
+        [name, latex if latex == r"\\" else mathml("{}" * (n > 0) + latex, True)]
+        for n, (name, latex) in enumerate(pieces)
+    ]
+    given = [[name, equation(latex)] for name, latex in script.get("given", [])]
+    return {"part": part, "terms": typeset, "given": given}
 
 
 def flags_of(charts: dict, texts: dict[str, str]) -> None:
@@ -291,7 +304,9 @@ def paragraph(text: str, stills: dict[str, str]) -> str:
     if text.startswith("$$"):
         return equation(" ".join(lines).strip("$ "))
     if found := re.fullmatch(r"\{play (\w+)\}", text):
-        return f'<figure class="play" data-play="{found[1]}">{stills.get(found[1], "")}</figure>'
+        return (
+            f'<figure class="play" data-play="{found[1]}">{stills.get(found[1], "")}</figure>'
+        )
     if found := re.fullmatch(r"\{pair (\w+)\.\.(\w+)\}", text):
         a, b = found.groups()
         return f'<p><a class="pair" href="#{a}..{b}">{a}.py beside {b}.py &#8644;</a></p>'
@@ -310,7 +325,8 @@ def essay_html(stills: dict[str, str]) -> str:
         return "".join(paragraph(one, stills) for one in texts)
 
     sections = [
-        f'<section id="part-{s.get("script", n)}"><h2>{prose(s["title"])}</h2>{body(s["text"])}</section>'
+        f'<section id="part-{s.get("script", n)}"><h2>{prose(s["title"])}</h2>'
+        f"{body(s['text'])}</section>"
         for n, s in enumerate(essay.get("section", []))
     ]
     return body(essay.get("lead", "")) + "".join(sections)
@@ -319,8 +335,10 @@ def essay_html(stills: dict[str, str]) -> str:
 def plays() -> tuple[str, dict[str, str]]:
     """The figures one can play with: their JavaScript, and the still picture of each."""
     folder = HERE / "play"
-    texts = [path.read_text(encoding="utf-8")
-             for path in sorted(folder.glob("*.js"), key=lambda p: (p.stem != "common", p.stem))]
+    texts = [
+        path.read_text(encoding="utf-8")
+        for path in sorted(folder.glob("*.js"), key=lambda p: (p.stem != "common", p.stem))
+    ]
     for path in sorted(folder.glob("*.json")):
         data = json.loads(path.read_text(encoding="utf-8"))
         texts.append(f"play.{path.stem}.data = {json.dumps(data, separators=(',', ':'))};\n")
@@ -333,12 +351,17 @@ def build(root: Path) -> str:
     data = json.dumps(page_data(root), ensure_ascii=False, separators=(",", ":"))
     template = Template((HERE / "page.html").read_text(encoding="utf-8"))
     pieces = {x: (HERE / f"page.{x}").read_text(encoding="utf-8") for x in ("css", "js")}
-    pieces["css"] += "".join(path.read_text(encoding="utf-8") for path in HERE.glob("play/*.css"))
+    pieces["css"] += "".join(
+        path.read_text(encoding="utf-8") for path in HERE.glob("play/*.css")
+    )
     font = base64.b64encode((HERE / "math.woff2").read_bytes()).decode()
     pieces["css"] = pieces["css"].replace("FONT", f"data:font/woff2;base64,{font}")
     scripts = load(root)[0]["script"]
     options = "".join(f'<option value="{s["name"]}">{s["name"]}.py</option>' for s in scripts)
     play, stills = plays()
     pieces |= {"ladder": ladder(scripts), "data": data.replace("</", "<\\/"), "play": play}
-    pieces |= {"essay": essay_html(stills), "options": '<option value="">none</option>' + options}
+    pieces |= {
+        "essay": essay_html(stills),
+        "options": '<option value="">none</option>' + options,
+    }
     return template.substitute(pieces)
