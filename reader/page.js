@@ -159,7 +159,7 @@ function lossHtml(side, name, other) {
     else groups.push(groups.pop() + html);
   }
   const same = other && !terms.some(style) && terms.length === theirs.terms.length ? " <small>is the same; what enters it differs</small>" : "";
-  const others = given.filter(one => !other || style(one)).map(([title, math]) => `<span class="given ${style([title, math])}"><small>${title}</small> ${math}</span>`);
+  const others = given.filter(one => !other || style(one)).map(([title, math]) => `<div class="given ${style([title, math])}"><small>${title}</small> ${math}</div>`);
   return `<div class="loss ${side}"><h3><a class="${side}" href="${address()}/${part}">${name}.${part}</a>${same}</h3>` +
     `<div>${groups.map(html => `<span class="terms">${html}</span>`).join("")}</div><div>${others.join(" ")}</div></div>`;
 }
@@ -307,7 +307,8 @@ function drawFigure(figure) {
 }
 const seen = new IntersectionObserver(all => all.forEach(one => one.isIntersecting && drawFigure(one.target)), {rootMargin: "400px"});
 const shown = element => !element.closest("details:not([open])"), edge = () => byId("bar").getBoundingClientRect().bottom;
-function count() {
+function count() {  // and let the keyboard scroll formulas that are too wide
+  for (const e of document.querySelectorAll(".eq, .loss")) if (e.scrollWidth > e.clientWidth) e.tabIndex = 0;
   const hunks = view.hunks.filter(shown), at = hunks.indexOf(view.at) + 1;
   byId("count").textContent = at ? `difference ${at} of ${hunks.length}` : hunks.length ? plural(hunks.length, "difference") : "";
 }

@@ -143,8 +143,8 @@ def note_html(note: dict, papers: dict[str, str]) -> str:
     parts = [equation(latex, symbols) for latex in note.get("equations", [])]
     if symbols:
         rows = "".join(
-            f'<tr><td>{mathml(symbol)}</td><td><button class="v" data-v="{name}">{name}'
-            f"</button></td><td>{prose(means)}</td></tr>"
+            f'<tr><td>{mathml(symbol)}</td><td><button type="button" class="v" '
+            f'data-v="{name}">{name}</button></td><td>{prose(means)}</td></tr>'
             for symbol, name, means in symbols
         )
         head = "<tr><th>symbol</th><th>variable</th><th>shape or meaning</th></tr>"

@@ -1,12 +1,17 @@
 """The page in a real browser. Debian's chromium is found on the path; without one these tests
-skip, but where REQUIRE_BROWSER is set, as .ci/run sets it, its absence is a failure."""
+skip, but where REQUIRE_BROWSER is set, as .ci/run sets it, its absence is a failure. Those that
+need axe, html-validate or Lighthouse (tests/reader/package.json) skip without them."""
 
 import csv
+import gzip
 import html
 import json
 import os
 import re
 import shutil
+import subprocess
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import combinations
 from pathlib import Path
 
@@ -17,6 +22,8 @@ from reader.page import build, load
 ROOT = Path(__file__).resolve().parents[2]
 TEXTS = {name: text.splitlines() for name, text in load(ROOT)[1].items()}
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)
+TOOLS = Path(os.environ.get("PAGE_TOOLS", ROOT / "tests/reader")) / "node_modules"
+judged = pytest.mark.skipif(not TOOLS.is_dir(), reason="npm install --prefix tests/reader")
 PATIENCE = 180_000  # milliseconds; generous, as the machine may be busy
 FLAGS = [
     "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
@@ -638,3 +645,84 @@ def test_the_ladder_folds_and_opens(page):
 def test_names_are_whole_on_a_telephone(open_page):
     page = open_page("#reinforce_baseline..trpo_continuous", 400)
     assert page.evaluate("probe.selectsFit()")
+
+
+@judged
+@pytest.mark.parametrize("width", [1600, 400])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("address", ["", "#sac", "#a2c..ppo", "#rloo..dpo"])
+def test_axe_finds_nothing(open_page, address, scheme, width):
+    page = open_page(address, width, color_scheme=scheme)
+    page.add_script_tag(path=TOOLS / "axe-core/axe.min.js")
+    if address:
+        page.keyboard.press("f")
+    levels = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]
+    found = page.evaluate("levels => axe.run(document, {runOnly: levels})", levels)
+    assert len(found["passes"]) > 10
+    assert [
+        (rule["id"], node["html"][:150], node["any"][:1])
+        for rule in found["violations"]
+        for node in rule["nodes"]
+    ] == []
+
+
+@judged
+@pytest.mark.parametrize("address", ["", "#a2c..ppo", "#reinforce_lm"])
+def test_html_is_valid(open_page, address, tmp_path):
+    """The file; and what its script has made of it, as far as browsers write it so."""
+    file = ROOT / "reader/index.html"
+    rules = {"no-inline-style": "off"}  # of figures that are drawn
+    if address:
+        file = tmp_path / "page.html"
+        content = open_page(address).content()
+        file.write_text(re.sub(r"(?s)<script.*?</script>", "", content), encoding="utf-8")
+        rules |= dict.fromkeys(
+            ["doctype-style", "attribute-boolean-style", "void-style"], "off"
+        )
+    settings = {"root": True, "extends": ["html-validate:recommended"], "rules": rules}
+    (tmp_path / "settings.json").write_text(json.dumps(settings))
+    command = [TOOLS / ".bin/html-validate", "--config", tmp_path / "settings.json", file]
+    result = subprocess.run(command, capture_output=True, text=True)
+    assert (result.returncode, result.stdout[:2000]) == (0, "")
+
+
+class Zipped(BaseHTTPRequestHandler):
+    """The page as a server sends it."""
+
+    def do_GET(self):
+        body = gzip.compress((ROOT / "reader/index.html").read_bytes())
+        self.send_response(200)
+        self.send_header("Content-Type", "text/html; charset=utf-8")
+        self.send_header("Content-Encoding", "gzip")
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_):
+        pass
+
+
+@judged
+@pytest.mark.parametrize("address", ["", "#a2c..ppo"])
+def test_lighthouse(address, tmp_path):
+    """Accessibility 100. Of the page without a pair also performance over 90, where nothing
+    else runs: it is a matter of time, so only if LIGHTHOUSE_PERFORMANCE is set."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Zipped)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    report = tmp_path / "report.json"
+    url = f"http://127.0.0.1:{server.server_port}/{address}"
+    command = [TOOLS / ".bin/lighthouse", url, "--quiet", "--output=json"]
+    command += ["--only-categories=accessibility,performance", f"--output-path={report}"]
+    command += [f"--chrome-flags={' '.join(FLAGS)}"]
+    env = os.environ | {"CHROME_PATH": CHROMIUM}
+    subprocess.run(command, env=env, check=True, capture_output=True)
+    server.shutdown()
+    found = json.loads(report.read_text())
+    scores = {name: part["score"] for name, part in found["categories"].items()}
+    poor = [
+        name
+        for name in (part["id"] for part in found["categories"]["accessibility"]["auditRefs"])
+        if found["audits"][name]["score"] == 0
+    ]
+    assert (scores["accessibility"], poor) == (1, [])
+    if os.environ.get("LIGHTHOUSE_PERFORMANCE") and not address:
+        assert scores["performance"] > 0.9
