@@ -484,7 +484,7 @@ def test_every_loss_is_among_them():
 
 @pytest.mark.parametrize(
     ("script", "name", "latex"),
-    [(script["name"], *line) for script in NOTES["script"] for line in script["given"]],
+    [(script["name"], *line) for script in NOTES["script"] for line in script.get("given", [])],
     ids=lambda x: x if len(x) < 30 and "\\" not in x else "",
 )
 def test_what_is_given_under_a_loss_has_the_values_of_the_functions(script, name, latex):

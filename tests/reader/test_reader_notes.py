@@ -258,13 +258,14 @@ def test_every_script_says_how_its_data_flow_and_what_changes():
         for boxes in script["flow"].values():
             assert 1 <= len(boxes) <= 4
             assert all(0 < len(box) <= 36 for box in boxes), script["name"]
-        names = [name for name, _ in script["given"]]
+        given = script.get("given", [])
+        names = [name for name, _ in given]
         loss = next(
             note for _, part, note in noted() if _ == script["name"] and "terms" in note
         )
         names += [name for name, _ in loss["terms"] if name]
         assert len({*names}) == len(names)
-        for _, latex in script["given"]:
+        for _, latex in given:
             assert mathml(latex, True).startswith("<math")
 
 
