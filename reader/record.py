@@ -1,10 +1,10 @@
 """Makes files of the figures: `python -m reader.record data` the recordings of ppo.py's runs,
 `python -m reader.record stills` the pictures for pages without JavaScript, with chromium."""
 
+import argparse
 import json
 import math
 import shutil
-import sys
 import tempfile
 from collections.abc import Callable
 from functools import partial
@@ -18,18 +18,17 @@ NAMES = ["bandit", "gae", "ppo", "trpo", "squash", "groups", "dpo"]
 CLIPS = [0.1, 0.2, 0.3, math.inf]
 UPDATE = 15  # which update is recorded
 FLAGS = ["--headless", "--no-sandbox", "--disable-gpu"]
-# The panels that a figure draws, two beside each other in one picture, without its handles.
+# What a figure draws at first, two panels beside each other, without what only hands need.
 STILL = """name => {
   const root = document.body.appendChild(document.createElement("div"));
   play[name].draw(root);
-  const panels = [...root.querySelectorAll(".panels > svg")].map((panel, i) => {
-    const height = panel.viewBox.baseVal.height, y = (height + 12) * Math.floor(i / 2);
-    const dots = [...panel.querySelectorAll(".handle")].map(dot => `<g class="handle" ` +
-      `transform="${dot.getAttribute("transform")}">${dot.innerHTML}</g>`);
-    return [y + height, `<svg x="${420 * (i % 2)}" y="${y}" width="400" height="${height}" ` +
-      `style="height:${height}px">${panel.firstChild.innerHTML}${dots.join("")}</svg>`];
-  });
-  return [Math.max(...panels.map(p => p[0])), panels.map(p => p[1]).join("\\n"),
+  for (const dot of root.querySelectorAll(".handle")) for (const key of dot.getAttributeNames())
+    if (key !== "class" && key !== "transform") dot.removeAttribute(key);
+  const panels = [...root.querySelectorAll(".panels > svg")];
+  const size = panels[0].viewBox.baseVal.height;
+  return [(size + 12) * Math.ceil(panels.length / 2), panels.map((panel, i) =>
+    `<svg x="${420 * (i % 2)}" y="${(size + 12) * Math.floor(i / 2)}" width="400" ` +
+    `height="${size}" style="height:${size}px">${panel.innerHTML}</svg>`).join("\\n"),
     play[name].title, play[name].caption];
 }"""
 
@@ -77,51 +76,57 @@ def update(clip: float) -> list:
     args, batches = ppo.Args(), []
     per_update = args.update_epochs * args.num_minibatches
 
-    def stand_in(shipped, dist, values, actions, old_log_probs, advantages, *rest):
+    def stand_in(
+        shipped, dist, values, actions, old_log_probs, advantages, returns, clip_coef, *coefs
+    ):
         ratios = (dist.log_prob(actions) - old_log_probs).exp()
         batches.append([*zip(ratios.tolist(), advantages.tolist(), strict=True)])
         if len(batches) == UPDATE * per_update:
             raise Recorded(batches[-per_update:])
-        returns, clip_coef, *coefs = rest
-        clip_coef = clip if len(batches) > (UPDATE - 1) * per_update else clip_coef
-        rest = [returns, clip_coef, *coefs]
-        return shipped(dist, values, actions, old_log_probs, advantages, *rest)
+        if len(batches) > (UPDATE - 1) * per_update:
+            clip_coef = clip
+        rest = [advantages, returns, clip_coef, *coefs]
+        return shipped(dist, values, actions, old_log_probs, *rest)
 
     halves = record("ppo_loss", stand_in)
     epochs = [a + b for a, b in zip(halves[::2], halves[1::2], strict=True)]
     return [[[round(r, 3), round(a, 2)] for r, a in epoch] for epoch in epochs]
 
 
-def save_data() -> None:
-    for name, data in ("gae", segment()), ("ppo", [update(clip) for clip in CLIPS]):
-        text = json.dumps(data, separators=(",", ":"))
-        (PLAY / f"{name}.json").write_text(text + "\n", encoding="utf-8")
-
-
 def script() -> str:
     """The figures' JavaScript and data, as the page has it."""
-    paths = [PLAY / "common.js", *(PLAY / f"{name}.js" for name in NAMES)]
+    paths = [PLAY / f"{name}.js" for name in ["common", *NAMES]]
     data = [f"play.{path.stem}.data = {path.read_text()};" for path in PLAY.glob("*.json")]
     return "\n".join([path.read_text(encoding="utf-8") for path in paths] + data)
 
 
 def still(page, name: str) -> str:
-    """The picture of one figure as SVG, from a page that has script(); its colours are those of
-    the page that it stands in, or by itself the light ones."""
+    """The picture of one figure as SVG, from a page that has script(). Its colours are those of
+    the page that it stands in; by itself, the light ones."""
     height, panels, title, caption = page.evaluate(STILL, name)
     light = (PLAY.parent / "page.css").read_text(encoding="utf-8").partition("}")[0]
     rules = (PLAY / "play.css").read_text(encoding="utf-8")
-    head = f'<svg xmlns="http://www.w3.org/2000/svg" class="play" viewBox="0 0 820 {height}"'
-    words = f"<title>{escape(title)}</title><desc>{escape(caption)}</desc>"
-    style = f"<style>svg{light}}}\n{rules}</style>"
-    return f'{head} role="img">{words}\n{style}\n{panels}\n</svg>\n'
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" class="play" viewBox="0 0 820 {height}" '
+        f'role="img"><title>{escape(title)}</title><desc>{escape(caption)}</desc>\n'
+        f"<style>svg{light}}}\n{rules}</style>\n{panels}\n</svg>\n"
+    )
 
 
-def save_stills() -> None:
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m reader.record", description=__doc__)
+    parser.add_argument("what", choices=["data", "stills"])
+    if parser.parse_args().what == "data":
+        for name, data in ("gae", segment()), ("ppo", [update(clip) for clip in CLIPS]):
+            text = json.dumps(data, separators=(",", ":")) + "\n"
+            (PLAY / f"{name}.json").write_text(text, encoding="utf-8")
+        return
     from playwright.sync_api import sync_playwright
 
+    path = shutil.which("chromium") or shutil.which("chromium-browser")
+    if path is None:
+        parser.error("the pictures need chromium on the path")
     with sync_playwright() as playwright:
-        path = shutil.which("chromium") or shutil.which("chromium-browser")
         page = playwright.chromium.launch(executable_path=path, args=FLAGS).new_page()
         page.add_script_tag(content=script())
         for name in NAMES:
@@ -129,4 +134,4 @@ def save_stills() -> None:
 
 
 if __name__ == "__main__":
-    {"data": save_data, "stills": save_stills}[sys.argv[1]]()
+    main()

@@ -9,13 +9,12 @@ kit.dot = (u, v) => kit.sum(u.map((x, i) => x * v[i]));
 kit.range = (n, f = i => i) => Array.from({length: n}, (_, i) => f(i));
 kit.sigmoid = x => 1 / (1 + Math.exp(-x));
 kit.digits = (x, n) => (Math.abs(x) < 1e-9 ? 0 : x).toFixed(n).replace("-", "\u2212");
-// A sentence, with two decimals of each number, more of a small one, and none of an integer.
+// A text with two decimals of each number, more of a small one, and none of an integer.
 kit.words = (texts, ...values) => texts.map((text, i) => {
-  const x = values[i - 1], small = Math.abs(x) < 0.095 && Math.abs(x) > 1e-9;
+  const x = values[i - 1], size = Math.floor(Math.log10(Math.abs(x)));
   if (typeof x !== "number" || Number.isInteger(x)) return (x ?? "") + text;
-  const n = small ? kit.clamp(1 - Math.floor(Math.log10(Math.abs(x))), 3, 5) : 2;
-  return kit.digits(x, n) + text;
-}).join("");
+  return kit.digits(x, Math.abs(x) < 0.095 ? kit.clamp(1 - size, 3, 5) : 2) + text;
+}).join("").replace(/\s+/g, " ");
 
 // A panel 400 wide: shapes in the units of its axes, as SVG. A plain one shows no axes.
 kit.panel = ({title, x, y, label = "", height = 230, plain = false}) => {
@@ -42,9 +41,8 @@ kit.panel = ({title, x, y, label = "", height = 230, plain = false}) => {
     inverse: (a, b) => [x[0] + (a - left) / (right - left) * (x[1] - x[0]),
       y[0] + (bottom - b) / (bottom - top) * (y[1] - y[0])],
     line: (points, style) => path(join(points.map(at)), `line ${style}`),
-    area: (points, style) => path(join(points.map(at)) + "Z", `area ${style}`),
-    curve: (f, style) => panel.line(kit.range(161, i => x[0] + i / 160 * (x[1] - x[0]))
-      .map(v => [v, f(v)]), style),
+    curve: (f, style, [a, b] = x) =>
+      panel.line(kit.range(121, i => a + i / 120 * (b - a)).map(v => [v, f(v)]), style),
     dot: (v, w, style, r = 5) =>
       `<circle class="${style}" cx="${px(X(v))}" cy="${px(Y(w))}" r="${r}"/>`,
     bar: (v, from, to, width, style, opacity = 1) => {
@@ -68,48 +66,48 @@ kit.panel = ({title, x, y, label = "", height = 230, plain = false}) => {
       const spot = (i, j) => [x[0] + i / n * (x[1] - x[0]), y[0] + j / n * (y[1] - y[0])];
       const values = kit.range(n + 1, i => kit.range(n + 1, j => f(...spot(i, j))));
       const edges = [[0, 0, 1, 0], [1, 0, 0, 1], [0, 1, 1, 0], [0, 0, 0, 1]];
-      let d = "";
-      for (const level of levels) for (let i = 0; i < n; i++) for (let j = 0; j < n; j++) {
+      const cells = kit.range(n * n, k => [k % n, Math.floor(k / n)]);
+      return path(levels.map(level => cells.map(([i, j]) => {
         const cuts = edges.flatMap(([a, b, u, v]) => {
           const p = values[i + a][j + b] - level, q = values[i + a + u][j + b + v] - level;
           const s = p / (p - q);
           return p < 0 === q < 0 ? [] : [at(spot(i + a + s * u, j + b + s * v))];
         });
-        if (cuts.length) d += join(cuts.slice(0, 2));
-      }
-      return path(d, `line ${style}`);
+        return cuts.length ? join(cuts.slice(0, 2)) : "";
+      }).join("")).join(""), `line ${style}`);
     },
-    // What is `inside` is cut at the edges, what is `over` is not.
-    draw: (inside, over = []) => Object.assign(panel, {svg: [
-      write(plain ? 6 : left, 15, title, "head"), frame,
+    // With all of this `inside`, cut at the edges.
+    draw: inside => ({...panel, svg: [write(plain ? 6 : left, 15, title, "head"), frame,
       `<svg x="${left}" y="${top}" width="${right - left}" height="${bottom - top}" ` +
       `style="height:${bottom - top}px" ` +
       `viewBox="${left} ${top} ${right - left} ${bottom - top}">`,
-      inside, "</svg>", over].flat(Infinity).join("")}),
+      inside, "</svg>"].flat(Infinity).join("")}),
   };
   return panel;
 };
 
 // Fill `root`. state: what the reader can change. controls: {name, label, range: [least, most,
 // step], show} is a slider, {name, label, options} a menu, {label, press(state)} a button.
-// view(state): {panels, text}. handles: points to drag, {panel, label, x, y, limits}, with x
-// and y names in the state, or fixed.
+// view(state): {panels, text}. handles: points to drag in the first panel, {label, x, y,
+// limits}, with x and y names in the state, or x fixed.
 kit.figure = (root, {state, controls, view, handles = []}) => {
   const make = (html, parent) => {
     parent.insertAdjacentHTML("beforeend", html);
     return parent.lastElementChild;
   };
+  const mark = (element, values) => Object.entries(values).forEach(([key, value]) =>
+    element.setAttribute(key, value));
   root.innerHTML = '<div class="controls"></div><div class="panels"></div><output></output>';
-  const [bar, wall, output] = root.children, shapes = [], after = [];
+  const [bar, wall, output] = root.children, after = [];  // after: what follows a change
   for (const {name, label, options, press, range, show} of controls) {
     if (press) {
       make(`<button type="button">${label}</button>`, bar).onclick = () => update(press(state));
       continue;
     }
-    const choices = options?.map((text, i) => `<option value="${i}">${text}</option>`).join("");
-    const input = make(`<label><span>${label} <b></b></span>${options ?
-      `<select>${choices}</select>` : `<input type="range" min="${range[0]}" ` +
-      `max="${range[1]}" step="${range[2]}">`}</label>`, bar).lastChild;
+    const input = make(`<label><span>${label} <b></b></span>${options ? `<select>${
+      options.map((text, i) => `<option value="${i}">${text}</option>`).join("")}</select>` :
+      '<input type="range">'}</label>`, bar).lastChild;
+    if (range) mark(input, {min: range[0], max: range[1], step: range[2]});
     input.oninput = () => update(state[name] = Number(input.value));
     after.push(() => {
       input.value = state[name];
@@ -117,27 +115,27 @@ kit.figure = (root, {state, controls, view, handles = []}) => {
       const digits = (String(range[2]).split(".")[1] || "").length;
       const text = show ? show(state[name]) : kit.digits(state[name], digits);
       input.previousSibling.lastChild.textContent = text;
-      input.setAttribute("aria-valuetext", text);
+      mark(input, {"aria-valuetext": text});
     });
   }
-  function grip({panel, label, x, y, limits: [low, high]}) {
-    const shape = shapes[panel], axes = [x, y].filter(axis => axis in state);
+  const shapes = view(state).panels.map(({title, height}, i) => make(
+    `<svg viewBox="0 0 400 ${height}" role="${handles[0] && !i ? "group" : "img"}" ` +
+    `aria-label="${title}"><g></g></svg>`, wall));
+  for (const {label, x, y, limits: [low, high]} of handles) {
+    const axes = [x, y].filter(axis => axis in state), [shape] = shapes;
     const dot = make('<g class="handle" tabindex="0" role="slider"><circle r="18"/>' +
       '<circle r="7"/></g>', shape);
     const set = (axis, to) => { state[axis] = kit.clamp(to, low, high); };
-    after.push(panels => {
-      const place = panels[panel].at([state[x] ?? x, state[y] ?? y]);
-      dot.setAttribute("transform", `translate(${place})`);
-      const now = axes.map(axis => kit.digits(state[axis], 2));
-      const told = {label, valuemin: low, valuemax: high, valuenow: state[axes.at(-1)]};
-      for (const [key, value] of Object.entries({...told, valuetext: now.join(", ")}))
-        dot.setAttribute(`aria-${key}`, value);
-    });
+    after.push(([panel]) => mark(dot, {
+      transform: `translate(${panel.at([state[x] ?? x, state[y]])})`, "aria-label": label,
+      "aria-valuemin": low, "aria-valuemax": high, "aria-valuenow": state[y],
+      "aria-valuetext": axes.map(axis => kit.digits(state[axis], 2)).join(", "),
+    }));
     dot.onpointerdown = event => dot.setPointerCapture(event.pointerId);
     dot.onpointermove = event => {
       if (!dot.hasPointerCapture(event.pointerId)) return;
       const box = shape.getBoundingClientRect(), scale = 400 / box.width;
-      const place = view(state).panels[panel].inverse(
+      const place = view(state).panels[0].inverse(
         scale * (event.clientX - box.left), scale * (event.clientY - box.top));
       for (const axis of axes) set(axis, place[axis === x ? 0 : 1]);
       update();
@@ -147,7 +145,7 @@ kit.figure = (root, {state, controls, view, handles = []}) => {
     dot.onkeydown = event => {
       if (!keys[event.key] || event.ctrlKey || event.altKey || event.metaKey) return;
       event.preventDefault();
-      const axis = /Left|Right/.test(event.key) ? axes[0] : axes.at(-1);
+      const axis = /Left|Right/.test(event.key) ? axes[0] : y;
       update(set(axis, state[axis] + keys[event.key] * (high - low) / 50));
     };
   }
@@ -157,11 +155,5 @@ kit.figure = (root, {state, controls, view, handles = []}) => {
     for (const show of after) show(panels);
     output.textContent = text;
   }
-  for (const [i, {title, height}] of view(state).panels.entries()) {
-    const role = handles.some(handle => handle.panel === i) ? "group" : "img";
-    shapes.push(make(`<svg viewBox="0 0 400 ${height}" role="${role}"><g></g></svg>`, wall));
-    shapes[i].setAttribute("aria-label", title);
-  }
-  handles.forEach(grip);
   update();
 };

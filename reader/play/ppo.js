@@ -21,27 +21,23 @@ play.ppo = {
         y: [-3, 3], label: "ratio of the new to the old probability"});
       const cloud = kit.panel({title: `epoch ${epoch} of 5: 256 samples' advantages`,
         x: [0.2, 1.6], y: [-5, 2], label: "ratio"});
-      const band = panel => clip > 1 ? "" : panel.area([-1, 1, 1, -1].map((side, i) =>
-        [1 + side * clip, i < 2 ? -9 : 9]), "two");
-      const edge = kit.clamp(advantage > 0 ? 1 + clip : 1 - clip, 0, 2);
-      const steps = [[0, edge], [edge, 2]].flatMap(([a, b]) =>
-        [a, b].map(r => [r, a < b ? slope((a + b) / 2, advantage, clip) : advantage]));
-      loss.draw([band(loss), loss.curve(r => r * advantage, "thin dash"),
-        loss.line(steps, "one"), loss.curve(r => surrogate(r, advantage, clip), "ink thick"),
-        loss.legend(0, -1.5, [["ink", "min(ratio A, clipped A)"], ["one", "its gradient"]])]);
-      cloud.draw([band(cloud), samples.map(([r, a]) =>
-        cloud.dot(r, a, slope(r, a, clip) ? "one" : "one hollow", 3))]);
+      const edges = panel => clip > 1 ? "" : [1 - clip, 1 + clip].map(edge =>
+        panel.line([[edge, -9], [edge, 9]], "dash two"));
       const idle = samples.filter(([r, a]) => !slope(r, a, clip)).length;
-      return {panels: [loss, cloud], text: kit.words`Epoch ${epoch}: ratios from ` +
-        kit.words`${Math.min(...ratios)} to ${Math.max(...ratios)}, approx_kl ` +
-        kit.words`${this.approxKl(ratios)}, clip_frac ${this.clipFrac(ratios, clip)}; ` +
-        kit.words`${idle} of ${samples.length} samples do not push.`};
+      return {panels: [loss.draw([edges(loss), loss.curve(r => r * advantage, "thin dash"),
+        loss.curve(r => slope(r, advantage, clip), "one"),
+        loss.curve(r => surrogate(r, advantage, clip), "ink thick"),
+        loss.legend(0, -1.5, [["ink", "min(ratio A, clipped A)"], ["one", "its gradient"]])]),
+      cloud.draw([edges(cloud), samples.map(([r, a]) =>
+        cloud.dot(r, a, slope(r, a, clip) ? "one" : "one hollow", 3))]),
+      ], text: kit.words`Epoch ${epoch}: ratios from ${Math.min(...ratios)} to ${
+        Math.max(...ratios)}, approx_kl ${this.approxKl(ratios)}, clip_frac ${
+        this.clipFrac(ratios, clip)}; ${idle} of ${samples.length} samples do not push.`};
     };
     kit.figure(root, {state: {epoch: 5, choice: 1, advantage: 1}, view, controls: [
       {name: "epoch", label: "epoch", range: [1, 5, 1]},
       {name: "choice", label: "\u03b5 clip_coef", range: [0, 3, 1],
         show: i => i < 3 ? String(clips[i]) : "none"},
-      {name: "advantage", label: "A of the one sample", range: [-1.5, 1.5, 0.1]},
-    ]});
+      {name: "advantage", label: "A of the one sample", range: [-1.5, 1.5, 0.1]}]});
   },
 };

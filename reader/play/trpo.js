@@ -51,35 +51,32 @@ play.trpo = {
       const map = kit.panel({title: "two weights, and the surrogate's contours", height: 330,
         x: [-2.2, 2.2], y: [-2, 2]});
       const top = 1.2 * Math.max(2 * bound, ...tries.map(t => t.kl));
-      const scale = top / 2 / Math.max(...kit.range(22, i => gain(to(natural, i / 20))), 1e-9);
       const along = kit.panel({title: "along the natural step", height: 330, x: [0, 1.05],
         y: [0, top], label: "fraction of the step"});
-      const levels = kit.range(61, i => i / 20 - 1.5);
-      map.draw([map.contour((a, b) => surrogate(states, [0, 0], [a, b]), levels, "thin faint"),
+      const scale = top / 2 / Math.max(...kit.range(22, i => gain(to(natural, i / 20))), 1e-9);
+      return {panels: [map.draw([
+        map.contour((a, b) => gain([a, b]), kit.range(81, i => i / 20 - 2), "thin faint"),
         map.contour((a, b) => far([a, b]), [bound], "two", 100),
         map.contour((a, b) => model([a - u, b - v]), [bound], "dash", 100),
         map.arrow(old, to(plain), "three"), map.arrow(old, to(natural), "one"),
         tries.map(({w, good}) => map.dot(...w, good ? "one" : "one hollow")),
         map.legend(-2.2, 2, [["one", "natural gradient"], ["three", "plain gradient"],
-          ["two", "true KL at the bound"], ["", "its quadratic model (dashed)"]])]);
+          ["two", "true KL at the bound"], ["", "its quadratic model (dashed)"]])]),
       along.draw([along.line([[0, bound], [2, bound]], "thin"),
         along.curve(f => model(natural.map(x => f * x)), "dash"),
         along.curve(f => far(to(natural, f)), "two"),
         along.curve(f => scale * gain(to(natural, f)), "one thin"),
         tries.map(t => along.dot(t.fraction, t.kl, t.good ? "two" : "two hollow")),
         along.legend(0, bound, [["", "target_kl"]], 6, -5), along.legend(0, top, [
-          ["two", "true KL"], ["one", "gain of the surrogate (a scale of its own)"]])]);
-      return {panels: [map, along], text: last.good ? kit.words`Try ${tries.length} of 10 is ` +
-        kit.words`taken: KL ${last.kl} of ${bound}, gain ${last.gain}. The plain gradient, ` +
-        kit.words`as long by the model, gains ${gain(to(plain))} at KL ${far(to(plain))}.` :
-        "None of 10 tries is taken: the policy stays."};
+          ["two", "true KL"], ["one", "gain of the surrogate (a scale of its own)"]])]),
+      ], text: last.good ? kit.words`Try ${tries.length} of 10 is taken: KL ${last.kl} of ${
+        bound}, gain ${last.gain}. The plain gradient, as long by the model, gains ${
+        gain(to(plain))} at KL ${far(to(plain))}.` : "No try is taken: the policy stays."};
     };
-    kit.figure(root, {state: {u: 0, v: -1, power: -1, damping: 0}, view, handles: [
-      {panel: 0, label: "the old policy's two weights", x: "u", y: "v", limits: [-2, 2]},
-    ], controls: [
-      {name: "power", label: "\u03b4 target_kl", range: [-2.5, 0, 0.1],
+    kit.figure(root, {state: {u: 0, v: -1, power: -1, damping: 0}, view,
+      handles: [{label: "the old policy's two weights", x: "u", y: "v", limits: [-2, 2]}],
+      controls: [{name: "power", label: "target_kl", range: [-2.5, 0, 0.1],
         show: power => kit.digits(10 ** power, 3)},
-      {name: "damping", label: "cg_damping", range: [0, 0.5, 0.01]},
-    ]});
+      {name: "damping", label: "cg_damping", range: [0, 0.5, 0.01]}]});
   },
 };
