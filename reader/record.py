@@ -4,6 +4,7 @@
 import argparse
 import json
 import math
+import re
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -104,13 +105,17 @@ def still(page, name: str) -> str:
     """The picture of one figure as SVG, from a page that has script(). Its colours are those of
     the page that it stands in; by itself, the light ones."""
     height, panels, title, caption = page.evaluate(STILL, name)
-    light = (PLAY.parent / "page.css").read_text(encoding="utf-8").partition("}")[0]
+    page_css = (PLAY.parent / "page.css").read_text(encoding="utf-8")
+    light = re.search(r":root \{[^}]*\}", page_css)[0]
+    used = re.findall(r"--(?:bg|fg|dim|edge|link|left-ink|right-ink|f): [^;]*;", light)
     rules = (PLAY / "play.css").read_text(encoding="utf-8")
-    return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" class="play" viewBox="0 0 820 {height}" '
-        f'role="img"><title>{escape(title)}</title><desc>{escape(caption)}</desc>\n'
-        f"<style>svg{light}}}\n{rules}</style>\n{panels}\n</svg>\n"
-    )
+    lines = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 820 {height}" role="img">',
+        f"<title>{escape(title)}</title><desc>{escape(caption)}</desc>",
+        f"<style>svg:root {{ {' '.join(used)} }}\n{rules}</style>",
+        f'<g class="play">{panels}</g></svg>',
+    ]
+    return "\n".join(lines) + "\n"
 
 
 def main() -> None:
