@@ -1,11 +1,8 @@
 "use strict";
 const byId = id => document.getElementById(id), data = JSON.parse(byId("data").textContent), HOME = byId("main").innerHTML;
-const [SAME, INDENTED, CHANGED, LEFT, RIGHT, LEFT_MOVED, RIGHT_MOVED, QUIET] = [0, 1, 2, 3, 4, 5, 6, 7];
-const SIGNS = ["", "\u21e5", "~", "-", "+", "\u2195", "\u2195", ""];
-const STYLES = ["same", "same", "changed", "only", "only", "moved", "moved", "quiet"];
-const CONTEXT = 2, SHORTEST = 4;  // lines of context around a difference; lines worth a fold
-const escape = text => text.replace(/[&<>"]/g, c => `&#${c.charCodeAt(0)};`);
-const plural = (n, word) => `${n} ${word}${n === 1 ? "" : "s"}`;
+const [SAME, INDENTED, CHANGED, LEFT, RIGHT, LEFT_MOVED, RIGHT_MOVED, QUIET] = [0, 1, 2, 3, 4, 5, 6, 7], SIGNS = ["", "\u21e5", "~", "-", "+", "\u2195", "\u2195", ""];
+const STYLES = ["same", "same", "changed", "only", "only", "moved", "moved", "quiet"], CONTEXT = 2, SHORTEST = 4;  // lines of context around a difference; lines worth a fold
+const escape = text => text.replace(/[&<>"]/g, c => `&#${c.charCodeAt(0)};`), plural = (n, word) => `${n} ${word}${n === 1 ? "" : "s"}`;
 const foldHtml = (title, inner) => `<details class="fold"><summary>${title}</summary>${inner}</details>`;
 const address = () => "#" + [view.left, view.right].filter(Boolean).join("..");
 let view = {}, places = new Map(), kept = null;  // how far each address was scrolled; the place to keep when sides swap
@@ -25,12 +22,10 @@ function inCode(script, number, marks) {  // those of the marks that do not lie 
   return marks.filter((_, i) => marks[i - i % 2] < end);
 }
 function lineHtml(script, number, marks = [], names = null) {
-  let html = "", end = 0;
   const tokens = tokensOf(script, number);
+  let html = "", end = 0;
   for (let i = 0; i < tokens.length; i += 2) {
-    const [kind, text] = tokens.slice(i, i + 2), start = end;
-    end += text.length;
-    const cuts = [start, ...marks.filter(m => start < m && m < end), end];
+    const [kind, text] = tokens.slice(i, i + 2), start = end, cuts = [start, ...marks.filter(m => start < m && m < start + text.length), end += text.length];
     const pieces = cuts.slice(1).map((to, k) => {
       let piece = escape(text.slice(cuts[k] - start, to - start));
       if (names && !/[dc]/.test(kind)) piece = piece.replace(names, '<b class="v" data-v="$&" tabindex="-1">$&</b>');
@@ -60,8 +55,7 @@ function rowsOf([i, j, , runs], names) {  // {kind, l, r}; what only the right h
     if (both || (onRight && isDocstring(view.right, b))) free = [];  // a docstring does not stand beside another
     const l = onLeft ? sideHtml("l", a++, shown, marks, at, names) : "", r = onRight ? sideHtml("r", b++, shown, other, at, names) : "";
     if (!l && free.length) Object.assign(free.shift(), {r});
-    else rows.push({kind: shown, l, r});
-    if (!r) free.push(rows.at(-1));
+    else if (rows.push({kind: shown, l, r}) && !r) free.push(rows.at(-1));
   }
   return rows;
 }
@@ -71,8 +65,7 @@ function rowsHtml(entry, whole, names) {
     `<div class="row">${l || "<div class='side l'></div>"}${view.right ? r || "<div class='side r'></div>" : ""}</div>`).join("");
   let all = whole ? html(0, rows.length) : "";
   for (let start = 0, end; start < rows.length && !whole; start = end) {
-    end = rows.findIndex((row, k) => k > start && group(row) !== group(rows[start]));
-    if (end < 0) end = rows.length;
+    end = start + [...rows.slice(start), null].findIndex(row => !row || group(row) !== group(rows[start]));
     const from = start + (start ? CONTEXT : 0), to = end - (end < rows.length ? CONTEXT : 0);
     const title = plural(to - from, rows.slice(from, to).some(row => row.kind) ? "line without a difference in code" : "identical line");
     if (group(rows[start]) === 2) all += `<div class="hunk" tabindex="-1">${html(start, end)}</div>`;
@@ -116,11 +109,9 @@ function bodyHtml(entries) {
       quiet = [];
     };
     for (const entry of entries) {
-      if (view.right && entry[0] >= 0 && entry[1] >= 0 && !entry[2] && entry[3].every(r => r[0] === SAME)) quiet.push(entry);
-      else {
-        flush();
-        html += partHtml(entry);
-      }
+      const calm = view.right && entry[0] >= 0 && entry[1] >= 0 && !entry[2] && entry[3].every(r => r[0] === SAME);
+      if (calm) quiet.push(entry);
+      else flush(), html += partHtml(entry);
     }
     flush();
     const n = html.split('class="hunk"').length - 1, plumbing = section === "Scaffold" || (view.right && section === "Header");
@@ -145,8 +136,8 @@ function changeHtml() {
   const {left, right} = view, {ups, downs} = path(left, right || left), steps = right ? [...ups, ...downs] : [left];
   const own = data.changes[`${left}..${right}`] || data.changes[`${right}..${left}`];
   const list = names => names.map(n => `<p><b class="${sideOf(n)}">${n}.py</b> ${data.scripts[n].change}</p>`).join("");
-  if (own || steps.length === 1) return `<div class="change">${own ? `<p>${own}</p>` : `<p>${data.scripts[steps[0]].change}</p>`}</div>`;
-  return `<div class="change steps${ups.length && downs.length ? " two" : ""}"><div>${list(ups)}</div><div>${list(downs)}</div></div>`;
+  if (own || steps.length === 1) return `<div class="change"><p>${own || data.scripts[steps[0]].change}</p></div>`;
+  return `<div class="change steps ${steps.length > 4 ? "many" : ups.length && downs.length ? "two" : ""}"><div>${list(ups)}</div><div>${list(downs)}</div></div>`;
 }
 function lossHtml(side, name, other) {
   const bare = math => math.replace(/<mspace[^>]*>|(min|max)size="[^"]*"|<mrow *(\/>|><\/mrow>)/g, "");  // without spaces and sizes of brackets
@@ -154,64 +145,34 @@ function lossHtml(side, name, other) {
   const theirs = other ? data.scripts[other].loss : {terms: [], given: []}, twins = new Map([...theirs.given, ...theirs.terms].map(([title, math]) => [title, bare(math)]));
   const style = ([title, math]) => !other || !title || twins.get(title) === bare(math) ? "" : `${side} ${twins.has(title) ? "changed" : "only"}`;
   for (const [title, math] of terms) {  // what has no name stays with what is before it
-    const html = math === "\\\\" ? "<br>" : `<span class="term ${style([title, math])}">${math}${title && `<small>${title}</small>`}</span>`;
-    if (title || !groups.length) groups.push(html);
-    else groups.push(groups.pop() + html);
+    const html = `<span class="term ${style([title, math])}">${math}${title && `<small>${title}</small>`}</span>`;
+    groups.push((title ? "" : groups.pop() || "") + html);
   }
   const same = other && !terms.some(style) && terms.length === theirs.terms.length ? " <small>is the same; what enters it differs</small>" : "";
   const others = given.filter(one => !other || style(one)).map(([title, math]) => `<div class="given ${style([title, math])}"><small>${title}</small> ${math}</div>`);
   return `<div class="loss ${side}"><h3><a class="${side}" href="${address()}/${part}">${name}.${part}</a>${same}</h3>` +
     `<div>${groups.map(html => `<span class="terms">${html}</span>`).join("")}</div><div>${others.join(" ")}</div></div>`;
 }
-function flowHtml() {  // three stages; a box of both scripts in the middle, what differs left and right of it
-  const {left, right} = view, W = Math.min(1500, Math.max(300, document.documentElement.clientWidth - 32)), wide = W > 760;
-  const gap = 34, w = wide ? (W - 2 - 2 * gap) / 3 : W - 16, shapes = [], stages = {rollout: ["ROLLOUT"], advantage: data.groups[2], update: ["UPDATE"]};
-  const partOf = (name, names) => data.scripts[name].parts.find(p => names.includes(p[0]))?.[0].replace(" ", "-") || "";
-  const line = (d, style = "") => shapes.push(`<path class="${style}" d="${d}"/>`);
-  const head = (x, y, dx, dy) => line(`M${x},${y}l${-6 * dx - 4 * dy},${-6 * dy - 4 * dx}l${8 * dy},${8 * dx}z`, "head");
-  let y0 = 1, bottom = 0;
-  Object.entries(stages).forEach(([stage, names], s) => {
-    const [a, b] = [left, right].map(n => n ? (data.scripts[n].flow[stage] || [partOf(n, names)]).map(x => [].concat(x, partOf(n, names))) : []);
-    const rows = [], texts = b.map(x => x[0]), x0 = 1 + (wide ? s * (w + gap) : 0);
-    for (let i = 0, j = 0; i < a.length || j < b.length;) {
-      const k = a.findIndex((x, n) => n >= i && texts.includes(x[0], j)), same = k < 0 ? b.length : texts.indexOf(a[k][0], j), stop = k < 0 ? a.length : k;
-      while (i < stop || j < same) rows.push([i < stop ? a[i++] : null, j < same ? b[j++] : null]);
-      if (k >= 0) rows.push([a[i++], null, j++]);
+function flowHtml() {  // three stages; a box of both scripts across the middle, what differs left and right of it
+  const {left, right} = view, stages = {rollout: ["ROLLOUT"], advantage: data.groups[2], update: ["UPDATE"]};
+  const html = (boxes, side) => boxes.map(([text, part]) => `<a class="${side}" href="${address()}/${part}">${escape(text)}</a>`).join("");
+  const boxes = (name, stage) => {
+    const own = data.scripts[name].parts.find(part => stages[stage].includes(part[0]))?.[0].replace(" ", "-") || "";
+    return (data.scripts[name].flow[stage] || [stage]).map(box => [].concat(box, own));
+  };
+  const drawn = Object.keys(stages).map(stage => {
+    const a = boxes(left, stage), b = right ? boxes(right, stage) : [];
+    let all = `<b>${stage}</b>`;
+    while (a.length || b.length) {
+      const at = a.findIndex(x => !right || b.some(y => y[0] === x[0])), twin = at < 0 ? b.length : b.findIndex(y => y[0] === a[at][0]);
+      const [l, r] = [a.splice(0, at < 0 ? a.length : at), b.splice(0, Math.max(0, twin))];
+      if (l.length || r.length) all += `<div class="split"><div class="l">${html(l, "l")}</div><div class="r">${html(r, "r")}</div></div>`;
+      all += html(a.splice(0, at < 0 ? 0 : 1), "");
+      if (at >= 0) b.shift();
     }
-    let y = y0 + 30, ends = {};
-    const start = shapes.length;
-    for (const [l, r, both] of rows) {
-      const whole = both !== undefined || !right, width = whole ? w - 20 : (w - 28) / 2, room = Math.floor((width - 12) / 6.3);
-      const boxes = [[l, "l", x0 + 10], [r, "r", x0 + w - 10 - width]].filter(box => box[0]).map(([[text, part], side, x]) =>
-        ({part, side, x, lines: text.split(" ").reduce((all, word) => (all.at(-1) + word).length < room ? [...all.slice(0, -1), `${all.at(-1)} ${word}`.trim()] : [...all, word], [""])}));
-      const height = 9 + 15 * Math.max(...boxes.map(box => box.lines.length));
-      for (const {part, side, x, lines} of boxes) {
-        const mid = x + width / 2, top = y + (height - 15 * lines.length) / 2 + 12;
-        for (const one of whole && right ? "lr" : side) {
-          const split = !whole || (ends[one] && !ends[one].whole);
-          if (ends[one]) line(`M${split && right ? x0 + w * (one === "l" ? 0.25 : 0.75) : x0 + w / 2},${ends[one].y}V${y}`, split ? one : "");
-          ends[one] = {y: y + height, whole};
-        }
-        shapes.push(`<a href="${address()}/${part}" class="${whole ? "" : side}"><rect x="${x}" y="${y}" width="${width}" height="${height}" rx="4"/>` +
-          `${lines.map((text, n) => `<text x="${mid}" y="${top + 15 * n}" class="mid">${escape(text)}</text>`).join("")}</a>`);
-      }
-      y += height + 12;
-    }
-    shapes.splice(start, 0, `<rect class="stage" x="${x0}" y="${y0}" width="${w}" height="HEIGHT${s}" rx="9"/><text x="${x0 + w / 2}" y="${y0 + 19}" class="mid title">${stage}</text>`);
-    stages[stage] = [x0, y0, y];
-    bottom = Math.max(bottom, y);
-    if (!wide) y0 = y + gap;
+    return `<div class="stage">${all}</div>`;
   });
-  const all = Object.values(stages), svg = () => shapes.join("").replace(/HEIGHT(\d)/g, (_, s) => (wide ? bottom : all[s][2]) - all[s][1]);
-  for (const [x, y, end] of all.slice(0, 2)) {  // from stage to stage, and back with the new policy
-    if (wide) line(`M${x + w},16h${gap - 3}`), head(x + w + gap, 16, 1, 0);
-    else line(`M${x + w / 2},${end}v${gap - 3}`), head(x + w / 2, end + gap, 0, 1);
-  }
-  const [[x1, y1], , [x3, y3]] = all;
-  if (wide) line(`M${x3 + w / 2},${bottom}v12H${x1 + w / 2}v-9`), head(x1 + w / 2, bottom, 0, -1);
-  else line(`M${x1 + w},${y3 + 16}h9V${y1 + 16}h-6`), head(x1 + w, y1 + 16, -1, 0);
-  const height = bottom + (wide ? 15 : 2);
-  return `<svg class="flow" viewBox="0 0 ${W} ${height}" width="${W}" height="${height}" role="group" aria-label="The flow of the data">${svg()}</svg>`;
+  return `<div class="flow" role="group" aria-label="The flow of the data">${drawn.join("")}<i></i></div>`;
 }
 function flagsHtml(env, shown) {  // what the runs set otherwise: flags that both have with other values, or that are not a script's default
   const runs = shown.map(([side, s]) => [side, data.charts[env].scripts[s].flags]), names = new Set(runs.flatMap(([, flags]) => Object.keys(flags)));
@@ -261,7 +222,7 @@ function topHtml() {
   const apart = common.length || !right ? "" : `<p>No environment was run with both${drawn.length > 1 ? "; each on one of its own" : ""}.</p>`;
   const losses = lossHtml("l", left, right) + (right ? lossHtml("r", right, left) : "");
   return `<h2>${sides.map(s => `<span class="${right ? s[0] : ""}">${data.scripts[s[1]].title}</span>`).join(" and ")}</h2>${changeHtml()}` +
-    `<div class="losses">${losses}</div><div id="flow">${flowHtml()}</div><h2>Measured</h2>${apart}<div class="charts">${drawn.map(([env, shown]) => chartHtml(env, shown)).join("")}</div>` +
+    `<div class="losses">${losses}</div>${flowHtml()}<h2>Measured</h2>${apart}<div class="charts">${drawn.map(([env, shown]) => chartHtml(env, shown)).join("")}</div>` +
     `${tableHtml(drawn)}<p>In brackets: 95% intervals over n seeds. Evaluation: with the policy's mode, after training.</p>` +
     `${words && `<h2>In words</h2><div class="words">${words}</div>${context}`}${where}`;
 }
@@ -382,8 +343,7 @@ addEventListener("mousedown", event => {
   for (const name of ["l", "r"]) byId("main").classList.toggle("selecting-" + name, !!side && side.classList.contains(name));
 });
 addEventListener("toggle", count, true);
-addEventListener("beforeprint", () => document.querySelectorAll(".play:not(:has(h3))").forEach(f => play[f.dataset.play] && drawFigure(f)));
-matchMedia("(max-width: 790px)").addEventListener("change", () => { if (view.left) byId("flow").innerHTML = flowHtml(); });
+addEventListener("beforeprint", () => document.querySelectorAll(".play:empty").forEach(drawFigure));
 addEventListener("scroll", () => places.set(location.hash, scrollY), {passive: true});
 addEventListener("hashchange", show);
 history.scrollRestoration = "manual";

@@ -63,19 +63,17 @@ def mathml(latex: str, display: bool = False) -> str:
 
 def prose(text: str) -> str:
     """Words with `code`, $mathematics$, [words](address) and plain addresses as HTML."""
+
+    def typeset(found: re.Match) -> str:
+        code, latex, words, to, url, paper = found.groups()
+        if code or latex:
+            return f"<code>{code}</code>" if code else mathml(html.unescape(latex))
+        shown = prose(html.unescape(words)) if words else found[0]
+        return f'<a href="{to or url or f"https://arxiv.org/abs/{paper}"}">{shown}</a>'
+
     kinds = (r"`([^`]+)`", r"\$([^$]+)\$", r"\[([^]]+)\]\(([^)\s]+)\)",
              r"(https?://[^\s,;)]+[\w/])", r"\barXiv:(\d{4}\.\d{5})")  # fmt: skip
-    done, end = [], 0
-    text = " ".join(text.split())
-    for found in re.finditer("|".join(kinds), text):
-        code, latex, words, to, url, paper = found.groups()
-        done.append(html.escape(text[end : found.start()], quote=False))
-        end = found.end()
-        to = to or url or (paper and f"https://arxiv.org/abs/{paper}")
-        link = f'<a href="{html.escape(to)}">' if to else ""
-        shown = f"<code>{html.escape(code)}</code>" if code else mathml(latex) if latex else ""
-        done.append(shown or f"{link}{prose(words) if words else found[0]}</a>")
-    return "".join(done) + html.escape(text[end:], quote=False)
+    return re.sub("|".join(kinds), typeset, html.escape(" ".join(text.split()), quote=False))
 
 
 def shape(node: ElementTree.Element) -> tuple:
@@ -228,34 +226,27 @@ def load(root: Path) -> tuple[dict, dict[str, str]]:
 
 
 def loss_of(script: dict, parts: list[Part], noted: list[int], notes: dict) -> dict:
-    """The function that is a script's loss, and its [name, formula] pieces in order."""
-    group = notes["counterparts"][0]
-    part, number = next(
-        ((p.name, n) for p, n in zip(parts, noted, strict=True) if p.name in group), ("", -1)
-    )
-    note = notes["note"][number] if number >= 0 else {}
-    whole = [["", latex] for latex in note.get("equations", [])[:1]]
-    pieces = script.get("terms") or note.get("terms") or whole
-    typeset = [
-        [name, latex if latex == r"\\" else mathml("{}" * (n > 0) + latex, True)]
-        for n, (name, latex) in enumerate(pieces)
+    """The function that is a script's loss, its [name, formula] pieces in order, and those of
+    what its symbols stand for."""
+    both = zip(parts, noted, strict=True)
+    found = [(p.name, n) for p, n in both if p.name in notes["counterparts"][0]]
+    part, note = (found[0][0], notes["note"][found[0][1]]) if found else ("", {})
+    terms = note.get("terms") or [["", latex] for latex in note.get("equations", [])[:1]]
+    terms = [
+        [name, mathml("{}" * (n > 0) + latex, True)] for n, (name, latex) in enumerate(terms)
     ]
     given = [[name, equation(latex)] for name, latex in script.get("given", [])]
-    return {"part": part, "terms": typeset, "given": given}
+    return {"part": part, "terms": terms, "given": given}
 
 
 def flags_of(charts: dict, texts: dict[str, str]) -> None:
     """Of every run that is shown its flags as [value, whether it is the script's default]."""
     for name, text in texts.items():
-        args = text[text.index("class Args") : text.index("\n# ====", text.index("class Args"))]
-        defaults = dict(re.findall(r"(?m)^    (\w+): [^=\n]+ = ([^#\n]+?) *(?:#|$)", args))
+        args = next(n for n in ast.parse(text).body if getattr(n, "name", "") == "Args")
+        fields = [n for n in args.body if isinstance(getattr(n, "value", 0), ast.Constant)]
+        usual = {n.target.id: n.value.value for n in fields if isinstance(n, ast.AnnAssign)}
         for run in (c["scripts"][name] for c in charts.values() if name in c["scripts"]):
-            for flag, value in run["flags"].items():
-                try:
-                    usual = ast.literal_eval(defaults[flag]) == value
-                except (KeyError, ValueError, SyntaxError):
-                    usual = flag not in defaults
-                run["flags"][flag] = [value, usual]
+            run["flags"] = {x: [v, usual.get(x, v) == v] for x, v in run["flags"].items()}
 
 
 def page_data(root: Path) -> dict:
@@ -300,68 +291,53 @@ def page_data(root: Path) -> dict:
 
 def paragraph(text: str, stills: dict[str, str]) -> str:
     """A paragraph of the essay: prose, a displayed equation, a list, a figure, or a pair."""
-    lines = text.splitlines()
     if text.startswith("$$"):
-        return equation(" ".join(lines).strip("$ "))
+        return equation(text.strip("$ \n"))
     if found := re.fullmatch(r"\{play (\w+)\}", text):
-        return (
-            f'<figure class="play" data-play="{found[1]}">{stills.get(found[1], "")}</figure>'
-        )
+        still = stills.get(found[1], "")
+        words = [re.search(f"<{x}>(.*?)</{x}>", still) for x in ("title", "desc")]
+        title, caption = (one[1] if one else "" for one in words)
+        figure = f"<h3>{title}</h3>{still}<figcaption>{caption}</figcaption>"
+        return f'<figure class="play" data-play="{found[1]}">{figure}</figure>'
     if found := re.fullmatch(r"\{pair (\w+)\.\.(\w+)\}", text):
         a, b = found.groups()
         return f'<p><a class="pair" href="#{a}..{b}">{a}.py beside {b}.py &#8644;</a></p>'
-    if all(line.startswith(("- ", "  ")) for line in lines):
-        items = re.split(r"(?m)^- ", text)[1:]
-        return f"<ul>{''.join(f'<li>{prose(item)}</li>' for item in items)}</ul>"
+    if text.startswith("- "):
+        items = [f"<li>{prose(item)}</li>" for item in re.split(r"(?m)^- ", text)[1:]]
+        return f"<ul>{''.join(items)}</ul>"
     return f"<p>{prose(text)}</p>"
 
 
 def essay_html(stills: dict[str, str]) -> str:
     """What the page says without a pair."""
-    essay = read_toml("essay.toml") if (HERE / "essay.toml").exists() else {}
+    essay = read_toml("essay.toml")
 
     def body(text: str) -> str:
-        texts = filter(None, map(str.strip, re.split(r"\n\s*\n", text)))
-        return "".join(paragraph(one, stills) for one in texts)
+        return "".join(paragraph(one, stills) for one in re.split(r"\n\s*\n", text.strip()))
 
-    sections = [
-        f'<section id="part-{s.get("script", n)}"><h2>{prose(s["title"])}</h2>'
-        f"{body(s['text'])}</section>"
-        for n, s in enumerate(essay.get("section", []))
-    ]
-    return body(essay.get("lead", "")) + "".join(sections)
-
-
-def plays() -> tuple[str, dict[str, str]]:
-    """The figures one can play with: their JavaScript, and the still picture of each."""
-    folder = HERE / "play"
-    texts = [
-        path.read_text(encoding="utf-8")
-        for path in sorted(folder.glob("*.js"), key=lambda p: (p.stem != "common", p.stem))
-    ]
-    for path in sorted(folder.glob("*.json")):
-        data = json.loads(path.read_text(encoding="utf-8"))
-        texts.append(f"play.{path.stem}.data = {json.dumps(data, separators=(',', ':'))};\n")
-    stills = {path.stem: path.read_text(encoding="utf-8") for path in folder.glob("*.svg")}
-    return "".join(texts) or "const play = {};", stills
+    return body(essay["lead"]) + "".join(
+        f'<section id="part-{section.get("script", number)}"><h2>{prose(section["title"])}</h2>'
+        f"{body(section['text'])}</section>"
+        for number, section in enumerate(essay["section"])
+    )
 
 
 def build(root: Path) -> str:
     """The whole page."""
+
+    def read(pattern: str) -> dict[str, str]:
+        paths = sorted(HERE.glob(pattern), key=lambda path: (path.stem != "common", path))
+        return {path.stem: path.read_text(encoding="utf-8") for path in paths}
+
     data = json.dumps(page_data(root), ensure_ascii=False, separators=(",", ":"))
-    template = Template((HERE / "page.html").read_text(encoding="utf-8"))
-    pieces = {x: (HERE / f"page.{x}").read_text(encoding="utf-8") for x in ("css", "js")}
-    pieces["css"] += "".join(
-        path.read_text(encoding="utf-8") for path in HERE.glob("play/*.css")
-    )
     font = base64.b64encode((HERE / "math.woff2").read_bytes()).decode()
-    pieces["css"] = pieces["css"].replace("FONT", f"data:font/woff2;base64,{font}")
+    css = "".join(read("page.css").values()) + "".join(read("play/*.css").values())
+    known = [f"play.{name}.data = {text};\n" for name, text in read("play/*.json").items()]
     scripts = load(root)[0]["script"]
     options = "".join(f'<option value="{s["name"]}">{s["name"]}.py</option>' for s in scripts)
-    play, stills = plays()
-    pieces |= {"ladder": ladder(scripts), "data": data.replace("</", "<\\/"), "play": play}
-    pieces |= {
-        "essay": essay_html(stills),
-        "options": '<option value="">none</option>' + options,
-    }
-    return template.substitute(pieces)
+    return Template(read("page.html")["page"]).substitute(
+        css=css.replace("FONT", f"data:font/woff2;base64,{font}"), ladder=ladder(scripts),
+        essay=essay_html(read("play/*.svg")), data=data.replace("</", "<\\/"),
+        play="".join([*read("play/*.js").values(), *known]), js=read("page.js")["page"],
+        options='<option value="">none</option>' + options,
+    )  # fmt: skip
