@@ -55,7 +55,8 @@ function rowsOf([i, j, , runs], names) {  // {kind, l, r}; what only the right h
     if (both || (onRight && isDocstring(view.right, b))) free = [];  // a docstring does not stand beside another
     const l = onLeft ? sideHtml("l", a++, shown, marks, at, names) : "", r = onRight ? sideHtml("r", b++, shown, other, at, names) : "";
     if (!l && free.length) Object.assign(free.shift(), {r});
-    else if (rows.push({kind: shown, l, r}) && !r) free.push(rows.at(-1));
+    else rows.push({kind: shown, l, r});
+    if (!r) free.push(rows.at(-1));
   }
   return rows;
 }
@@ -111,7 +112,10 @@ function bodyHtml(entries) {
     for (const entry of entries) {
       const calm = view.right && entry[0] >= 0 && entry[1] >= 0 && !entry[2] && entry[3].every(r => r[0] === SAME);
       if (calm) quiet.push(entry);
-      else flush(), html += partHtml(entry);
+      else {
+        flush();
+        html += partHtml(entry);
+      }
     }
     flush();
     const n = html.split('class="hunk"').length - 1, plumbing = section === "Scaffold" || (view.right && section === "Header");
