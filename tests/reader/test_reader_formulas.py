@@ -27,8 +27,10 @@ def rand(*shape: int) -> torch.Tensor:
 
 
 def statements(equation: str) -> list[str]:
-    """Those that a comma and a space, or an implication, part; without words in brackets."""
+    """Those that a comma and a space part; without words in brackets, and of what is assigned
+    only the new value."""
     equation = re.sub(r"\\quad \\text\{\([A-Z]+\)\}", "", equation)
+    equation = re.sub(r"\S+ \\leftarrow ", "", equation)
     return re.split(r", \\q?quad |\\quad \\text\{subject to\} \\quad ", equation)
 
 
@@ -223,6 +225,21 @@ def gaussian():
     }
 
 
+def merged(result: str = "mean"):
+    """Of two batches of single numbers; the equation is what is right of its arrow."""
+    norm, batch = module("ppo_continuous").RunningNorm().double(), rand(9)
+    norm.update(rand(7) + 2)
+    symbols = {r"\mu": norm.mean.clone(), r"\sigma^2": norm.var.clone(), "n": 7, "n_b": 9}
+    symbols |= {r"\Delta": batch.mean() - norm.mean, r"\sigma_b^2": batch.var(correction=0)}
+    symbols[r"\Delta^2"] = symbols[r"\Delta"] ** 2
+    norm.update(batch)
+    return symbols | {"result": getattr(norm, result)}, {}
+
+
+def merged_variance():
+    return merged("var")
+
+
 def sac_critic():
     q, targets = rand(2, B), rand(B)
     symbols = {"L": module("sac").critic_loss(q, targets), "Q_i(s, a)": q, "y": targets}
@@ -400,6 +417,8 @@ CASES = [
     ("a2c.gae", 0, 0, advantages), ("a2c.gae", 1, 0, advantages),
     ("a2c.a2c_loss", 0, 0, a2c),
     ("ppo_continuous.Actor", 0, 0, gaussian),
+    ("ppo_continuous.RunningNorm.update", 0, 0, merged),
+    ("ppo_continuous.RunningNorm.update", 0, 1, merged_variance),
     *[("ppo.ppo_loss", k, 0, ppo) for k in range(3)],
     ("trpo.surrogate", 0, 0, surrogate),
     ("trpo.trust_region_step", 0, 0, trpo), ("trpo.trust_region_step", 1, 0, trpo),
@@ -492,3 +511,10 @@ def test_what_is_given_under_a_loss_has_the_values_of_the_functions(script, name
         return  # a step of a running mean: tests/algorithms/test_lm_losses.py
     numbers = GIVEN.get((script, name)) or GIVEN["", name]
     assert holds(tokens(statements(latex)[0]), numbers)
+
+
+def test_a_bracket_that_ends_too_soon_is_seen():
+    """As the notes once had GRPO's: the divergence outside of the sum over tokens."""
+    inner = r"\frac{1}{|y_i|} \sum_t \min\bigl(\rho_t\, A_i,\ c_t\, A_i\bigr)"
+    for wrong in (rf"\Bigl[{inner} - \beta\, k_3\Bigr]", rf"\Bigl[{inner}\Bigr] - \beta\, k_3"):
+        assert not holds(tokens(rf"L = -\,\mathbb{{E}}_i{wrong}"), grpo)
