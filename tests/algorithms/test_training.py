@@ -252,13 +252,12 @@ def test_logged_returns_are_the_environments(script, flags, tmp_path):
 
 
 @one
-def test_an_evaluation_without_end_is_cut(script, tmp_path, capsys):
+def test_an_evaluation_without_end_is_cut(script, tmp_path):
     """After 10,000 steps of reward 1."""
     name = env_id(script, "Endless-v0")
     summary, _ = train(script, tmp_path / "run", env_id=name, total_timesteps=64)
     assert summary["eval_return_mean"] == 10_000
     assert summary["train_return_mean"] is None
-    assert "no episode ended, evaluation 10000.0" in capsys.readouterr().out
 
 
 @loops

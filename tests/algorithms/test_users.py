@@ -27,6 +27,7 @@ from helpers import (
     same,
     scalars,
     small,
+    summary_of,
     train,
 )
 from test_environments import finite
@@ -66,15 +67,14 @@ def test_a_simulator_with_habits_of_its_own(script, tmp_path, stays, monkeypatch
     assert Simulator.alive == 0
 
 
-def test_a_close_that_fails_is_told_and_no_more(script, tmp_path, stays, capfd):
-    """The run is done, and its summary returned; what fails otherwise still raises."""
+def test_a_close_that_fails_comes_after_the_summary(script, tmp_path, stays):
+    """It is the environment's exception, and the run is done all the same."""
     flags = {"env_id": env_id(script, "Simulator-v0"), "env_kwargs": '{"fragile": true}'}
     flags |= {"num_envs": 1, "total_timesteps": 64}
-    summary, _ = train(script, tmp_path / "run", **flags)
-    assert summary["global_step"] > 30
-    assert "the simulator does not answer" in capfd.readouterr().err
-    with pytest.raises(module(script).BadInput, match="exists"):
+    with pytest.raises(ConnectionError, match="the simulator does not answer"):
         train(script, tmp_path / "run", **flags)
+    assert summary_of(tmp_path / "run")["global_step"] > 30
+    assert Simulator.alive == 0
 
 
 @pytest.mark.parametrize("script", DISCRETE)
@@ -307,7 +307,6 @@ def test_two_threads_of_one_process(script, tmp_path, monkeypatch):
 def test_environments_of_other_packages_are_named_with_them(name, tmp_path):
     line = refused("ppo", tmp_path / "run", env_id=name)
     assert "package:Name" in line
-    assert "ale_py:ALE/Pong-v5" in line
     assert "package:Name" not in refused("ppo", tmp_path / "run", env_kwargs="[")
 
 
@@ -349,7 +348,7 @@ def test_lines_tell_runs_apart(tmp_path):
     assert all(f"seed 7, {tmp_path / 'run'}" in line for line in (first, *lines))
     assert lines[0].startswith("step 32, no episode yet, ")
     assert lines[1].startswith("step 64, return 30.0, ")
-    assert lines[3].startswith("return 30.0, evaluation 30.0 +- 0.0")
+    assert lines[3].startswith("evaluation 30.0 +- 0.0")
     assert "nan" not in result.stdout
 
 
