@@ -103,7 +103,8 @@ def advantages(script: str = "a2c"):
         r"\hat A_t": found, r"\hat A_{t+1}": later, r"\gamma": 0.9, r"\lambda": 0.7,
         r"\mathrm{terminated}_t": terminated, r"\mathrm{done}_t": terminated | truncated,
         r"V(\mathrm{obs}_t)": values, r"V(\mathrm{next\ obs}_t)": next_values,
-        "V(s_t)": values, "V(s_{t+1})": next_values, r"\hat V_t": found + values,
+        "V_t": values, "V(s_t)": values, "V(s_{t+1})": next_values,
+        r"\hat V_t": found + values,
     }  # fmt: skip
     return symbols, {}
 
@@ -116,14 +117,14 @@ def token_advantages():
     after = torch.zeros(3, 1)
     return {
         r"\delta_t": gae(rewards, values, 0.9, 0.0), "r_t": rewards, "V_t": values,
-        "A_t": found, "A_{t+1}": torch.cat([found[:, 1:], after], 1), r"\gamma": 0.9,
-        "V_{t+1}": torch.cat([values[:, 1:], after], 1), r"\lambda": 0.7,
-        r"\hat V_t": found + values,
+        r"\hat A_t": found, r"\hat A_{t+1}": torch.cat([found[:, 1:], after], 1),
+        "V_{t+1}": torch.cat([values[:, 1:], after], 1), r"\hat V_t": found + values,
+        r"\gamma": 0.9, r"\lambda": 0.7,
     }, {}  # fmt: skip
 
 
 def critic_and_entropy(dist, values, targets) -> dict:
-    symbols = {"c_v": 0.4, "c_e": 0.3, "V(s_t)": values, r"\hat V_t": targets}
+    symbols = {"c_v": 0.4, "c_e": 0.3, "V_t": values, r"\hat V_t": targets}
     return symbols | {r"H(\pi(\cdot \mid s_t))": dist.entropy()}
 
 
@@ -361,7 +362,8 @@ def ppo_rlhf():
     log_probs, values, advantages, targets = -rand(B).abs(), rand(B), rand(B), rand(B)
     old = log_probs + 0.4 * rand(B)
     loss, _ = module("ppo_rlhf").ppo_loss(log_probs, values, old, advantages, targets, 0.2, 0.4)
-    symbols = {"L": loss.mean(), r"\rho_t": (log_probs - old).exp(), "A_t": advantages}
+    symbols = {"L": loss.mean(), r"\rho_t": (log_probs - old).exp()}
+    symbols[r"\hat A_t"] = advantages
     symbols |= {r"\pi(y_t)": log_probs.exp(), r"\pi_{\mathrm{old}}(y_t)": old.exp()}
     symbols |= {r"\epsilon": 0.2, "c_v": 0.4, "V_t": values, r"\hat V_t": targets}
     return symbols, {"t": (0, None)}
