@@ -27,7 +27,7 @@ import random
 import sys
 import time
 import traceback
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
@@ -51,7 +51,7 @@ class Args:
     # segments, minibatches of 128, annealing, the normalisation of Stable-Baselines3's
     # VecNormalize, and plain Gaussian exploration. For MuJoCo: --num-envs 8 --num-steps 256
     # --learning-rate 3e-4 --gamma 0.99, and for HalfCheetah --gamma 0.98 --init-std 0.5.
-    env_id: str = "Pendulum-v1"  # Gymnasium environment with Box actions
+    env_id: str = "Pendulum-v1"  # with Box actions; one of a package is package:Name
     total_timesteps: int | float = 200_000  # environment steps in all, rounded down to batches
     num_envs: int = 4  # environments stepped side by side
     num_steps: int = 512  # steps per environment and iteration; a batch is num_envs * num_steps
@@ -83,7 +83,7 @@ class Args:
     resume: Path | None = None  # run directory to resume, with its own flags
 
 
-LIMITS = {  # of numeric flags; of the others 0 to 1e15, of whole numbers 1 to 1e15
+LIMITS = {  # of numeric flags. Those not named: 0 to 1e15, or 1 to 1e15 if whole
     "seed": (0, 1e15), "gamma": (0, 1), "gae_lambda": (0, 1), "init_std": (1e-9, 1e9),
     "max_grad_norm": (1e-9, np.inf), "target_kl": (1e-9, 1e9),
 }  # fmt: skip
@@ -249,6 +249,8 @@ def flatten(*networks: nn.Module) -> Tensor:
 def train(args: Args) -> dict:
     """Train, evaluate, return what summary.json holds; raise BadInput or FloatingPointError."""
     args = check_args(args)
+    if not getattr(torch, args.device).is_available():
+        raise BadInput(f"PyTorch finds no device {args.device} here")
     device = torch.device(args.device)
     batch_size = args.num_envs * args.num_steps
     minibatch_size = batch_size // args.num_minibatches
@@ -411,16 +413,15 @@ def make_env(args: Args, **kwargs: str) -> gym.Env:
     """One environment for the networks: flat observations, and actions as the policy draws."""
     try:
         env = gym.make(args.env_id, **json.loads(args.env_kwargs), **kwargs)
-    except (gym.error.Error, ModuleNotFoundError, TypeError, ValueError) as error:
+        if len(shape := env.observation_space.shape or ()) == 3 and np.prod(shape) > 1024:
+            gym.logger.warn(f"{args.env_id} has images {shape}: they are flattened, for an MLP")
+        if not isinstance(env.observation_space, Box) or len(env.observation_space.shape) != 1:
+            env = gym.wrappers.FlattenObservation(env)
+    except (gym.error.Error, ImportError, NotImplementedError, TypeError, ValueError) as error:
         if isinstance(error, TypeError) and "argument" not in str(error):
             raise  # an error in the environment's own code
-        hint = " Of a package: package:Name." * isinstance(error, gym.error.UnregisteredEnv)
+        hint = f" Or package:{args.env_id}?" * isinstance(error, gym.error.UnregisteredEnv)
         raise BadInput(f"{args.env_id} with {args.env_kwargs}: {error}{hint}") from None
-    if len(shape := env.observation_space.shape or ()) == 3 and np.prod(shape) > 1024:
-        gym.logger.warn(f"{args.env_id} has images {shape}: they are flattened, for an MLP")
-    if not isinstance(env.observation_space, Box) or len(env.observation_space.shape) != 1:
-        with suppress(NotImplementedError):  # of a space that is not Gymnasium's
-            env = gym.wrappers.FlattenObservation(env)
     if not isinstance(env.observation_space, Box) or 0 in env.observation_space.shape:
         raise BadInput(f"{args.env_id} has observations that cannot be flattened")
     actions = env.action_space
@@ -432,15 +433,13 @@ def make_env(args: Args, **kwargs: str) -> gym.Env:
 
 
 class Run(ExitStack):
-    """The run directory and its log. Its exit closes them and gives torch's threads back."""
+    """The run directory and its log. Its exit closes them and gives torch's settings back."""
 
     def __init__(self, args: Args):
-        if not getattr(torch, args.device).is_available():
-            raise BadInput(f"PyTorch finds no device {args.device} here")
         super().__init__()
         self.args, self.global_step, self.episodes, self.seconds = args, 0, 0, 0.0
         self.returns, self.lengths = np.zeros(args.num_envs), np.zeros(args.num_envs, int)
-        self.recent, self.name = [], f"seed {args.seed}, {args.run_dir}"  # last 100 returns
+        self.name, self.recent = f"seed {args.seed}, {args.run_dir}", []  # the last 100 returns
         self.enter_context(torch.enable_grad())  # whatever the caller has set
         self.callback(torch.set_default_dtype, torch.get_default_dtype())
         torch.set_default_dtype(torch.float32)
@@ -448,6 +447,12 @@ class Run(ExitStack):
         torch.set_num_threads(args.torch_threads)
         for fix in (torch.manual_seed, np.random.seed, random.seed):  # for environments too
             fix(args.seed % 2**32)
+
+    def __exit__(self, *raised):
+        try:
+            return super().__exit__(*raised)
+        except Exception as error:  # of an environment's close(): the work is done
+            print(f"while closing: {error!r}", file=sys.stderr)
 
     def start(self, state: dict, total_steps: int) -> None:
         """Make the run directory, or restore all that `state` names from the one to resume."""
@@ -463,10 +468,9 @@ class Run(ExitStack):
                 self.global_step, self.episodes, self.seconds, self.recent = saved["counters"]
                 for fix in (torch.manual_seed, np.random.seed, random.seed):
                     fix((args.seed + self.global_step) % 2**32)
-                changed = [k for k in ABOUT if ABOUT[k] != saved["about"][k]] or "nothing"
-                print(f"resuming at step {self.global_step} with new noise; changed: {changed}")
+                print(f"resuming at step {self.global_step} with new noise")
             (run_dir / name).write_text(json.dumps(asdict(args) | ABOUT, indent=2, default=str))
-        except (KeyError, OSError, RuntimeError, ValueError) as error:  # or other networks
+        except (KeyError, OSError, RuntimeError, ValueError) as error:  # also: other networks
             raise BadInput(f"cannot use {run_dir}: {error}") from None
         print(f"{SCRIPT.name}: {args.env_id}, {total_steps} steps, {self.name}")
         (run_dir / "summary.json").unlink(missing_ok=True)  # a resumed run is unfinished again
@@ -477,18 +481,17 @@ class Run(ExitStack):
         self.save()
 
     def save(self) -> None:
-        """Write events and a checkpoint, in a tenth of the time. A kill leaves the old one."""
+        """Write the events and a checkpoint whole, in a tenth of the time at most."""
         self.seconds = time.perf_counter() - self.began
-        checkpoint = {name: module.state_dict() for name, module in self.state.items()}
-        parts = [p for s in checkpoint.values() for p in s.get("state", {0: s}).values()]
+        saved = {name: module.state_dict() for name, module in self.state.items()}
+        parts = [p for s in saved.values() for p in s.get("state", {0: s}).values()]
         if not all(x.isfinite().all() for p in parts for x in p.values() if torch.is_tensor(x)):
             raise FloatingPointError(f"step {self.global_step}: a weight is not finite")
-        counters = [self.global_step, self.episodes, self.seconds, self.recent]
-        flags = asdict(self.args) | {"run_dir": None, "resume": None}
+        saved |= {"about": ABOUT, "args": asdict(self.args) | {"run_dir": None, "resume": None}}
+        saved["counters"] = [self.global_step, self.episodes, self.seconds, self.recent]
         self.writer.flush()
-        path = self.args.run_dir / "new.tmp"
-        torch.save(checkpoint | {"about": ABOUT, "args": flags, "counters": counters}, path)
-        path.replace(path.with_name("checkpoint.pt"))
+        torch.save(saved, self.args.run_dir / "new.tmp")
+        (self.args.run_dir / "new.tmp").replace(self.args.run_dir / "checkpoint.pt")
         interval, now = self.args.checkpoint_interval, time.perf_counter()
         self.due = now + (interval and max(interval, 9 * (now - self.began - self.seconds)))
 
@@ -569,7 +572,7 @@ if __name__ == "__main__" and "__file__" in globals():  # a notebook cell only d
         known = isinstance(error, BadInput | FloatingPointError | torch.OutOfMemoryError)
         line = f"error: {' '.join(str(error).split())}" if known else traceback.format_exc()
         if "array element with" in line and ("= result\n" in line or "+= reward\n" in line):
-            line = "error: reward, terminated and truncated must be one value each"
+            line = "error: a reward, terminated or truncated is not one value"  # NumPy is vague
         print("stopped" if isinstance(error, KeyboardInterrupt) else line, file=sys.stderr)
         if args and type(error) is not BadInput and (args.run_dir / "checkpoint.pt").exists():
             print(f'resume with: python "{SCRIPT}" --resume "{args.run_dir}"', file=sys.stderr)

@@ -281,7 +281,7 @@ def groups(rewards: str = "R"):
     group = rand(5, 4)
     found = module("rloo").leave_one_out(group.flatten(), 4).view(5, 4, 1)
     i, j = f"{rewards}_i", f"{rewards}_j"
-    symbols = {"A_i": found, i: group.unsqueeze(2), j: group.unsqueeze(1), "G": 4, "K": 4}
+    symbols = {"A_i": found, i: group.unsqueeze(2), j: group.unsqueeze(1), "K": 4}
     symbols[r"\bar " + rewards] = group.mean(1).view(5, 1, 1)
     return symbols, {r"j \ne i": (2, 1 - torch.eye(4))}
 
@@ -319,10 +319,7 @@ def grpo(**flags):
     log_probs, advantages = -rand(B, T).abs(), rand(B)
     old, reference = log_probs + 0.3 * rand(B, T), log_probs + 0.3 * rand(B, T)
     args = module("grpo").Args(clip_coef_low=0.2, clip_coef_high=0.3, kl_coef=0.4, **flags)
-    length = mask.sum(1).double().mean()
-    loss, _ = module("grpo").grpo_loss(
-        log_probs, old, reference, mask, advantages, length, args
-    )
+    loss, _ = module("grpo").grpo_loss(log_probs, old, reference, mask, advantages, args)
     ratio, away = (log_probs - old).exp(), reference - log_probs
     if args.sequence_ratio:
         whole = (ratio**mask).prod(1, keepdim=True) ** (1 / mask.sum(1, keepdim=True))
@@ -362,7 +359,7 @@ def ppo_rlhf():
     log_probs, values, advantages, targets = -rand(B).abs(), rand(B), rand(B), rand(B)
     old = log_probs + 0.4 * rand(B)
     loss, _ = module("ppo_rlhf").ppo_loss(log_probs, values, old, advantages, targets, 0.2, 0.4)
-    symbols = {"L": loss.mean(), r"\rho_t": (log_probs - old).exp()}
+    symbols = {"L": loss, r"\rho_t": (log_probs - old).exp()}
     symbols[r"\hat A_t"] = advantages
     symbols |= {r"\pi(y_t)": log_probs.exp(), r"\pi_{\mathrm{old}}(y_t)": old.exp()}
     symbols |= {r"\epsilon": 0.2, "c_v": 0.4, "V_t": values, r"\hat V_t": targets}
@@ -375,18 +372,25 @@ def preference():
     return {"L": loss, r"\hat u(x, y^{+})": chosen, r"\hat u(x, y^{-})": rejected}, {}
 
 
-def dpo():
-    """Half the rows are chosen completions; the implied reward's own line is about these."""
-    mask = torch.arange(T) < torch.randint(1, T + 1, (2 * B, 1))
-    log_probs, reference = -rand(2 * B, T).abs(), -rand(2 * B, T).abs()
-    loss, parts = module("dpo").dpo_loss(log_probs, reference, mask, 0.3, 0.2)
-    policy, base = ((x * mask).sum(1).exp()[:B] for x in (log_probs, reference))
+def dpo(pairs: int = B):
+    """The rows of the chosen come first; pi(y | x) is about these."""
+    mask = torch.arange(T) < torch.randint(1, T + 1, (2 * pairs, 1))
+    log_probs, reference = -rand(2 * pairs, T).abs(), -rand(2 * pairs, T).abs()
+    loss, stats = module("dpo").dpo_loss(log_probs, reference, mask, 0.3, 0.2)
+    wholes = [torch.stack([x[m].sum() for x, m in zip(table, mask, strict=True)])
+              for table in (log_probs, reference)]  # fmt: skip
+    implied = 0.3 * (wholes[0] - wholes[1])
     return {
-        "L": loss, r"\hat u(y)": parts["reward_chosen"], r"\pi(y \mid x)": policy,
-        r"\hat u(y^{+})": parts["reward_chosen"], r"\hat u(y^{-})": parts["reward_rejected"],
-        r"\pi(y^{+} \mid x)": policy, r"\pi_{\mathrm{ref}}(y \mid x)": base, r"\beta": 0.3,
-        "c_n": 0.2, "|y^{+}|": mask.sum(1)[:B],
-    }, {}  # fmt: skip
+        "L": loss, r"\hat u(y)": stats["reward_chosen"], r"\beta": 0.3, "c_n": 0.2,
+        r"\hat u(y^{+})": implied[:pairs], r"\hat u(y^{-})": implied[pairs:],
+        r"\pi(y \mid x)": wholes[0][:pairs].exp(), "|y^{+}|": mask.sum(1)[:pairs],
+        r"\pi(y^{+} \mid x)": wholes[0][:pairs].exp(),
+        r"\pi_{\mathrm{ref}}(y \mid x)": wholes[1][:pairs].exp(),
+    }, {"": (0, None)}  # fmt: skip
+
+
+def one_pair():
+    return dpo(1)
 
 
 def optimum():
@@ -445,7 +449,7 @@ CASES = [
     ("ppo_rlhf.rewards_of_tokens", 0, 0, token_rewards),
     ("ppo_rlhf.gae", 0, 0, token_advantages), ("ppo_rlhf.gae", 0, 1, token_advantages),
     ("ppo_rlhf.ppo_loss", 0, 0, ppo_rlhf), ("ppo_rlhf.ppo_loss", 1, 0, ppo_rlhf),
-    ("dpo.dpo_loss", 0, 0, dpo), ("dpo.dpo_loss", 1, 0, dpo),
+    ("dpo.dpo_loss", 0, 0, one_pair), ("dpo.dpo_loss", 1, 0, dpo),
     ("dpo.dpo_loss", 2, 0, optimum), ("dpo.dpo_loss", 2, 1, optimum),
 ]  # fmt: skip
 
@@ -458,7 +462,7 @@ GIVEN = {  # by script, or for all, and by the name of the line
     ("", "penalised reward"): penalised, ("", "group-relative"): group_relative,
     ("grpo", "ratio of probabilities"): grpo, ("", "clip"): grpo, ("", "KL estimate"): grpo,
     ("ppo_rlhf", "ratio of probabilities"): ppo_rlhf, ("ppo_rlhf", "GAE"): token_advantages,
-    ("", "implied reward"): dpo, ("ppo_rlhf", "TD error"): token_advantages,
+    ("", "implied reward"): one_pair, ("ppo_rlhf", "TD error"): token_advantages,
     ("", "token's reward"): token_rewards, ("ppo_rlhf", "critic's target"): token_advantages,
 }  # fmt: skip
 
