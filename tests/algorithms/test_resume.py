@@ -41,7 +41,7 @@ def test_everything_is_restored_to_the_bit(script, tmp_path, monkeypatch):
             restored[f"{name} before"] = copied(part.state_dict())
         start(run, state, total_steps)
         restored.update({name: copied(part.state_dict()) for name, part in state.items()})
-        recent = list(run.recent_returns)
+        recent = list(run.recent)
         restored["counters"] = [run.global_step, run.episodes, run.seconds, recent]
         restored["args"] = run.args
         raise Ended
@@ -138,7 +138,6 @@ def test_given_the_same_noise_a_resumed_run_continues_to_the_bit(script, tmp_pat
         assert same(resumed["counters"][k], whole["counters"][k])
 
 
-@loops
 def test_a_resumed_run_has_noise_and_episodes_of_its_own(script, tmp_path, monkeypatch):
     """It does not replay its beginning: neither the random numbers nor the resets' seeds."""
     found, name, drawn = module(script), env_id(script, "Tape-v0"), []

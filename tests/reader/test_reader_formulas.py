@@ -27,8 +27,10 @@ def rand(*shape: int) -> torch.Tensor:
 
 
 def statements(equation: str) -> list[str]:
-    """Those that a comma and a space, or an implication, part; without words in brackets."""
+    """Those that a comma and a space part; without words in brackets, and of what is assigned
+    only the new value."""
     equation = re.sub(r"\\quad \\text\{\([A-Z]+\)\}", "", equation)
+    equation = re.sub(r"\S+ \\leftarrow ", "", equation)
     return re.split(r", \\q?quad |\\quad \\text\{subject to\} \\quad ", equation)
 
 
@@ -101,7 +103,8 @@ def advantages(script: str = "a2c"):
         r"\hat A_t": found, r"\hat A_{t+1}": later, r"\gamma": 0.9, r"\lambda": 0.7,
         r"\mathrm{terminated}_t": terminated, r"\mathrm{done}_t": terminated | truncated,
         r"V(\mathrm{obs}_t)": values, r"V(\mathrm{next\ obs}_t)": next_values,
-        "V(s_t)": values, "V(s_{t+1})": next_values, r"\hat V_t": found + values,
+        "V_t": values, "V(s_t)": values, "V(s_{t+1})": next_values,
+        r"\hat V_t": found + values,
     }  # fmt: skip
     return symbols, {}
 
@@ -114,14 +117,14 @@ def token_advantages():
     after = torch.zeros(3, 1)
     return {
         r"\delta_t": gae(rewards, values, 0.9, 0.0), "r_t": rewards, "V_t": values,
-        "A_t": found, "A_{t+1}": torch.cat([found[:, 1:], after], 1), r"\gamma": 0.9,
-        "V_{t+1}": torch.cat([values[:, 1:], after], 1), r"\lambda": 0.7,
-        r"\hat V_t": found + values,
+        r"\hat A_t": found, r"\hat A_{t+1}": torch.cat([found[:, 1:], after], 1),
+        "V_{t+1}": torch.cat([values[:, 1:], after], 1), r"\hat V_t": found + values,
+        r"\gamma": 0.9, r"\lambda": 0.7,
     }, {}  # fmt: skip
 
 
 def critic_and_entropy(dist, values, targets) -> dict:
-    symbols = {"c_v": 0.4, "c_e": 0.3, "V(s_t)": values, r"\hat V_t": targets}
+    symbols = {"c_v": 0.4, "c_e": 0.3, "V_t": values, r"\hat V_t": targets}
     return symbols | {r"H(\pi(\cdot \mid s_t))": dist.entropy()}
 
 
@@ -223,6 +226,21 @@ def gaussian():
     }
 
 
+def merged(result: str = "mean"):
+    """Of two batches of single numbers; the equation is what is right of its arrow."""
+    norm, batch = module("ppo_continuous").RunningNorm().double(), rand(9)
+    norm.update(rand(7) + 2)
+    symbols = {r"\mu": norm.mean.clone(), r"\sigma^2": norm.var.clone(), "n": 7, "n_b": 9}
+    symbols |= {r"\Delta": batch.mean() - norm.mean, r"\sigma_b^2": batch.var(correction=0)}
+    symbols[r"\Delta^2"] = symbols[r"\Delta"] ** 2
+    norm.update(batch)
+    return symbols | {"result": getattr(norm, result)}, {}
+
+
+def merged_variance():
+    return merged("var")
+
+
 def sac_critic():
     q, targets = rand(2, B), rand(B)
     symbols = {"L": module("sac").critic_loss(q, targets), "Q_i(s, a)": q, "y": targets}
@@ -263,7 +281,7 @@ def groups(rewards: str = "R"):
     group = rand(5, 4)
     found = module("rloo").leave_one_out(group.flatten(), 4).view(5, 4, 1)
     i, j = f"{rewards}_i", f"{rewards}_j"
-    symbols = {"A_i": found, i: group.unsqueeze(2), j: group.unsqueeze(1), "G": 4, "K": 4}
+    symbols = {"A_i": found, i: group.unsqueeze(2), j: group.unsqueeze(1), "K": 4}
     symbols[r"\bar " + rewards] = group.mean(1).view(5, 1, 1)
     return symbols, {r"j \ne i": (2, 1 - torch.eye(4))}
 
@@ -301,10 +319,7 @@ def grpo(**flags):
     log_probs, advantages = -rand(B, T).abs(), rand(B)
     old, reference = log_probs + 0.3 * rand(B, T), log_probs + 0.3 * rand(B, T)
     args = module("grpo").Args(clip_coef_low=0.2, clip_coef_high=0.3, kl_coef=0.4, **flags)
-    length = mask.sum(1).double().mean()
-    loss, _ = module("grpo").grpo_loss(
-        log_probs, old, reference, mask, advantages, length, args
-    )
+    loss, _ = module("grpo").grpo_loss(log_probs, old, reference, mask, advantages, args)
     ratio, away = (log_probs - old).exp(), reference - log_probs
     if args.sequence_ratio:
         whole = (ratio**mask).prod(1, keepdim=True) ** (1 / mask.sum(1, keepdim=True))
@@ -344,7 +359,8 @@ def ppo_rlhf():
     log_probs, values, advantages, targets = -rand(B).abs(), rand(B), rand(B), rand(B)
     old = log_probs + 0.4 * rand(B)
     loss, _ = module("ppo_rlhf").ppo_loss(log_probs, values, old, advantages, targets, 0.2, 0.4)
-    symbols = {"L": loss.mean(), r"\rho_t": (log_probs - old).exp(), "A_t": advantages}
+    symbols = {"L": loss, r"\rho_t": (log_probs - old).exp()}
+    symbols[r"\hat A_t"] = advantages
     symbols |= {r"\pi(y_t)": log_probs.exp(), r"\pi_{\mathrm{old}}(y_t)": old.exp()}
     symbols |= {r"\epsilon": 0.2, "c_v": 0.4, "V_t": values, r"\hat V_t": targets}
     return symbols, {"t": (0, None)}
@@ -356,18 +372,25 @@ def preference():
     return {"L": loss, r"\hat u(x, y^{+})": chosen, r"\hat u(x, y^{-})": rejected}, {}
 
 
-def dpo():
-    """Half the rows are chosen completions; the implied reward's own line is about these."""
-    mask = torch.arange(T) < torch.randint(1, T + 1, (2 * B, 1))
-    log_probs, reference = -rand(2 * B, T).abs(), -rand(2 * B, T).abs()
-    loss, parts = module("dpo").dpo_loss(log_probs, reference, mask, 0.3, 0.2)
-    policy, base = ((x * mask).sum(1).exp()[:B] for x in (log_probs, reference))
+def dpo(pairs: int = B):
+    """The rows of the chosen come first; pi(y | x) is about these."""
+    mask = torch.arange(T) < torch.randint(1, T + 1, (2 * pairs, 1))
+    log_probs, reference = -rand(2 * pairs, T).abs(), -rand(2 * pairs, T).abs()
+    loss, stats = module("dpo").dpo_loss(log_probs, reference, mask, 0.3, 0.2)
+    wholes = [torch.stack([x[m].sum() for x, m in zip(table, mask, strict=True)])
+              for table in (log_probs, reference)]  # fmt: skip
+    implied = 0.3 * (wholes[0] - wholes[1])
     return {
-        "L": loss, r"\hat u(y)": parts["reward_chosen"], r"\pi(y \mid x)": policy,
-        r"\hat u(y^{+})": parts["reward_chosen"], r"\hat u(y^{-})": parts["reward_rejected"],
-        r"\pi(y^{+} \mid x)": policy, r"\pi_{\mathrm{ref}}(y \mid x)": base, r"\beta": 0.3,
-        "c_n": 0.2, "|y^{+}|": mask.sum(1)[:B],
-    }, {}  # fmt: skip
+        "L": loss, r"\hat u(y)": stats["reward_chosen"], r"\beta": 0.3, "c_n": 0.2,
+        r"\hat u(y^{+})": implied[:pairs], r"\hat u(y^{-})": implied[pairs:],
+        r"\pi(y \mid x)": wholes[0][:pairs].exp(), "|y^{+}|": mask.sum(1)[:pairs],
+        r"\pi(y^{+} \mid x)": wholes[0][:pairs].exp(),
+        r"\pi_{\mathrm{ref}}(y \mid x)": wholes[1][:pairs].exp(),
+    }, {"": (0, None)}  # fmt: skip
+
+
+def one_pair():
+    return dpo(1)
 
 
 def optimum():
@@ -400,6 +423,8 @@ CASES = [
     ("a2c.gae", 0, 0, advantages), ("a2c.gae", 1, 0, advantages),
     ("a2c.a2c_loss", 0, 0, a2c),
     ("ppo_continuous.Actor", 0, 0, gaussian),
+    ("ppo_continuous.RunningNorm.update", 0, 0, merged),
+    ("ppo_continuous.RunningNorm.update", 0, 1, merged_variance),
     *[("ppo.ppo_loss", k, 0, ppo) for k in range(3)],
     ("trpo.surrogate", 0, 0, surrogate),
     ("trpo.trust_region_step", 0, 0, trpo), ("trpo.trust_region_step", 1, 0, trpo),
@@ -424,7 +449,7 @@ CASES = [
     ("ppo_rlhf.rewards_of_tokens", 0, 0, token_rewards),
     ("ppo_rlhf.gae", 0, 0, token_advantages), ("ppo_rlhf.gae", 0, 1, token_advantages),
     ("ppo_rlhf.ppo_loss", 0, 0, ppo_rlhf), ("ppo_rlhf.ppo_loss", 1, 0, ppo_rlhf),
-    ("dpo.dpo_loss", 0, 0, dpo), ("dpo.dpo_loss", 1, 0, dpo),
+    ("dpo.dpo_loss", 0, 0, one_pair), ("dpo.dpo_loss", 1, 0, dpo),
     ("dpo.dpo_loss", 2, 0, optimum), ("dpo.dpo_loss", 2, 1, optimum),
 ]  # fmt: skip
 
@@ -437,7 +462,7 @@ GIVEN = {  # by script, or for all, and by the name of the line
     ("", "penalised reward"): penalised, ("", "group-relative"): group_relative,
     ("grpo", "ratio of probabilities"): grpo, ("", "clip"): grpo, ("", "KL estimate"): grpo,
     ("ppo_rlhf", "ratio of probabilities"): ppo_rlhf, ("ppo_rlhf", "GAE"): token_advantages,
-    ("", "implied reward"): dpo, ("ppo_rlhf", "TD error"): token_advantages,
+    ("", "implied reward"): one_pair, ("ppo_rlhf", "TD error"): token_advantages,
     ("", "token's reward"): token_rewards, ("ppo_rlhf", "critic's target"): token_advantages,
 }  # fmt: skip
 
@@ -492,3 +517,10 @@ def test_what_is_given_under_a_loss_has_the_values_of_the_functions(script, name
         return  # a step of a running mean: tests/algorithms/test_lm_losses.py
     numbers = GIVEN.get((script, name)) or GIVEN["", name]
     assert holds(tokens(statements(latex)[0]), numbers)
+
+
+def test_a_bracket_that_ends_too_soon_is_seen():
+    """As the notes once had GRPO's: the divergence outside of the sum over tokens."""
+    inner = r"\frac{1}{|y_i|} \sum_t \min\bigl(\rho_t\, A_i,\ c_t\, A_i\bigr)"
+    for wrong in (rf"\Bigl[{inner} - \beta\, k_3\Bigr]", rf"\Bigl[{inner}\Bigr] - \beta\, k_3"):
+        assert not holds(tokens(rf"L = -\,\mathbb{{E}}_i{wrong}"), grpo)
