@@ -8,6 +8,7 @@ kit.mean = values => kit.sum(values) / values.length;
 kit.dot = (u, v) => kit.sum(u.map((x, i) => x * v[i]));
 kit.range = (n, f = i => i) => Array.from({length: n}, (_, i) => f(i));
 kit.sigmoid = x => 1 / (1 + Math.exp(-x));
+kit.softplus = x => Math.max(x, 0) + Math.log1p(Math.exp(-Math.abs(x)));
 kit.digits = (x, n) => (Math.abs(x) < 1e-9 ? 0 : x).toFixed(n).replace("-", "\u2212");
 // A text with two decimals of each number, more of a small one, and none of an integer.
 kit.words = (texts, ...values) => texts.map((text, i) => {
@@ -41,8 +42,8 @@ kit.panel = ({title, x, y, label = "", height = 230, plain = false}) => {
     inverse: (a, b) => [x[0] + (a - left) / (right - left) * (x[1] - x[0]),
       y[0] + (bottom - b) / (bottom - top) * (y[1] - y[0])],
     line: (points, style) => path(join(points.map(at)), `line ${style}`),
-    curve: (f, style, [a, b] = x) =>
-      panel.line(kit.range(121, i => a + i / 120 * (b - a)).map(v => [v, f(v)]), style),
+    curve: (f, style) => panel.line(
+      kit.range(121, i => x[0] + i / 120 * (x[1] - x[0])).map(v => [v, f(v)]), style),
     dot: (v, w, style, r = 5) =>
       `<circle class="${style}" cx="${px(X(v))}" cy="${px(Y(w))}" r="${r}"/>`,
     bar: (v, from, to, width, style, opacity = 1) => {
@@ -62,12 +63,14 @@ kit.panel = ({title, x, y, label = "", height = 230, plain = false}) => {
         path(`M${px(c)} ${px(d)}L${side(1)}L${side(-1)}Z`, style);
     },
     // Where f is at a level, by marching squares: it cuts edges whose ends lie on both sides.
-    contour: (f, levels, style, n = 64) => {
+    contour: (f, levels, style, n = 72) => {
       const spot = (i, j) => [x[0] + i / n * (x[1] - x[0]), y[0] + j / n * (y[1] - y[0])];
       const values = kit.range(n + 1, i => kit.range(n + 1, j => f(...spot(i, j))));
       const edges = [[0, 0, 1, 0], [1, 0, 0, 1], [0, 1, 1, 0], [0, 0, 0, 1]];
       const cells = kit.range(n * n, k => [k % n, Math.floor(k / n)]);
-      return path(levels.map(level => cells.map(([i, j]) => {
+      const met = [Math.min, Math.max].map(end => end(...values.flat()));
+      const between = levels.filter(level => met[0] < level && level < met[1]);
+      return path(between.map(level => cells.map(([i, j]) => {
         const cuts = edges.flatMap(([a, b, u, v]) => {
           const p = values[i + a][j + b] - level, q = values[i + a + u][j + b + v] - level;
           const s = p / (p - q);
