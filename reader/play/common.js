@@ -104,14 +104,15 @@ kit.figure = (root, {state, controls, view, handles = []}) => {
   const [bar, wall, output] = root.children, after = [];  // after: what follows a change
   for (const {name, label, options, press, range, show} of controls) {
     if (press) {
-      make(`<button type="button">${label}</button>`, bar).onclick = () => update(press(state));
+      const button = make(`<button type="button">${label}</button>`, bar);
+      button.onclick = () => { press(state); update(); };
       continue;
     }
     const input = make(`<label><span>${label} <b></b></span>${options ? `<select>${
       options.map((text, i) => `<option value="${i}">${text}</option>`).join("")}</select>` :
       '<input type="range">'}</label>`, bar).lastChild;
     if (range) mark(input, {min: range[0], max: range[1], step: range[2]});
-    input.oninput = () => update(state[name] = Number(input.value));
+    input.oninput = () => { state[name] = Number(input.value); update(); };
     after.push(() => {
       input.value = state[name];
       if (options) return;
@@ -121,7 +122,8 @@ kit.figure = (root, {state, controls, view, handles = []}) => {
       mark(input, {"aria-valuetext": text});
     });
   }
-  const shapes = view(state).panels.map(({title, height}, i) => make(
+  let {panels, text} = view(state);
+  const shapes = panels.map(({title, height}, i) => make(
     `<svg viewBox="0 0 400 ${height}" role="${handles[0] && !i ? "group" : "img"}" ` +
     `aria-label="${title}"><g></g></svg>`, wall));
   for (const {label, x, y, limits: [low, high]} of handles) {
@@ -129,8 +131,8 @@ kit.figure = (root, {state, controls, view, handles = []}) => {
     const dot = make('<g class="handle" tabindex="0" role="slider"><circle r="18"/>' +
       '<circle r="7"/></g>', shape);
     const set = (axis, to) => { state[axis] = kit.clamp(to, low, high); };
-    after.push(([panel]) => mark(dot, {
-      transform: `translate(${panel.at([state[x] ?? x, state[y]])})`, "aria-label": label,
+    after.push(() => mark(dot, {
+      transform: `translate(${panels[0].at([state[x] ?? x, state[y]])})`, "aria-label": label,
       "aria-valuemin": low, "aria-valuemax": high, "aria-valuenow": state[y],
       "aria-valuetext": axes.map(axis => kit.digits(state[axis], 2)).join(", "),
     }));
@@ -138,24 +140,25 @@ kit.figure = (root, {state, controls, view, handles = []}) => {
     dot.onpointermove = event => {
       if (!dot.hasPointerCapture(event.pointerId)) return;
       const box = shape.getBoundingClientRect(), scale = 400 / box.width;
-      const place = view(state).panels[0].inverse(
+      const place = panels[0].inverse(
         scale * (event.clientX - box.left), scale * (event.clientY - box.top));
       for (const axis of axes) set(axis, place[axis === x ? 0 : 1]);
       update();
     };
     const keys = {ArrowLeft: -1, ArrowDown: -1, ArrowRight: 1, ArrowUp: 1,
-      PageDown: -5, PageUp: 5, Home: -99, End: 99};
+      PageDown: -5, PageUp: 5, Home: -50, End: 50};  // in fiftieths of the range
     dot.onkeydown = event => {
       if (!keys[event.key] || event.ctrlKey || event.altKey || event.metaKey) return;
       event.preventDefault();
       const axis = /Left|Right/.test(event.key) ? axes[0] : y;
-      update(set(axis, state[axis] + keys[event.key] * (high - low) / 50));
+      set(axis, state[axis] + keys[event.key] * (high - low) / 50);
+      update();
     };
   }
   function update() {
-    const {panels, text} = view(state);
+    ({panels, text} = view(state));
     for (const [i, {svg}] of panels.entries()) shapes[i].firstChild.innerHTML = svg;
-    for (const show of after) show(panels);
+    for (const show of after) show();
     output.textContent = text;
   }
   update();
