@@ -567,11 +567,11 @@ def test_they_fit_are_named_and_can_be_read(page, draw, name, width, scheme):
 @figures
 def test_still_pictures_are_those_of_the_figures(page, name):
     path = record.PLAY / f"{name}.svg"
-    shown = record.still(page, name)
+    shown = page.evaluate(record.STILL, name)
     page.evaluate("document.body.replaceChildren()")
     assert path.read_text(encoding="utf-8") == shown, "run python -m reader.record stills"
     root = ElementTree.fromstring(shown)
-    title, description, *_ = root
+    title, description, _ = root
     assert [title.text, description.text] == page.evaluate(
         "name => [play[name].title, play[name].caption]", name
     )
