@@ -138,7 +138,6 @@ def test_given_the_same_noise_a_resumed_run_continues_to_the_bit(script, tmp_pat
         assert same(resumed["counters"][k], whole["counters"][k])
 
 
-@loops
 def test_a_resumed_run_has_noise_and_episodes_of_its_own(script, tmp_path, monkeypatch):
     """It does not replay its beginning: neither the random numbers nor the resets' seeds."""
     found, name, drawn = module(script), env_id(script, "Tape-v0"), []

@@ -183,7 +183,6 @@ def test_evaluation_uses_the_mode_and_changes_nothing(script, tmp_path, monkeypa
     assert summary["eval_return_std"] == pytest.approx(np.std(returns), abs=1e-9)
 
 
-@loops
 def test_training_and_evaluation_have_streams_of_their_own(script, tmp_path):
     """No first observation occurs twice: not in one run, and not between neighbouring seeds."""
     firsts = []
