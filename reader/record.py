@@ -4,12 +4,10 @@
 import argparse
 import json
 import math
-import re
 import shutil
 import tempfile
 from collections.abc import Callable
 from functools import partial
-from html import escape
 from pathlib import Path
 
 import ppo
@@ -19,18 +17,20 @@ NAMES = ["bandit", "gae", "ppo", "trpo", "squash", "groups", "dpo"]
 CLIPS = [0.1, 0.2, 0.3, math.inf]
 UPDATE = 15  # which update is recorded
 FLAGS = ["--headless", "--no-sandbox", "--disable-gpu"]
-# What a figure draws at first, two panels beside each other, without what only hands need.
+# What a figure draws at first as one SVG, two panels beside each other, without what only hands
+# need. It is to stand in the page, whose styles it has.
 STILL = """name => {
   const root = document.body.appendChild(document.createElement("div"));
   play[name].draw(root);
   for (const dot of root.querySelectorAll(".handle")) for (const key of dot.getAttributeNames())
     if (key !== "class" && key !== "transform") dot.removeAttribute(key);
   const panels = [...root.querySelectorAll(".panels > svg")];
-  const size = panels[0].viewBox.baseVal.height;
-  return [(size + 12) * Math.ceil(panels.length / 2), panels.map((panel, i) =>
-    `<svg x="${420 * (i % 2)}" y="${(size + 12) * Math.floor(i / 2)}" width="400" ` +
-    `height="${size}" style="height:${size}px">${panel.innerHTML}</svg>`).join("\\n"),
-    play[name].title, play[name].caption];
+  const size = panels[0].viewBox.baseVal.height + 12;
+  return `<svg xmlns="http://www.w3.org/2000/svg" role="img" viewBox="0 0 820 ` +
+    `${size * Math.ceil(panels.length / 2)}">\\n<title>${play[name].title}</title>` +
+    `<desc>${play[name].caption}</desc>\\n<g class="play">` + panels.map((panel, i) =>
+    `<svg x="${420 * (i % 2)}" y="${size * Math.floor(i / 2)}" width="400" height="${size}" ` +
+    `style="height:${size}px">${panel.innerHTML}</svg>`).join("\\n") + "</g></svg>\\n";
 }"""
 
 
@@ -101,23 +101,6 @@ def script() -> str:
     return "\n".join([path.read_text(encoding="utf-8") for path in paths] + data)
 
 
-def still(page, name: str) -> str:
-    """The picture of one figure as SVG, from a page that has script(). Its colours are those of
-    the page that it stands in; by itself, the light ones."""
-    height, panels, title, caption = page.evaluate(STILL, name)
-    page_css = (PLAY.parent / "page.css").read_text(encoding="utf-8")
-    light = re.search(r":root \{[^}]*\}", page_css)[0]
-    used = re.findall(r"--(?:bg|fg|dim|edge|link|left-ink|right-ink|f): [^;]*;", light)
-    rules = (PLAY / "play.css").read_text(encoding="utf-8")
-    lines = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 820 {height}" role="img">',
-        f"<title>{escape(title)}</title><desc>{escape(caption)}</desc>",
-        f"<style>svg:root {{ {' '.join(used)} }}\n{rules}</style>",
-        f'<g class="play">{panels}</g></svg>',
-    ]
-    return "\n".join(lines) + "\n"
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m reader.record", description=__doc__)
     parser.add_argument("what", choices=["data", "stills"])
@@ -135,7 +118,8 @@ def main() -> None:
         page = playwright.chromium.launch(executable_path=path, args=FLAGS).new_page()
         page.add_script_tag(content=script())
         for name in NAMES:
-            (PLAY / f"{name}.svg").write_text(still(page, name), encoding="utf-8")
+            text = page.evaluate(STILL, name)
+            (PLAY / f"{name}.svg").write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":

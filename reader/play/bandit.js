@@ -34,7 +34,7 @@ play.bandit = {
     const view = state => {
       const {baseline, shift} = state, policy = this.policy(state.x, state.y);
       const rewards = [1, 2, 3].map(r => r + shift), value = kit.dot(policy, rewards);
-      const from = [state.x, state.y] = plane(policy), middle = mean(policy, rewards);
+      const from = plane(policy), middle = mean(policy, rewards);
       const to = vector => plane(vector).map((u, k) => from[k] + 0.3 * u);
       const triangle = kit.panel({title: "gradients by the logits, one per action",
         plain: true, height: 330, x: [-0.25, 1.25], y: [-0.17, 0.98]});
@@ -46,6 +46,7 @@ play.bandit = {
         return to([0, 1, 2].map(k => kit.mean(drawn.map(g => g[k]))));
       });
       const now = spread(policy, rewards, baseline), least = best(policy, rewards);
+      [state.x, state.y] = from;  // what was dragged out comes back
       return {panels: [triangle.draw([triangle.line([...corners, corners[0]], "thin"),
         batches.map(place => triangle.dot(...place, "", 2)),
         rewards.map((r, a) => triangle.legend(...corners[a],

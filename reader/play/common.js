@@ -8,6 +8,7 @@ kit.mean = values => kit.sum(values) / values.length;
 kit.dot = (u, v) => kit.sum(u.map((x, i) => x * v[i]));
 kit.range = (n, f = i => i) => Array.from({length: n}, (_, i) => f(i));
 kit.sigmoid = x => 1 / (1 + Math.exp(-x));
+kit.softplus = x => Math.max(x, 0) + Math.log1p(Math.exp(-Math.abs(x)));
 kit.digits = (x, n) => (Math.abs(x) < 1e-9 ? 0 : x).toFixed(n).replace("-", "\u2212");
 // A text with two decimals of each number, more of a small one, and none of an integer.
 kit.words = (texts, ...values) => texts.map((text, i) => {
@@ -41,8 +42,8 @@ kit.panel = ({title, x, y, label = "", height = 230, plain = false}) => {
     inverse: (a, b) => [x[0] + (a - left) / (right - left) * (x[1] - x[0]),
       y[0] + (bottom - b) / (bottom - top) * (y[1] - y[0])],
     line: (points, style) => path(join(points.map(at)), `line ${style}`),
-    curve: (f, style, [a, b] = x) =>
-      panel.line(kit.range(121, i => a + i / 120 * (b - a)).map(v => [v, f(v)]), style),
+    curve: (f, style) => panel.line(
+      kit.range(121, i => x[0] + i / 120 * (x[1] - x[0])).map(v => [v, f(v)]), style),
     dot: (v, w, style, r = 5) =>
       `<circle class="${style}" cx="${px(X(v))}" cy="${px(Y(w))}" r="${r}"/>`,
     bar: (v, from, to, width, style, opacity = 1) => {
@@ -62,12 +63,14 @@ kit.panel = ({title, x, y, label = "", height = 230, plain = false}) => {
         path(`M${px(c)} ${px(d)}L${side(1)}L${side(-1)}Z`, style);
     },
     // Where f is at a level, by marching squares: it cuts edges whose ends lie on both sides.
-    contour: (f, levels, style, n = 64) => {
+    contour: (f, levels, style, n = 72) => {
       const spot = (i, j) => [x[0] + i / n * (x[1] - x[0]), y[0] + j / n * (y[1] - y[0])];
       const values = kit.range(n + 1, i => kit.range(n + 1, j => f(...spot(i, j))));
       const edges = [[0, 0, 1, 0], [1, 0, 0, 1], [0, 1, 1, 0], [0, 0, 0, 1]];
       const cells = kit.range(n * n, k => [k % n, Math.floor(k / n)]);
-      return path(levels.map(level => cells.map(([i, j]) => {
+      const met = [Math.min, Math.max].map(end => end(...values.flat()));
+      const between = levels.filter(level => met[0] < level && level < met[1]);
+      return path(between.map(level => cells.map(([i, j]) => {
         const cuts = edges.flatMap(([a, b, u, v]) => {
           const p = values[i + a][j + b] - level, q = values[i + a + u][j + b + v] - level;
           const s = p / (p - q);
@@ -101,14 +104,15 @@ kit.figure = (root, {state, controls, view, handles = []}) => {
   const [bar, wall, output] = root.children, after = [];  // after: what follows a change
   for (const {name, label, options, press, range, show} of controls) {
     if (press) {
-      make(`<button type="button">${label}</button>`, bar).onclick = () => update(press(state));
+      const button = make(`<button type="button">${label}</button>`, bar);
+      button.onclick = () => { press(state); update(); };
       continue;
     }
     const input = make(`<label><span>${label} <b></b></span>${options ? `<select>${
       options.map((text, i) => `<option value="${i}">${text}</option>`).join("")}</select>` :
       '<input type="range">'}</label>`, bar).lastChild;
     if (range) mark(input, {min: range[0], max: range[1], step: range[2]});
-    input.oninput = () => update(state[name] = Number(input.value));
+    input.oninput = () => { state[name] = Number(input.value); update(); };
     after.push(() => {
       input.value = state[name];
       if (options) return;
@@ -118,7 +122,8 @@ kit.figure = (root, {state, controls, view, handles = []}) => {
       mark(input, {"aria-valuetext": text});
     });
   }
-  const shapes = view(state).panels.map(({title, height}, i) => make(
+  let {panels, text} = view(state);
+  const shapes = panels.map(({title, height}, i) => make(
     `<svg viewBox="0 0 400 ${height}" role="${handles[0] && !i ? "group" : "img"}" ` +
     `aria-label="${title}"><g></g></svg>`, wall));
   for (const {label, x, y, limits: [low, high]} of handles) {
@@ -126,8 +131,8 @@ kit.figure = (root, {state, controls, view, handles = []}) => {
     const dot = make('<g class="handle" tabindex="0" role="slider"><circle r="18"/>' +
       '<circle r="7"/></g>', shape);
     const set = (axis, to) => { state[axis] = kit.clamp(to, low, high); };
-    after.push(([panel]) => mark(dot, {
-      transform: `translate(${panel.at([state[x] ?? x, state[y]])})`, "aria-label": label,
+    after.push(() => mark(dot, {
+      transform: `translate(${panels[0].at([state[x] ?? x, state[y]])})`, "aria-label": label,
       "aria-valuemin": low, "aria-valuemax": high, "aria-valuenow": state[y],
       "aria-valuetext": axes.map(axis => kit.digits(state[axis], 2)).join(", "),
     }));
@@ -135,24 +140,25 @@ kit.figure = (root, {state, controls, view, handles = []}) => {
     dot.onpointermove = event => {
       if (!dot.hasPointerCapture(event.pointerId)) return;
       const box = shape.getBoundingClientRect(), scale = 400 / box.width;
-      const place = view(state).panels[0].inverse(
+      const place = panels[0].inverse(
         scale * (event.clientX - box.left), scale * (event.clientY - box.top));
       for (const axis of axes) set(axis, place[axis === x ? 0 : 1]);
       update();
     };
     const keys = {ArrowLeft: -1, ArrowDown: -1, ArrowRight: 1, ArrowUp: 1,
-      PageDown: -5, PageUp: 5, Home: -99, End: 99};
+      PageDown: -5, PageUp: 5, Home: -50, End: 50};  // in fiftieths of the range
     dot.onkeydown = event => {
       if (!keys[event.key] || event.ctrlKey || event.altKey || event.metaKey) return;
       event.preventDefault();
       const axis = /Left|Right/.test(event.key) ? axes[0] : y;
-      update(set(axis, state[axis] + keys[event.key] * (high - low) / 50));
+      set(axis, state[axis] + keys[event.key] * (high - low) / 50);
+      update();
     };
   }
   function update() {
-    const {panels, text} = view(state);
+    ({panels, text} = view(state));
     for (const [i, {svg}] of panels.entries()) shapes[i].firstChild.innerHTML = svg;
-    for (const show of after) show(panels);
+    for (const show of after) show();
     output.textContent = text;
   }
   update();

@@ -5,8 +5,7 @@ play.dpo = {
   at: ["dpo.dpo_loss"],
 
   // By the margin m, how much log(pi / pi_ref) of the chosen exceeds that of the rejected.
-  loss: (margin, beta) =>
-    Math.log1p(Math.exp(-Math.abs(beta * margin))) + Math.max(-beta * margin, 0),
+  loss: (margin, beta) => kit.softplus(-beta * margin),
   slope: (margin, beta) => -beta * kit.sigmoid(-beta * margin),
   // The policy: a softmax over chosen, rejected and a third, whose logits are linear in two
   // weights. Steps that tell the chosen from the rejected lift the third, too, if it shares.

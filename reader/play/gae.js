@@ -29,7 +29,7 @@ play.gae = {
           terminated[t] ? "ink" : "dash") : "")]);
       };
       return {panels: [
-        show("values V(obs); a line: failed, dashed: time limit", [14, 17], values, "three"),
+        show("values V(obs); line: failed, dashed: time limit", [14, 17], values, "three"),
         show("errors \u03b4", [-16, 8], deltas, "one", weights.map(w => 0.25 + 0.75 * w)),
         show("weights of the errors in the marked A", [0, 1.05], weights, "two", []),
         show("advantages A", [-16, 8], advantages, "one", []),

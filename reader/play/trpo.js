@@ -12,10 +12,11 @@ play.trpo = {
   // mean of ratio * A, with the advantages A under the old policy.
   surrogate: (states, old, w) => kit.mean(states.map(([x, worth]) =>
     worth * (play.trpo.p(w, x) - play.trpo.p(old, x)))),
-  kl: (states, old, w) => kit.mean(states.map(([x]) => kit.sum([1, -1].map(sign => {
-    const [was, is] = [old, w].map(v => play.trpo.p(v, x.map(y => sign * y)));
-    return was * Math.log(was / is);
-  })))),
+  // mean KL(pi_old || pi); the log of 1 - pi(1|x) is -softplus(w x).
+  kl: (states, old, w) => kit.mean(states.map(([x]) => {
+    const [was, is] = [kit.dot(old, x), kit.dot(w, x)];
+    return kit.sigmoid(was) * (was - is) + kit.softplus(is) - kit.softplus(was);
+  })),
   gradient: (states, w) => [0, 1].map(i => kit.mean(states.map(([x, worth]) =>
     worth * play.trpo.p(w, x) * (1 - play.trpo.p(w, x)) * x[i]))),
   // F + damping I, with F the mean of p (1 - p) x x^T.
@@ -42,33 +43,34 @@ play.trpo = {
 
   draw(root) {
     const {states, surrogate, kl} = this;
+    const map = kit.panel({title: "two weights, and the surrogate's contours", height: 330,
+      x: [-2.2, 2.2], y: [-2, 2]});
+    const contours = map.contour((a, b) => surrogate(states, [0, 0], [a, b]),
+      kit.range(41, i => i / 20 - 1), "thin faint");  // another old policy adds a constant
     const view = ({u, v, power, damping}) => {
       const old = [u, v], bound = 10 ** power;
       const {natural, plain, F, tries} = this.step(states, old, bound, damping);
       const to = (direction, f = 1) => old.map((x, k) => x + f * direction[k]);
       const far = w => kl(states, old, w), gain = w => surrogate(states, old, w);
       const model = s => kit.dot(s, F.map(row => kit.dot(row, s))) / 2, last = tries.at(-1);
-      const map = kit.panel({title: "two weights, and the surrogate's contours", height: 330,
-        x: [-2.2, 2.2], y: [-2, 2]});
       const top = 1.2 * Math.max(2 * bound, ...tries.map(t => t.kl));
       const along = kit.panel({title: "along the natural step", height: 330, x: [0, 1.05],
         y: [0, top], label: "fraction of the step"});
       const scale = top / 2 / Math.max(...kit.range(22, i => gain(to(natural, i / 20))), 1e-9);
-      return {panels: [map.draw([
-        map.contour((a, b) => gain([a, b]), kit.range(81, i => i / 20 - 2), "thin faint"),
-        map.contour((a, b) => far([a, b]), [bound], "two", 100),
-        map.contour((a, b) => model([a - u, b - v]), [bound], "dash", 100),
+      return {panels: [map.draw([contours, map.contour((a, b) => far([a, b]), [bound], "two"),
+        map.contour((a, b) => model([a - u, b - v]), [bound], ""),
         map.arrow(old, to(plain), "three"), map.arrow(old, to(natural), "one"),
         tries.map(({w, good}) => map.dot(...w, good ? "one" : "one hollow")),
         map.legend(-2.2, 2, [["one", "natural gradient"], ["three", "plain gradient"],
-          ["two", "true KL at the bound"], ["", "its quadratic model (dashed)"]])]),
+          ["two", "true KL at the bound"], ["", "its quadratic model"]])]),
       along.draw([along.line([[0, bound], [2, bound]], "thin"),
-        along.curve(f => model(natural.map(x => f * x)), "dash"),
+        along.curve(f => model(natural.map(x => f * x)), ""),
         along.curve(f => far(to(natural, f)), "two"),
         along.curve(f => scale * gain(to(natural, f)), "one thin"),
         tries.map(t => along.dot(t.fraction, t.kl, t.good ? "two" : "two hollow")),
         along.legend(0, bound, [["", "target_kl"]], 6, -5), along.legend(0, top, [
-          ["two", "true KL"], ["one", "gain of the surrogate (a scale of its own)"]])]),
+          ["two", "true KL"], ["", "its quadratic model"],
+          ["one", "gain of the surrogate, on a scale of its own"]])]),
       ], text: last.good ? kit.words`Try ${tries.length} of 10 is taken: KL ${last.kl} of ${
         bound}, gain ${last.gain}. The plain gradient, as long by the model, gains ${
         gain(to(plain))} at KL ${far(to(plain))}.` : "No try is taken: the policy stays."};
