@@ -225,8 +225,8 @@ def group_relative(rewards: Tensor, num_generations: int, norm_std: bool) -> Ten
 
         A_i = (R_i - mean of group) / std of group
 
-    Without norm_std only the mean is subtracted. The std has G - 1 in its denominator, as in
-    TRL. Source: Shao et al. 2024, section 4.1.
+    Without norm_std only the mean is subtracted. The std of K rewards has K - 1 in its
+    denominator, as in TRL. Source: Shao et al. 2024, section 4.1.
     """
     group = rewards.view(-1, num_generations)
     group = (group - group[:, :1]).float()  # equals are exactly 0, without rounding errors

@@ -210,7 +210,7 @@ def log_policy(
 def leave_one_out(rewards: Tensor, num_generations: int) -> Tensor:
     """Each reward minus the mean of the others in its group: (batch,), groups side by side.
 
-        A_i = R_i - 1 / (G - 1) * sum over j != i of R_j = G / (G - 1) * (R_i - mean of group)
+        A_i = R_i - 1 / (K - 1) * sum over j != i of R_j = K / (K - 1) * (R_i - mean of group)
 
     Unbiased: completion i is independent of R_j, so the expectation of grad log pi(i) * R_j is
     that of grad log pi(i), which is 0, times that of R_j.
