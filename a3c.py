@@ -13,19 +13,19 @@ weights have no lock.
 What that buys: the workers step their environments at the same time, one on each core.
 
 What it costs:
-- stale gradients: a worker's gradient is that at the weights it copied, and others have moved
-  the shared ones since (losses/staleness counts their updates);
+- stale gradients: a worker's gradient belongs to the weights that it copied, and others have
+  moved the shared ones since (losses/staleness counts their updates);
 - lost updates: two workers that write at once can overwrite each other's change of a weight;
 - one environment per forward pass: a2c.py asks the network once for the actions of all;
-- checkpoints: their weights may have learned from segments that are not counted yet, which a
-  resumed run plays again.
+- imprecise checkpoints: their weights may have learned from segments that are not counted yet,
+  and a resumed run plays those again.
 
 With one worker, a run is repeatable bit for bit: it is a2c.py with one environment and another
 seed of the noise. With more it is not, as the order of their updates is left to chance.
 
-Not in the paper, as in a2c.py: GAE; a mean of the loss over steps, where it sums the gradients;
-rms_eps added to the root, where it has it under the root; segments that go on into the next
-episode, so that all have num_steps.
+Not in the paper, as in a2c.py: GAE; a mean of the loss over steps (the paper sums the
+gradients); rms_eps added to the root of the running mean (the paper adds it under the root);
+segments that go on into the next episode, so that all have num_steps.
 
 Paper: Mnih et al. 2016, Asynchronous Methods for Deep Reinforcement Learning, arXiv:1602.01783,
 algorithm S3
@@ -45,8 +45,7 @@ import random
 import sys
 import time
 import traceback
-from collections import deque
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from multiprocessing import connection
@@ -68,7 +67,7 @@ from tqdm import tqdm
 @dataclass
 class Args:
     # Defaults: a2c.py's, but longer segments, because an update is made from a single one.
-    env_id: str = "CartPole-v1"  # Gymnasium environment with Discrete actions
+    env_id: str = "CartPole-v1"  # with Discrete actions; one of a package is package:Name
     total_timesteps: int | float = 300_000  # environment steps in all, rounded down to updates
     num_workers: int = 2  # processes, each with one environment; at best one for each core
     num_steps: int = 20  # steps of a worker for each update
@@ -100,7 +99,7 @@ class Args:
         return self.num_workers
 
 
-LIMITS = {  # of numeric flags; of the others 0 to 1e15, of whole numbers 1 to 1e15
+LIMITS = {  # of numeric flags. Those not named: 0 to 1e15, or 1 to 1e15 if whole
     "seed": (0, 1e15), "gamma": (0, 1), "gae_lambda": (0, 1), "reward_scale": (1e-9, 1e9),
     "max_grad_norm": (1e-9, np.inf), "rms_alpha": (0, 1), "rms_eps": (1e-15, 1e9),
 }  # fmt: skip
@@ -111,11 +110,8 @@ LIMITS = {  # of numeric flags; of the others 0 to 1e15, of whole numbers 1 to 1
 # ==============================================================================================
 def mlp(in_features: int, out_features: int, out_gain: float) -> nn.Sequential:
     """Two hidden layers of 64 tanh units. A small `out_gain` starts the output near zero."""
-    net = nn.Sequential(
-        nn.Linear(in_features, 64), nn.Tanh(),
-        nn.Linear(64, 64), nn.Tanh(),
-        nn.Linear(64, out_features),
-    )  # fmt: skip
+    hidden = [nn.Linear(in_features, 64), nn.Tanh(), nn.Linear(64, 64), nn.Tanh()]
+    net = nn.Sequential(*hidden, nn.Linear(64, out_features))
     for layer in net:
         if isinstance(layer, nn.Linear):  # orthogonal weights, as in OpenAI Baselines
             nn.init.orthogonal_(layer.weight, out_gain if layer is net[-1] else np.sqrt(2))
@@ -221,8 +217,9 @@ def work(
     Source: Mnih et al. 2016, algorithm S3, and section 4 for the shared RMSprop.
     """
     torch.set_num_threads(args.torch_threads)
-    torch.set_default_dtype(torch.float32)  # the caller's program, imported anew, may have
-    torch.set_grad_enabled(True)  # set other things
+    # The caller's program, which is imported anew, may have set other things.
+    torch.set_default_dtype(torch.float32)
+    torch.set_grad_enabled(True)
     for fix in (np.random.seed, random.seed):  # for the environment
         fix(seeds[rank])
     for other in pipes[:rank] + pipes[rank + 1 :]:  # so that each closes with its owner
@@ -277,9 +274,8 @@ def work(
                 returns = advantages + values  # of advantages that are not normalised
 
             # ---- UPDATE ----
-            if args.anneal_lr:
-                remaining = 1 - global_step / total_steps
-                optimizer.param_groups[0]["lr"] = args.learning_rate * remaining
+            remaining = 1 - global_step / total_steps if args.anneal_lr else 1.0
+            optimizer.param_groups[0]["lr"] = args.learning_rate * remaining
             b_obs, b_actions, b_advantages, b_returns = (
                 x.flatten(0, 1) for x in (s_obs, s_actions, advantages, returns)
             )
@@ -370,18 +366,16 @@ def train(args: Args) -> dict:
         begun, updates = context.Value("q", run.global_step), context.Value("q", 0)
         for tensor in (weights, *optimizer.state[weights].values()):
             tensor.share_memory_()
-        # No two environments share a stream, and a resumed run does not replay its beginning.
-        seeds = np.random.SeedSequence([args.seed, run.global_step])
-        seeds = (
-            seeds.generate_state(args.num_workers) // 2
-        ).tolist()  # simulators take 31 bits
+        # Seeds of 31 bits, as simulators take. A resumed run does not replay its beginning.
+        stream = np.random.SeedSequence([args.seed, run.global_step])
+        seeds = (stream.generate_state(args.num_workers) // 2).tolist()
         pipes = [context.Pipe(duplex=False) for _ in seeds]
         ranks = {run.enter_context(reader): rank for rank, (reader, _) in enumerate(pipes)}
         writers = [writer for _, writer in pipes]
         shared = (args, seeds, total_steps, weights, optimizer, begun, updates, writers)
         workers = multiprocessing.spawn(work, shared, args.num_workers, join=False)
         for process, writer in zip(workers.processes, writers, strict=True):
-            run.callback(process.kill)  # however this ends, but first comes
+            run.callback(process.kill)  # if it outlives stop(), which comes first
             writer.close()
         run.callback(stop, workers.processes, list(ranks))
 
@@ -460,17 +454,15 @@ def make_env(args: Args, **kwargs: str) -> gym.Env:
     """One environment for the networks: flat observations, and actions as the policy draws."""
     try:
         env = gym.make(args.env_id, **json.loads(args.env_kwargs), **kwargs)
-    except (gym.error.Error, ModuleNotFoundError, TypeError, ValueError) as error:
+        if len(shape := env.observation_space.shape or ()) == 3 and np.prod(shape) > 1024:
+            gym.logger.warn(f"{args.env_id} has images {shape}: they are flattened, for an MLP")
+        if not isinstance(env.observation_space, Box) or len(env.observation_space.shape) != 1:
+            env = gym.wrappers.FlattenObservation(env)
+    except (gym.error.Error, ImportError, NotImplementedError, TypeError, ValueError) as error:
         if isinstance(error, TypeError) and "argument" not in str(error):
             raise  # an error in the environment's own code
-        hint = " One of a package or module is package:Name, as in ale_py:ALE/Pong-v5."
-        hint *= isinstance(error, gym.error.NameNotFound | gym.error.NamespaceNotFound)
+        hint = f" Or package:{args.env_id}?" * isinstance(error, gym.error.UnregisteredEnv)
         raise BadInput(f"{args.env_id} with {args.env_kwargs}: {error}{hint}") from None
-    if len(shape := env.observation_space.shape or ()) == 3 and np.prod(shape) > 1024:
-        gym.logger.warn(f"{args.env_id} has images {shape}: they are flattened, for an MLP")
-    if not isinstance(env.observation_space, Box) or len(env.observation_space.shape) != 1:
-        with suppress(NotImplementedError):  # of a space that is not Gymnasium's
-            env = gym.wrappers.FlattenObservation(env)
     if not isinstance(env.observation_space, Box) or 0 in env.observation_space.shape:
         raise BadInput(f"{args.env_id} has observations that cannot be flattened")
     if not isinstance(env.action_space, Discrete) or env.action_space.start:
@@ -480,15 +472,13 @@ def make_env(args: Args, **kwargs: str) -> gym.Env:
 
 
 class Run(ExitStack):
-    """The run directory and its log. Its exit closes them and gives torch's threads back."""
+    """The run directory and its log. Its exit closes them and gives torch's settings back."""
 
     def __init__(self, args: Args):
-        if not getattr(torch, args.device).is_available():
-            raise BadInput(f"PyTorch finds no device {args.device} here")
         super().__init__()
         self.args, self.global_step, self.episodes, self.seconds = args, 0, 0, 0.0
-        self.recent_returns: deque[float] = deque(maxlen=100)
         self.returns, self.lengths = np.zeros(args.num_envs), np.zeros(args.num_envs, int)
+        self.name, self.recent = f"seed {args.seed}, {args.run_dir}", []  # the last 100 returns
         self.enter_context(torch.enable_grad())  # whatever the caller has set
         self.callback(torch.set_default_dtype, torch.get_default_dtype())
         torch.set_default_dtype(torch.float32)
@@ -514,16 +504,13 @@ class Run(ExitStack):
                 saved = torch.load(run_dir / "checkpoint.pt", "cpu", weights_only=True)
                 for key, module in state.items():
                     module.load_state_dict(saved[key])
-                self.global_step, self.episodes, self.seconds, recent = saved["counters"]
-                self.recent_returns.extend(recent)
+                self.global_step, self.episodes, self.seconds, self.recent = saved["counters"]
                 for fix in (torch.manual_seed, np.random.seed, random.seed):
                     fix((args.seed + self.global_step) % 2**32)
-                changed = [k for k in ABOUT if ABOUT[k] != saved["about"][k]] or "nothing"
-                print(f"resuming at step {self.global_step} with new noise; changed: {changed}")
+                print(f"resuming at step {self.global_step} with new noise")
             (run_dir / name).write_text(json.dumps(asdict(args) | ABOUT, indent=2, default=str))
-        except (KeyError, OSError, RuntimeError, ValueError) as error:  # or other networks
+        except (KeyError, OSError, RuntimeError, ValueError) as error:  # also: other networks
             raise BadInput(f"cannot use {run_dir}: {error}") from None
-        self.name = f"seed {args.seed}, {run_dir}"
         print(f"{SCRIPT.name}: {args.env_id}, {total_steps} steps, {self.name}")
         (run_dir / "summary.json").unlink(missing_ok=True)  # a resumed run is unfinished again
         writer = SummaryWriter(run_dir, purge_step=self.global_step + 1)  # hides later events
@@ -533,22 +520,19 @@ class Run(ExitStack):
         self.save()
 
     def save(self) -> None:
-        """Write the events and a checkpoint. A kill or a full disk leaves the old one whole."""
-        start = time.perf_counter()
-        self.seconds = start - self.began
-        checkpoint = {name: module.state_dict() for name, module in self.state.items()}
-        parts = [p for s in checkpoint.values() for p in s.get("state", {0: s}).values()]
+        """Write the events and a checkpoint whole, in a tenth of the time at most."""
+        self.seconds = time.perf_counter() - self.began
+        saved = {name: module.state_dict() for name, module in self.state.items()}
+        parts = [p for s in saved.values() for p in s.get("state", {0: s}).values()]
         if not all(x.isfinite().all() for p in parts for x in p.values() if torch.is_tensor(x)):
             raise FloatingPointError(f"step {self.global_step}: a weight is not finite")
-        counters = [self.global_step, self.episodes, self.seconds, list(self.recent_returns)]
-        flags = asdict(self.args) | {"run_dir": None, "resume": None}
+        saved |= {"about": ABOUT, "args": asdict(self.args) | {"run_dir": None, "resume": None}}
+        saved["counters"] = [self.global_step, self.episodes, self.seconds, self.recent]
         self.writer.flush()
-        path = self.args.run_dir / "new.tmp"
-        torch.save(checkpoint | {"about": ABOUT, "args": flags, "counters": counters}, path)
-        path.replace(path.with_name("checkpoint.pt"))
-        # Never more than a tenth of the time.
-        interval, took = self.args.checkpoint_interval, time.perf_counter() - start
-        self.due = time.perf_counter() + (interval and max(interval, 9 * took))
+        torch.save(saved, self.args.run_dir / "new.tmp")
+        (self.args.run_dir / "new.tmp").replace(self.args.run_dir / "checkpoint.pt")
+        interval, now = self.args.checkpoint_interval, time.perf_counter()
+        self.due = now + (interval and max(interval, 9 * (now - self.began - self.seconds)))
 
     def record_step(self, worker: int, reward, done, *obs) -> None:
         """Count a step of one worker's environment; log an episode that it ended."""
@@ -561,7 +545,7 @@ class Run(ExitStack):
             episodic_return, length = float(self.returns[worker]), self.lengths[worker]
             self.writer.add_scalar("charts/episodic_return", episodic_return, self.global_step)
             self.writer.add_scalar("charts/episodic_length", length, self.global_step)
-            self.recent_returns.append(episodic_return)
+            self.recent = [*self.recent[-99:], episodic_return]
             self.episodes += 1
             self.returns[worker] = self.lengths[worker] = 0
 
@@ -575,7 +559,7 @@ class Run(ExitStack):
             self.writer.add_scalar("charts/SPS", sps, self.global_step)
             for name, value in losses.items():
                 self.writer.add_scalar(f"losses/{name}", value, self.global_step)
-            returns = f"return {np.mean(self.recent_returns or np.nan):.1f}, {sps:.1f} steps/s"
+            returns = f"return {np.mean(self.recent or np.nan):.1f}, {sps:.1f} steps/s"
             self.status = f"{returns}, {self.name}".replace("return nan", "no episode yet")
             self.bar.set_postfix_str(self.status, refresh=False)
         self.bar.update(self.global_step - self.bar.n)
@@ -602,21 +586,18 @@ def evaluate(actor: nn.Module, env: gym.Env, run: Run) -> dict:
                 raise FloatingPointError("evaluation: a reward or observation is not finite")
             if terminated or truncated:
                 break
-    trained = np.mean(run.recent_returns or np.nan)
     summary = {
         "env_id": args.env_id, "script": SCRIPT.name, "seed": args.seed,
         "global_step": run.global_step, "wall_seconds": run.seconds,
         "sps": run.global_step / run.seconds, "train_episodes": run.episodes,
-        "train_return_mean": float(trained) if run.episodes else None,
+        "train_return_mean": float(np.mean(run.recent)) if run.episodes else None,
         "eval_return_mean": float(returns.mean()), "eval_return_std": float(returns.std()),
         "eval_episodes": len(returns),
     }  # fmt: skip
     run.writer.add_scalar("eval/episodic_return", returns.mean(), run.global_step)
-    path = args.run_dir / "new.tmp"
-    path.write_text(json.dumps(summary, indent=2))
-    path.replace(path.with_name("summary.json"))
-    text = f"return {trained:.1f}, evaluation {returns.mean():.1f} +- {returns.std():.1f}"
-    print(f"{text}, {run.name}".replace("return nan", "no episode ended"))
+    (args.run_dir / "new.tmp").write_text(json.dumps(summary, indent=2))
+    (args.run_dir / "new.tmp").replace(args.run_dir / "summary.json")
+    print(f"evaluation {returns.mean():.1f} +- {returns.std():.1f}, {run.name}")
     return summary
 
 
@@ -630,6 +611,8 @@ if __name__ == "__main__" and "__file__" in globals():  # a notebook cell only d
     except (Exception, KeyboardInterrupt) as error:
         known = isinstance(error, BadInput | FloatingPointError | torch.OutOfMemoryError)
         line = f"error: {' '.join(str(error).split())}" if known else traceback.format_exc()
+        if "array element with" in line and ("= result\n" in line or "+= reward\n" in line):
+            line = "error: a reward, terminated or truncated is not one value"  # NumPy is vague
         print("stopped" if isinstance(error, KeyboardInterrupt) else line, file=sys.stderr)
         if args and type(error) is not BadInput and (args.run_dir / "checkpoint.pt").exists():
             print(f'resume with: python "{SCRIPT}" --resume "{args.run_dir}"', file=sys.stderr)

@@ -27,8 +27,7 @@ import random
 import sys
 import time
 import traceback
-from collections import deque
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
@@ -52,7 +51,7 @@ class Args:
     # segments, minibatches of 128, annealing, the normalisation of Stable-Baselines3's
     # VecNormalize, and plain Gaussian exploration. For MuJoCo: --num-envs 8 --num-steps 256
     # --learning-rate 3e-4 --gamma 0.99, and for HalfCheetah --gamma 0.98 --init-std 0.5.
-    env_id: str = "Pendulum-v1"  # Gymnasium environment with Box actions
+    env_id: str = "Pendulum-v1"  # with Box actions; one of a package is package:Name
     total_timesteps: int | float = 200_000  # environment steps in all, rounded down to batches
     num_envs: int = 4  # environments stepped side by side
     num_steps: int = 512  # steps per environment and iteration; a batch is num_envs * num_steps
@@ -84,7 +83,7 @@ class Args:
     resume: Path | None = None  # run directory to resume, with its own flags
 
 
-LIMITS = {  # of numeric flags; of the others 0 to 1e15, of whole numbers 1 to 1e15
+LIMITS = {  # of numeric flags. Those not named: 0 to 1e15, or 1 to 1e15 if whole
     "seed": (0, 1e15), "gamma": (0, 1), "gae_lambda": (0, 1), "init_std": (1e-9, 1e9),
     "max_grad_norm": (1e-9, np.inf), "target_kl": (1e-9, 1e9),
 }  # fmt: skip
@@ -95,11 +94,8 @@ LIMITS = {  # of numeric flags; of the others 0 to 1e15, of whole numbers 1 to 1
 # ==============================================================================================
 def mlp(in_features: int, out_features: int, out_gain: float) -> nn.Sequential:
     """Two hidden layers of 64 tanh units. A small `out_gain` starts the output near zero."""
-    net = nn.Sequential(
-        nn.Linear(in_features, 64), nn.Tanh(),
-        nn.Linear(64, 64), nn.Tanh(),
-        nn.Linear(64, out_features),
-    )  # fmt: skip
+    hidden = [nn.Linear(in_features, 64), nn.Tanh(), nn.Linear(64, 64), nn.Tanh()]
+    net = nn.Sequential(*hidden, nn.Linear(64, out_features))
     for layer in net:
         if isinstance(layer, nn.Linear):  # orthogonal weights, as in OpenAI Baselines
             nn.init.orthogonal_(layer.weight, out_gain if layer is net[-1] else np.sqrt(2))
@@ -214,9 +210,8 @@ def ppo_loss(
     value_loss = nn.functional.mse_loss(values, returns)
     entropy = dist.entropy().mean()
     loss = policy_loss + vf_coef * value_loss - ent_coef * entropy  # a bonus lowers the loss
-    with torch.no_grad():
-        approx_kl = ((ratio - 1) - log_ratio).mean()  # KL(pi_old || pi), never negative
-        clip_frac = (clipped_ratio != ratio).float().mean()
+    approx_kl = ((ratio - 1) - log_ratio).mean()  # KL(pi_old || pi), never negative
+    clip_frac = (clipped_ratio != ratio).float().mean()
     stats = {"policy_loss": policy_loss, "value_loss": value_loss, "entropy": entropy}
     return loss, stats | {"approx_kl": approx_kl, "clip_frac": clip_frac}
 
@@ -254,6 +249,8 @@ def flatten(*networks: nn.Module) -> Tensor:
 def train(args: Args) -> dict:
     """Train, evaluate, return what summary.json holds; raise BadInput or FloatingPointError."""
     args = check_args(args)
+    if not getattr(torch, args.device).is_available():
+        raise BadInput(f"PyTorch finds no device {args.device} here")
     device = torch.device(args.device)
     batch_size = args.num_envs * args.num_steps
     minibatch_size = batch_size // args.num_minibatches
@@ -284,11 +281,10 @@ def train(args: Args) -> dict:
         running_return = np.zeros(args.num_envs, np.float32)  # the latest; 0 after an end
         terminated, truncated = np.zeros((2, args.num_steps, args.num_envs), bool)
 
-        # No two environments share a stream, and a resumed run does not replay its beginning.
+        # Seeds of 31 bits, as simulators take. A resumed run does not replay its beginning.
         seeds = np.random.SeedSequence([args.seed, run.global_step]).generate_state(len(envs))
-        current_obs = np.zeros((args.num_envs, obs_dim), np.float32)
-        for i, env in enumerate(envs):
-            current_obs[i], _ = env.reset(seed=int(seeds[i] // 2))  # simulators take 31 bits
+        resets = [env.reset(seed=int(seed // 2)) for env, seed in zip(envs, seeds, strict=True)]
+        current_obs = np.array([obs for obs, _ in resets], np.float32)  # (num_envs, obs_dim)
 
         for iteration in range(run.global_step // batch_size, num_iterations):
             # ---- ROLLOUT ----
@@ -325,9 +321,8 @@ def train(args: Args) -> dict:
                 returns = advantages + values  # of advantages that are not normalised
 
             # ---- UPDATE ----
-            if args.anneal_lr:
-                remaining = 1 - iteration / num_iterations
-                optimizer.param_groups[0]["lr"] = args.learning_rate * remaining
+            remaining = 1 - iteration / num_iterations if args.anneal_lr else 1.0
+            optimizer.param_groups[0]["lr"] = args.learning_rate * remaining
             b_obs, b_actions, b_old_log_probs, b_advantages, b_returns = (
                 x.flatten(0, 1) for x in (s_obs, s_actions, old_log_probs, advantages, returns)
             )
@@ -418,17 +413,15 @@ def make_env(args: Args, **kwargs: str) -> gym.Env:
     """One environment for the networks: flat observations, and actions as the policy draws."""
     try:
         env = gym.make(args.env_id, **json.loads(args.env_kwargs), **kwargs)
-    except (gym.error.Error, ModuleNotFoundError, TypeError, ValueError) as error:
+        if len(shape := env.observation_space.shape or ()) == 3 and np.prod(shape) > 1024:
+            gym.logger.warn(f"{args.env_id} has images {shape}: they are flattened, for an MLP")
+        if not isinstance(env.observation_space, Box) or len(env.observation_space.shape) != 1:
+            env = gym.wrappers.FlattenObservation(env)
+    except (gym.error.Error, ImportError, NotImplementedError, TypeError, ValueError) as error:
         if isinstance(error, TypeError) and "argument" not in str(error):
             raise  # an error in the environment's own code
-        hint = " One of a package or module is package:Name, as in ale_py:ALE/Pong-v5."
-        hint *= isinstance(error, gym.error.NameNotFound | gym.error.NamespaceNotFound)
+        hint = f" Or package:{args.env_id}?" * isinstance(error, gym.error.UnregisteredEnv)
         raise BadInput(f"{args.env_id} with {args.env_kwargs}: {error}{hint}") from None
-    if len(shape := env.observation_space.shape or ()) == 3 and np.prod(shape) > 1024:
-        gym.logger.warn(f"{args.env_id} has images {shape}: they are flattened, for an MLP")
-    if not isinstance(env.observation_space, Box) or len(env.observation_space.shape) != 1:
-        with suppress(NotImplementedError):  # of a space that is not Gymnasium's
-            env = gym.wrappers.FlattenObservation(env)
     if not isinstance(env.observation_space, Box) or 0 in env.observation_space.shape:
         raise BadInput(f"{args.env_id} has observations that cannot be flattened")
     actions = env.action_space
@@ -440,15 +433,13 @@ def make_env(args: Args, **kwargs: str) -> gym.Env:
 
 
 class Run(ExitStack):
-    """The run directory and its log. Its exit closes them and gives torch's threads back."""
+    """The run directory and its log. Its exit closes them and gives torch's settings back."""
 
     def __init__(self, args: Args):
-        if not getattr(torch, args.device).is_available():
-            raise BadInput(f"PyTorch finds no device {args.device} here")
         super().__init__()
         self.args, self.global_step, self.episodes, self.seconds = args, 0, 0, 0.0
-        self.recent_returns: deque[float] = deque(maxlen=100)
         self.returns, self.lengths = np.zeros(args.num_envs), np.zeros(args.num_envs, int)
+        self.name, self.recent = f"seed {args.seed}, {args.run_dir}", []  # the last 100 returns
         self.enter_context(torch.enable_grad())  # whatever the caller has set
         self.callback(torch.set_default_dtype, torch.get_default_dtype())
         torch.set_default_dtype(torch.float32)
@@ -474,16 +465,13 @@ class Run(ExitStack):
                 saved = torch.load(run_dir / "checkpoint.pt", "cpu", weights_only=True)
                 for key, module in state.items():
                     module.load_state_dict(saved[key])
-                self.global_step, self.episodes, self.seconds, recent = saved["counters"]
-                self.recent_returns.extend(recent)
+                self.global_step, self.episodes, self.seconds, self.recent = saved["counters"]
                 for fix in (torch.manual_seed, np.random.seed, random.seed):
                     fix((args.seed + self.global_step) % 2**32)
-                changed = [k for k in ABOUT if ABOUT[k] != saved["about"][k]] or "nothing"
-                print(f"resuming at step {self.global_step} with new noise; changed: {changed}")
+                print(f"resuming at step {self.global_step} with new noise")
             (run_dir / name).write_text(json.dumps(asdict(args) | ABOUT, indent=2, default=str))
-        except (KeyError, OSError, RuntimeError, ValueError) as error:  # or other networks
+        except (KeyError, OSError, RuntimeError, ValueError) as error:  # also: other networks
             raise BadInput(f"cannot use {run_dir}: {error}") from None
-        self.name = f"seed {args.seed}, {run_dir}"
         print(f"{SCRIPT.name}: {args.env_id}, {total_steps} steps, {self.name}")
         (run_dir / "summary.json").unlink(missing_ok=True)  # a resumed run is unfinished again
         writer = SummaryWriter(run_dir, purge_step=self.global_step + 1)  # hides later events
@@ -493,22 +481,19 @@ class Run(ExitStack):
         self.save()
 
     def save(self) -> None:
-        """Write the events and a checkpoint. A kill or a full disk leaves the old one whole."""
-        start = time.perf_counter()
-        self.seconds = start - self.began
-        checkpoint = {name: module.state_dict() for name, module in self.state.items()}
-        parts = [p for s in checkpoint.values() for p in s.get("state", {0: s}).values()]
+        """Write the events and a checkpoint whole, in a tenth of the time at most."""
+        self.seconds = time.perf_counter() - self.began
+        saved = {name: module.state_dict() for name, module in self.state.items()}
+        parts = [p for s in saved.values() for p in s.get("state", {0: s}).values()]
         if not all(x.isfinite().all() for p in parts for x in p.values() if torch.is_tensor(x)):
             raise FloatingPointError(f"step {self.global_step}: a weight is not finite")
-        counters = [self.global_step, self.episodes, self.seconds, list(self.recent_returns)]
-        flags = asdict(self.args) | {"run_dir": None, "resume": None}
+        saved |= {"about": ABOUT, "args": asdict(self.args) | {"run_dir": None, "resume": None}}
+        saved["counters"] = [self.global_step, self.episodes, self.seconds, self.recent]
         self.writer.flush()
-        path = self.args.run_dir / "new.tmp"
-        torch.save(checkpoint | {"about": ABOUT, "args": flags, "counters": counters}, path)
-        path.replace(path.with_name("checkpoint.pt"))
-        # Never more than a tenth of the time.
-        interval, took = self.args.checkpoint_interval, time.perf_counter() - start
-        self.due = time.perf_counter() + (interval and max(interval, 9 * took))
+        torch.save(saved, self.args.run_dir / "new.tmp")
+        (self.args.run_dir / "new.tmp").replace(self.args.run_dir / "checkpoint.pt")
+        interval, now = self.args.checkpoint_interval, time.perf_counter()
+        self.due = now + (interval and max(interval, 9 * (now - self.began - self.seconds)))
 
     def record_step(self, rewards, done, *obs) -> None:
         """Count a step of all environments; log the episodes that it ended."""
@@ -520,7 +505,7 @@ class Run(ExitStack):
         for i in np.flatnonzero(done):
             self.writer.add_scalar("charts/episodic_return", self.returns[i], self.global_step)
             self.writer.add_scalar("charts/episodic_length", self.lengths[i], self.global_step)
-            self.recent_returns.append(float(self.returns[i]))
+            self.recent = [*self.recent[-99:], float(self.returns[i])]
             self.episodes += 1
             self.returns[i] = self.lengths[i] = 0
 
@@ -534,7 +519,7 @@ class Run(ExitStack):
             self.writer.add_scalar("charts/SPS", sps, self.global_step)
             for name, value in losses.items():
                 self.writer.add_scalar(f"losses/{name}", value, self.global_step)
-            returns = f"return {np.mean(self.recent_returns or np.nan):.1f}, {sps:.1f} steps/s"
+            returns = f"return {np.mean(self.recent or np.nan):.1f}, {sps:.1f} steps/s"
             self.status = f"{returns}, {self.name}".replace("return nan", "no episode yet")
             self.bar.set_postfix_str(self.status, refresh=False)
         self.bar.update(self.global_step - self.bar.n)
@@ -561,21 +546,18 @@ def evaluate(actor: nn.Module, env: gym.Env, run: Run) -> dict:
                 raise FloatingPointError("evaluation: a reward or observation is not finite")
             if terminated or truncated:
                 break
-    trained = np.mean(run.recent_returns or np.nan)
     summary = {
         "env_id": args.env_id, "script": SCRIPT.name, "seed": args.seed,
         "global_step": run.global_step, "wall_seconds": run.seconds,
         "sps": run.global_step / run.seconds, "train_episodes": run.episodes,
-        "train_return_mean": float(trained) if run.episodes else None,
+        "train_return_mean": float(np.mean(run.recent)) if run.episodes else None,
         "eval_return_mean": float(returns.mean()), "eval_return_std": float(returns.std()),
         "eval_episodes": len(returns),
     }  # fmt: skip
     run.writer.add_scalar("eval/episodic_return", returns.mean(), run.global_step)
-    path = args.run_dir / "new.tmp"
-    path.write_text(json.dumps(summary, indent=2))
-    path.replace(path.with_name("summary.json"))
-    text = f"return {trained:.1f}, evaluation {returns.mean():.1f} +- {returns.std():.1f}"
-    print(f"{text}, {run.name}".replace("return nan", "no episode ended"))
+    (args.run_dir / "new.tmp").write_text(json.dumps(summary, indent=2))
+    (args.run_dir / "new.tmp").replace(args.run_dir / "summary.json")
+    print(f"evaluation {returns.mean():.1f} +- {returns.std():.1f}, {run.name}")
     return summary
 
 
@@ -589,6 +571,8 @@ if __name__ == "__main__" and "__file__" in globals():  # a notebook cell only d
     except (Exception, KeyboardInterrupt) as error:
         known = isinstance(error, BadInput | FloatingPointError | torch.OutOfMemoryError)
         line = f"error: {' '.join(str(error).split())}" if known else traceback.format_exc()
+        if "array element with" in line and ("= result\n" in line or "+= reward\n" in line):
+            line = "error: a reward, terminated or truncated is not one value"  # NumPy is vague
         print("stopped" if isinstance(error, KeyboardInterrupt) else line, file=sys.stderr)
         if args and type(error) is not BadInput and (args.run_dir / "checkpoint.pt").exists():
             print(f'resume with: python "{SCRIPT}" --resume "{args.run_dir}"', file=sys.stderr)

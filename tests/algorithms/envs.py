@@ -137,7 +137,8 @@ class Faulty(gym.Env):
     this process, or of the reset that follows it, whichever `kind` names.
 
     Kinds: reward, obs, reset (its observation): these give `value`; step, ValueError; file, an
-    OSError; hang, a step that does not end. At `at` 0 nothing ever happens.
+    OSError; store, what NumPy says of a vector in place of a number; hang, a step that does not
+    end. At `at` 0 nothing ever happens.
     """
 
     steps: ClassVar[int] = 0
@@ -171,6 +172,8 @@ class Faulty(gym.Env):
         now = Faulty.steps == self.at
         if now and self.kind == "step":
             raise ValueError("the simulator is lost")
+        if now and self.kind == "store":
+            np.zeros(3)[0] = np.zeros(2)
         if now and self.kind == "hang":
             time.sleep(3600)
         if now and self.kind == "file":
@@ -223,6 +226,20 @@ class Gossip(gym.Env):
     def step(self, action):
         self.t += 1
         return np.zeros(1, np.float32), 1.0, self.t == self.length, False, self._info()
+
+
+class Scalar(Gossip):
+    """Its observation is one number, a Box of shape ()."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.observation_space = spaces.Box(-1.0, 1.0, ())
+
+    def reset(self, *, seed=None, options=None):
+        return np.float32(0.5), super().reset(seed=seed)[1]
+
+    def step(self, action):
+        return np.float32(0.5), *super().step(action)[1:]
 
 
 class Odd(Gossip):
@@ -381,6 +398,7 @@ register("Tape", Tape)
 register("Faulty", Faulty)
 register("Gossip", Gossip)
 register("Odd", Odd)
+register("Scalar", Scalar)
 register("Endless", Endless)
 register("Simulator", Simulator)
 register("Noise", Noise)
@@ -396,6 +414,7 @@ unfit = {
     "MultiDiscrete": (spaces.MultiDiscrete([2, 2]), box),
     "Matrix": (spaces.Box(-1.0, 1.0, (2, 2)), box),
     "Nothing": (spaces.Box(-1.0, 1.0, (0,)), box),
+    "Number": (spaces.Box(-1.0, 1.0, ()), box),
     "Integer": (spaces.Box(0, 9, (2,), np.int64), box),
     "Byte": (spaces.Box(0, 255, (2,), np.uint8), box),
 }

@@ -4,6 +4,8 @@ environments that break down."""
 import json
 import math
 import re
+import runpy
+import sys
 import traceback
 
 import gymnasium as gym
@@ -11,7 +13,21 @@ import numpy as np
 import pytest
 import torch
 from envs import Dial, Faulty
-from helpers import BOX, checkpoint_of, env_id, loops, module, own_names, pair, run, train
+from helpers import (
+    BOX,
+    ROOT,
+    SCRIPTS,
+    checkpoint_of,
+    command,
+    env_id,
+    loops,
+    module,
+    own_names,
+    pair,
+    run,
+    small,
+    train,
+)
 
 
 def finite(part) -> bool:
@@ -33,6 +49,15 @@ def test_observations_are_flattened(script, name, tmp_path):
     assert summary["train_episodes"] > 0
     width = {"DictObs-v0": 7, "Taxi-v4": 500, "Blackjack-v1": 45}[name]
     assert checkpoint["actor"]["logits.0.weight"].shape == (64, width)
+
+
+def test_an_observation_may_be_one_number(script, tmp_path):
+    """A Box of shape (), flattened to (1,)."""
+    flags = {"env_id": env_id(script, "Scalar-v0"), "total_timesteps": 64}
+    summary, checkpoint = train(script, tmp_path / "run", **flags)
+    assert summary["train_episodes"] > 0
+    (first,) = (key for key in checkpoint["actor"] if key.endswith("0.weight"))
+    assert checkpoint["actor"][first].shape[1] == 1
 
 
 @pytest.mark.parametrize("script", BOX)
@@ -248,12 +273,49 @@ def test_a_value_that_is_not_finite_as_a_program(script, tmp_path):
     assert hint.startswith("resume with: ")
 
 
-@pair
-def test_vector_rewards_end_the_run(script, tmp_path):
-    """With numpy's own message, at the line that stores them."""
-    flags = {"env_id": env_id(script, "Odd-v0"), "total_timesteps": 64}
-    with pytest.raises(ValueError, match="sequence"):
-        train(script, tmp_path / "run", **flags)
+@pytest.mark.parametrize("at", [42, 68], ids=["training", "evaluation"])
+@pytest.mark.parametrize("script", [name for name in SCRIPTS if name != "a3c"])
+def test_a_vector_for_a_reward_is_one_line(script, at, tmp_path, monkeypatch, capsys):
+    """Of the script as a program, though within this process: status 1, and the hint, since the
+    run can go on with a mended environment."""
+    monkeypatch.setattr(Faulty, "steps", 0)
+    kwargs = json.dumps({"kind": "reward", "at": at, "value": [1.0, 2.0]})
+    flags = {"env_id": env_id(script, "Faulty-v0"), "env_kwargs": kwargs}
+    flags |= {"total_timesteps": 64, "run_dir": tmp_path / "run"} | small(script)
+    monkeypatch.setattr(sys, "argv", command(script, **flags)[1:])
+    with pytest.raises(SystemExit) as end:
+        runpy.run_path(str(ROOT / f"{script}.py"), run_name="__main__")
+    assert end.value.code == 1
+    error, hint = capsys.readouterr().err.strip().splitlines()[-2:]
+    assert error == "error: a reward, terminated or truncated is not one value"
+    assert hint.startswith("resume with: ")
+
+
+def test_a_vector_for_a_reward_is_one_line_of_a3c(tmp_path):
+    """Whose environments are in processes of their own."""
+    kwargs = '{"kind": "reward", "at": 30, "value": [1.0, 2.0]}'
+    flags = {"env_id": "envs:Faulty-v0", "env_kwargs": kwargs, "run_dir": tmp_path / "run"}
+    result = run("a3c", cwd=tmp_path, total_timesteps=640, num_workers=1, **flags)
+    assert result.returncode == 1
+    assert "error: a reward, terminated or truncated is not one value" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize("script", ["ppo", "sac"])
+def test_the_same_words_from_the_environments_own_code_keep_the_traceback(
+    script, tmp_path, monkeypatch, capsys
+):
+    """NumPy says them wherever a vector is stored as a number."""
+    monkeypatch.setattr(Faulty, "steps", 0)
+    kwargs = '{"kind": "store", "at": 42}'
+    flags = {"env_id": env_id(script, "Faulty-v0"), "env_kwargs": kwargs}
+    flags |= {"total_timesteps": 64, "run_dir": tmp_path / "run"} | small(script)
+    monkeypatch.setattr(sys, "argv", command(script, **flags)[1:])
+    with pytest.raises(SystemExit):
+        runpy.run_path(str(ROOT / f"{script}.py"), run_name="__main__")
+    said = capsys.readouterr().err
+    assert "Traceback" in said
+    assert "is not one value" not in said
 
 
 @pair

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import torch
 from helpers import ROOT, checkpoint_of, module, pasted, same, summary_of
-from lm_helpers import every, flags_of, random_base, some_reward, train, two, with_reward
+from lm_helpers import every, flags_of, random_base, some_reward, train, with_reward
 
 
-@two
+@every
 def test_the_default_run_directory(script, tmp_path, monkeypatch):
     """Two runs that begin within one second have one each; what train() returns is the
     summary, and the caller's flags stay as they were."""
@@ -28,10 +28,11 @@ def test_the_default_run_directory(script, tmp_path, monkeypatch):
         assert summary_of(folder) == summary
 
 
-def test_other_seeds_have_other_bits(tmp_path, monkeypatch):
-    with_reward(module("reinforce_lm"), monkeypatch, some_reward)
+@every
+def test_other_seeds_have_other_bits(script, tmp_path, monkeypatch):
+    with_reward(module(script), monkeypatch, some_reward)
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
-        train("reinforce_lm", tmp_path, run_dir=tmp_path / name, seed=seed)
+        train(script, tmp_path, run_dir=tmp_path / name, seed=seed)
     a, b, c = (checkpoint_of(tmp_path / name) for name in "abc")
     assert same(a["policy"], b["policy"])
     assert not same(a["policy"], c["policy"])
@@ -80,7 +81,7 @@ def test_a_run_in_a_thread(tmp_path):
     assert results[0]["global_step"] == 48
 
 
-@two
+@every
 def test_pasted_into_a_notebook_it_only_defines(script, tmp_path, monkeypatch, capsys):
     """Its train() works, and can resume."""
     monkeypatch.chdir(tmp_path)

@@ -61,7 +61,7 @@ def test_a_run_from_the_outside(script, tmp_path):
     result = run(alone, cwd=folder, **flags)
     assert result.returncode == 0, result.stderr
     assert result.stderr == ""
-    assert ", evaluation " in result.stdout
+    assert "\nevaluation " in result.stdout
     (run_dir,) = (folder / "runs").iterdir()
     assert run_dir.name.startswith(f"{env}__{script}__3__")
     assert sorted(p.name for p in folder.iterdir()) == sorted([alone.name, "runs"])

@@ -41,7 +41,7 @@ def test_everything_is_restored_to_the_bit(script, tmp_path, monkeypatch):
             restored[f"{name} before"] = copied(part.state_dict())
         start(run, state, total_steps)
         restored.update({name: copied(part.state_dict()) for name, part in state.items()})
-        recent = list(run.recent_returns)
+        recent = list(run.recent)
         restored["counters"] = [run.global_step, run.episodes, run.seconds, recent]
         restored["args"] = run.args
         raise Ended

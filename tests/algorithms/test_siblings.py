@@ -140,7 +140,7 @@ def test_the_check_looks_at_what_must_be_shared(family):
     usual |= {"main", "Run", *(f"banner {name}" for name in BANNERS)}
     usual |= {f"Run.{name}" for name in ("start", "save", "record_step", "record_iteration")}
     if family is LM_SCRIPTS:
-        usual |= {"GPT", "sample", "log_policy", "completion_mask", "compare", "Task"}
+        usual |= {"GPT", "sample", "log_policy", "completion_mask", "Task"}
         assert several >= {"reinforce_loss", "prefer"}
     else:
         usual |= {"make_env", "mlp", "Actor"}
@@ -211,7 +211,6 @@ def test_flags_with_one_name_have_one_help(family):
         differ = {
             "batch_size",  # of groups or not
             "kl_coef",  # in the reward or in the loss
-            "gradient_accumulation_steps",  # parts of a batch or of a minibatch
             "update_epochs",  # which GRPO has another name for in TRL
         }
     seen = {}

@@ -195,10 +195,18 @@ def test_a_step_that_is_rejected_changes_nothing(actor, batch, change):
 
 
 def test_the_line_search_shrinks_until_the_kl_holds(actor, batch):
-    """With hardly any damping the quadratic model proposes too long a step."""
-    old = moments(actor, batch[0])
+    """With hardly any damping the quadratic model proposes too long a step. The trial at which
+    the KL holds may be the last; with one less there is no step."""
+    old, before = moments(actor, batch[0]), vector(actor)
     change = {"target_kl": 0.5, "cg_damping": 1e-5}
     result = trpo_continuous.trust_region_step(actor, *batch, **STEP | change)
     assert result["accepted"] == 1
     assert result["step_fraction"] < 1
     assert closed_form(*old, *moments(actor, batch[0])).mean() <= 0.5001
+    trials = round(np.log(result["step_fraction"]) / np.log(STEP["shrinking_factor"]))
+    for max_iter in (trials, trials + 1):
+        torch.nn.utils.vector_to_parameters(before, actor.parameters())
+        change["max_iter"] = max_iter
+        result = trpo_continuous.trust_region_step(actor, *batch, **STEP | change)
+        assert result["accepted"] == (max_iter > trials)
+        assert torch.equal(before, vector(actor)) == (max_iter == trials)
