@@ -87,29 +87,6 @@ def counters(monkeypatch) -> list:
     return values
 
 
-def test_counters_change_under_their_locks_alone(tmp_path, monkeypatch):
-    """Else two workers that count at once play one segment twice, or lose an update. The number
-    of steps is read under the lock that it is changed under."""
-
-    class Guarded(lockstep.Value):
-        changed = 0
-
-        def __setattr__(self, name, value):
-            assert self.lock.locked()
-            Guarded.changed += 1
-            super().__setattr__(name, value)
-
-        def __getattribute__(self, name):
-            if name == "value" and self is values[0]:
-                assert self.lock.locked()
-            return super().__getattribute__(name)
-
-    monkeypatch.setattr(lockstep, "Value", Guarded)
-    values = counters(monkeypatch)
-    train("a3c", tmp_path / "run", env_id="Tape-v0", total_timesteps=96, num_workers=3)
-    assert Guarded.changed == (96 // 16 + 3) + 96 // 16
-
-
 def test_staleness_is_the_number_of_foreign_updates_since_the_weights_were_read(
     tmp_path, monkeypatch
 ):
