@@ -568,6 +568,12 @@ class Run(ExitStack):
         for fix in (torch.manual_seed, np.random.seed, random.seed):  # for environments too
             fix(args.seed % 2**32)
 
+    def __exit__(self, *raised):
+        try:
+            return super().__exit__(*raised)
+        except Exception as error:  # of an environment's close(): the work is done
+            print(f"while closing: {error!r}", file=sys.stderr)
+
     def start(self, state: dict, total_steps: int) -> None:
         """Make the run directory, or restore all that `state` names from the one to resume."""
         args, run_dir, self.state = self.args, self.args.run_dir, state
