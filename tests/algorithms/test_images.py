@@ -366,8 +366,9 @@ def test_stable_baselines3s_cnn_policy_is_the_same(tmp_path, monkeypatch):
         )
 
 
-def test_an_agent_is_loaded_and_exported(tmp_path):
+def test_an_agent_is_loaded_and_exported(tmp_path, monkeypatch):
     """It acts on an image as trunk and actor of the run do."""
+    large_outputs(monkeypatch)
     _, checkpoint = train("ppo_images", tmp_path / "run", total_timesteps=64)
     env, policy = importlib.import_module("examples.watch").load(tmp_path / "run")
     importlib.import_module("examples.export").main(tmp_path / "run")
