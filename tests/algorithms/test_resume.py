@@ -259,7 +259,8 @@ def test_the_record_of_a_run_tells_a_changed_script_from_the_one_that_began(tmp_
     old, new = (
         json.loads(p.read_text()) for p in sorted((tmp_path / "run").glob("args*.json"))
     )
-    assert "script_sha256" in old and old["script_sha256"] != new["script_sha256"]
+    assert "script_sha256" in old
+    assert old["script_sha256"] != new["script_sha256"]
     assert old["versions"] == new["versions"]
 
 
