@@ -192,6 +192,20 @@ def test_a_reward_that_is_not_finite(script, value, tmp_path, monkeypatch):
     assert not (tmp_path / "run" / "summary.json").exists()
 
 
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_one_number_that_is_not_finite_is_enough(value, tmp_path, monkeypatch):
+    """An infinite one where no other is NaN, as of a KL divergence, too."""
+    found, record = module("grpo"), module("grpo").Run.record_iteration
+
+    def spoil(run, policy, task, losses):
+        record(run, policy, task, losses | ({"kl": value} if run.global_step == 32 else {}))
+
+    monkeypatch.setattr(found.Run, "record_iteration", spoil)
+    with pytest.raises(FloatingPointError, match="step 32: a loss is not finite"):
+        train("grpo", tmp_path, checkpoint_interval=0.0)
+    assert step_of(tmp_path / "run") == 16
+
+
 @every
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 def test_a_loss_that_is_not_finite(script, value, tmp_path, monkeypatch):
