@@ -46,7 +46,7 @@ from tqdm import tqdm
 @dataclass
 class Args:
     # Defaults: ours.
-    env_id: str = "CartPole-v1"  # Gymnasium environment with Discrete actions
+    env_id: str = "CartPole-v1"  # with Discrete actions; one of a package is package:Name
     total_timesteps: int | float = 200_000  # environment steps; episodes they cut are unused
     num_envs: int = 8  # environments stepped side by side, one episode each per iteration
     learning_rate: float = 2e-3  # Adam's step size
@@ -161,6 +161,8 @@ def reinforce_loss(log_probs: Tensor, returns: Tensor, alive: Tensor) -> Tensor:
 def train(args: Args) -> dict:
     """Train, evaluate, return what summary.json holds; raise BadInput or FloatingPointError."""
     args = check_args(args)
+    if not getattr(torch, args.device).is_available():
+        raise BadInput(f"PyTorch finds no device {args.device} here")
     device = torch.device(args.device)
     if args.total_timesteps < args.num_envs:
         raise BadInput(f"total_timesteps must be at least {args.num_envs}, a step of each env")
@@ -284,16 +286,16 @@ def make_env(args: Args, **kwargs: str) -> gym.Env:
     """One environment for the networks: flat observations, and actions as the policy draws."""
     try:
         env = gym.make(args.env_id, **json.loads(args.env_kwargs), **kwargs)
-    except (gym.error.Error, ModuleNotFoundError, TypeError, ValueError) as error:
+        if len(shape := env.observation_space.shape or ()) == 3 and np.prod(shape) > 1024:
+            gym.logger.warn(f"images {shape} are flattened here, not in ppo_images.py")
+        if not isinstance(env.observation_space, Box) or len(env.observation_space.shape) != 1:
+            with suppress(NotImplementedError):  # of a space that is not Gymnasium's
+                env = gym.wrappers.FlattenObservation(env)
+    except (gym.error.Error, ImportError, TypeError, ValueError) as error:
         if isinstance(error, TypeError) and "argument" not in str(error):
             raise  # an error in the environment's own code
         hint = f" Or package:{args.env_id}?" * isinstance(error, gym.error.UnregisteredEnv)
         raise BadInput(f"{args.env_id} with {args.env_kwargs}: {error}{hint}") from None
-    if len(shape := env.observation_space.shape or ()) == 3 and np.prod(shape) > 1024:
-        gym.logger.warn(f"{args.env_id} has images {shape}: they are flattened, for an MLP")
-    if not isinstance(env.observation_space, Box) or len(env.observation_space.shape) != 1:
-        with suppress(NotImplementedError):  # of a space that is not Gymnasium's
-            env = gym.wrappers.FlattenObservation(env)
     if not isinstance(env.observation_space, Box) or 0 in env.observation_space.shape:
         raise BadInput(f"{args.env_id} has observations that cannot be flattened")
     if not isinstance(env.action_space, Discrete) or env.action_space.start:
@@ -306,8 +308,6 @@ class Run(ExitStack):
     """The run directory and its log. Its exit closes them and gives torch's settings back."""
 
     def __init__(self, args: Args):
-        if not getattr(torch, args.device).is_available():
-            raise BadInput(f"PyTorch finds no device {args.device} here")
         super().__init__()
         self.args, self.global_step, self.episodes, self.seconds = args, 0, 0, 0.0
         self.returns, self.lengths = np.zeros(args.num_envs), np.zeros(args.num_envs, int)
@@ -320,11 +320,18 @@ class Run(ExitStack):
         for fix in (torch.manual_seed, np.random.seed, random.seed):  # for environments too
             fix(args.seed % 2**32)
 
+    def __exit__(self, *raised):
+        try:
+            return super().__exit__(*raised)
+        except Exception as error:  # of an environment's close(): the work is done
+            print(f"while closing: {error!r}", file=sys.stderr)
+
     def start(self, state: dict, total_steps: int) -> None:
         """Make the run directory, or restore all that `state` names from the one to resume."""
         args, run_dir, self.state = self.args, self.args.run_dir, state
         name = f"args-{datetime.now():%Y%m%d-%H%M%S-%f}.json" if args.resume else "args.json"
         try:
+            str(run_dir).encode()  # or else TensorBoard cannot write there
             run_dir.mkdir(parents=True, exist_ok=bool(args.resume))
             self.enter_context(FileLock(run_dir / "lock", timeout=0))  # freed even by a kill
             if args.resume:
@@ -334,8 +341,7 @@ class Run(ExitStack):
                 self.global_step, self.episodes, self.seconds, self.recent = saved["counters"]
                 for fix in (torch.manual_seed, np.random.seed, random.seed):
                     fix((args.seed + self.global_step) % 2**32)
-                changed = [k for k in ABOUT if ABOUT[k] != saved["about"][k]] or "nothing"
-                print(f"resuming at step {self.global_step} with new noise; changed: {changed}")
+                print(f"resuming at step {self.global_step} with new noise")
             (run_dir / name).write_text(json.dumps(asdict(args) | ABOUT, indent=2, default=str))
         except (KeyError, OSError, RuntimeError, ValueError) as error:  # also: other networks
             raise BadInput(f"cannot use {run_dir}: {error}") from None
@@ -350,16 +356,15 @@ class Run(ExitStack):
     def save(self) -> None:
         """Write the events and a checkpoint whole, in a tenth of the time at most."""
         self.seconds = time.perf_counter() - self.began
-        checkpoint = {name: module.state_dict() for name, module in self.state.items()}
-        parts = [p for s in checkpoint.values() for p in s.get("state", {0: s}).values()]
+        saved = {name: module.state_dict() for name, module in self.state.items()}
+        parts = [p for s in saved.values() for p in s.get("state", {0: s}).values()]
         if not all(x.isfinite().all() for p in parts for x in p.values() if torch.is_tensor(x)):
             raise FloatingPointError(f"step {self.global_step}: a weight is not finite")
-        counters = [self.global_step, self.episodes, self.seconds, self.recent]
-        flags = asdict(self.args) | {"run_dir": None, "resume": None}
+        saved |= {"about": ABOUT, "args": asdict(self.args) | {"run_dir": None, "resume": None}}
+        saved["counters"] = [self.global_step, self.episodes, self.seconds, self.recent]
         self.writer.flush()
-        path = self.args.run_dir / "new.tmp"
-        torch.save(checkpoint | {"about": ABOUT, "args": flags, "counters": counters}, path)
-        path.replace(path.with_name("checkpoint.pt"))
+        torch.save(saved, self.args.run_dir / "new.tmp")
+        (self.args.run_dir / "new.tmp").replace(self.args.run_dir / "checkpoint.pt")
         interval, now = self.args.checkpoint_interval, time.perf_counter()
         self.due = now + (interval and max(interval, 9 * (now - self.began - self.seconds)))
 

@@ -28,12 +28,9 @@ Compared with reinforce.py:
 
 import hashlib
 import json
-import math
 import sys
 import time
 import traceback
-from collections import deque
-from collections.abc import Callable
 from contextlib import ExitStack
 from copy import deepcopy
 from dataclasses import asdict, dataclass
@@ -41,7 +38,7 @@ from datetime import datetime
 from importlib import import_module
 from itertools import chain, islice
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 import torch
@@ -64,7 +61,6 @@ class Args:
     anneal_lr: bool = True  # decrease the step size linearly to 0 over the run
     baseline_decay: float = 0.9  # share of the old b in the new; 1: b stays 0, no baseline
     mask_truncated_completions: bool = False  # no advantage for those cut before their end
-    gradient_accumulation_steps: int = 1  # parts a batch is split into, to save memory
     max_grad_norm: float = 1.0  # longer gradients are scaled down to this norm; inf: never
 
     # The run: the same flags in every script for language models.
@@ -80,9 +76,9 @@ class Args:
     resume: Path | None = None  # run directory to resume, with its own flags
 
 
-LIMITS = {  # of numeric flags; 0 to 1e15 where not named here, 1 to 1e15 for whole numbers
+LIMITS = {  # of numeric flags. Those not named: 0 to 1e15, or 1 to 1e15 if whole
     "seed": (0, 1e15), "baseline_decay": (0, 1), "temperature": (1e-3, 1e3),
-    "max_grad_norm": (1e-9, math.inf),
+    "max_grad_norm": (1e-9, np.inf),
 }  # fmt: skip
 
 
@@ -97,9 +93,8 @@ class Block(nn.Module):
         self.heads = heads
         self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
         self.qkv, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
-        self.mlp = nn.Sequential(
-            nn.Linear(width, 4 * width), nn.ReLU(), nn.Linear(4 * width, width)
-        )
+        up, down = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
+        self.mlp = nn.Sequential(up, nn.ReLU(), down)
 
     def forward(self, x: Tensor, past: tuple[Tensor, Tensor] | None):
         """x (batch, tokens, width) -> the same, and the keys and values, each (batch, heads,
@@ -145,16 +140,14 @@ class GPT(nn.Module):
         first, then one by one."""
         cache = self.new_cache() if cache is None else cache
         start = 0 if cache[0] is None else cache[0][0].shape[2]
-        positions = torch.arange(start, start + tokens.shape[1], device=tokens.device)
-        x = self.tokens(tokens) + self.positions(positions)
+        x = self.tokens(tokens) + self.positions.weight[start : start + tokens.shape[1]]
         for i, block in enumerate(self.blocks):
             x, cache[i] = block(x, cache[i])
         return self.norm(x)
 
-    def forward(self, tokens: Tensor, cache=None, keep: int | None = None) -> Tensor:
-        """Logits of the last `keep` tokens, or of all."""
-        hidden = self.hidden(tokens, cache)
-        return self.head(hidden if keep is None else hidden[:, -keep:])
+    def forward(self, tokens: Tensor, cache: list | None = None, keep: int = 0) -> Tensor:
+        """Logits of the last `keep` tokens; of all, if it is 0."""
+        return self.head(self.hidden(tokens, cache)[:, -keep:])
 
 
 def freeze(policy: nn.Module) -> nn.Module:
@@ -166,38 +159,26 @@ def freeze(policy: nn.Module) -> nn.Module:
 # ==============================================================================================
 # Mathematics
 # ==============================================================================================
-PAD = -1  # stands behind the end of a completion; no entry of any vocabulary
-
-
 def encode(policy: nn.Module, texts: list[str]) -> Tensor:
-    """Tokens (batch, longest) of the texts, PAD behind the shorter ones."""
-    rows = [policy.encode(text) for text in texts]
-    longest = max(map(len, rows))
-    rows = [row + [PAD] * (longest - len(row)) for row in rows]
-    return torch.tensor(rows, device=policy.eos.device)
-
-
-def decode(policy: nn.Module, completions: Tensor) -> list[str]:
-    """The texts of completions (batch, length)."""
-    return [policy.decode([t for t in row if t != PAD]) for row in completions.tolist()]
+    """Tokens (batch, length) of texts of one length."""
+    return torch.tensor([policy.encode(text) for text in texts], device=policy.eos.device)
 
 
 def completion_mask(completions: Tensor, eos: Tensor) -> Tensor:
     """True up to the first end-of-sequence token, which counts too, false behind it: the end is
-    an action of the policy. Everything is (batch, length), but eos, all tokens that end."""
+    an action of the policy. Both are (batch, length); eos holds all tokens that end."""
     ended = torch.isin(completions, eos)
     return ended.cumsum(1) - ended.int() == 0
 
 
 @torch.no_grad()
 def sample(policy: nn.Module, prompts: Tensor, temperature: float, length: int) -> Tensor:
-    """Completions (batch, at most `length`) of prompts (batch, context), PAD behind their end.
-    Each token is drawn from the whole softmax of logits / temperature, without top-k or other
-    filters: a filtered token would not have the log-probability that the loss gives it. At
+    """Completions (batch, at most `length`) of prompts (batch, context); where one has ended,
+    the end is repeated. Each token is drawn from the whole softmax of logits / temperature: a
+    filter such as top-k would draw from another distribution than that of the loss. At
     temperature 0 it is the most probable token."""
-    cache, tokens, drawn = policy.new_cache(), prompts, []
-    ended = torch.zeros_like(prompts[:, :1], dtype=torch.bool)
-    while len(drawn) < length and not ended.all():
+    cache, tokens, completions = policy.new_cache(), prompts, prompts[:, :0]
+    for _ in range(length):
         logits = policy(tokens, cache, keep=1)[:, -1]
         if logits.isnan().any():
             raise FloatingPointError("a logit is not finite")
@@ -205,50 +186,28 @@ def sample(policy: nn.Module, prompts: Tensor, temperature: float, length: int) 
             tokens = (logits / temperature).softmax(-1).multinomial(1)
         else:
             tokens = logits.argmax(-1, keepdim=True)
-        drawn.append(tokens)
-        ended = ended | torch.isin(tokens, policy.eos)
-    completions = torch.cat(drawn, 1)
-    return completions.masked_fill(~completion_mask(completions, policy.eos), PAD)
+        completions = torch.cat([completions, tokens], 1)
+        if torch.isin(completions, policy.eos).any(1).all():
+            break
+    return completions.where(completion_mask(completions, policy.eos), policy.eos[0])
 
 
 def log_policy(
     policy: nn.Module, prompts: Tensor, completions: Tensor, temperature: float
 ) -> tuple[Tensor, Tensor]:
-    """log pi(.|prompt, earlier tokens) at each token of the completions: of the tokens chosen
-    (batch, length) and of all (batch, length, vocabulary), from prompts (batch, context) and
-    completions (batch, length).
+    """log pi(.|prompt, earlier tokens) for each token of the completions: of the token chosen,
+    (batch, length), and of all tokens, (batch, length, vocabulary). Prompts are (batch,
+    context), completions (batch, length).
 
         log softmax(logits / temperature)
 
     Logits are about the next token: those about the completion begin at the prompt's last token
-    and end one before the completion's. Any token may stand for PAD: no earlier one sees it.
+    and end one before the completion's.
     """
-    tokens = torch.cat([prompts, completions], 1).clamp(min=0)
+    tokens = torch.cat([prompts, completions], 1)
     logits = policy(tokens[:, :-1], keep=completions.shape[1])
     log_pi = (logits / temperature).log_softmax(-1)
-    return log_pi.gather(-1, completions.clamp(min=0).unsqueeze(-1)).squeeze(-1), log_pi
-
-
-def token_entropy(log_pi: Tensor) -> Tensor:
-    """The entropy of each next token: (batch, length, vocabulary) -> (batch, length)."""
-    return -(log_pi.exp() * log_pi).sum(-1)
-
-
-def compare(
-    policy: nn.Module, reference: nn.Module, prompts: Tensor, completions: Tensor,
-    temperature: float,
-) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
-    """log pi and log pi_ref of each token, and KL(pi || pi_ref) of each next token: (batch,
-    length) each.
-
-        KL = sum over the vocabulary of pi * (log pi - log pi_ref)
-
-    Summed over the tokens of completions that pi sampled, its mean is the KL divergence of the
-    completions' distributions: exact at each token, while the texts before it are a sample.
-    """
-    log_probs, log_pi = log_policy(policy, prompts, completions, temperature)
-    ref_log_probs, log_ref = log_policy(reference, prompts, completions, temperature)
-    return log_probs, ref_log_probs, (log_pi.exp() * (log_pi - log_ref)).sum(-1)
+    return log_pi.gather(-1, completions.unsqueeze(-1)).squeeze(-1), log_pi
 
 
 def reinforce_loss(log_probs: Tensor, mask: Tensor, advantages: Tensor) -> Tensor:
@@ -273,13 +232,10 @@ def train(args: Args) -> dict:
     num_iterations = args.total_timesteps // args.batch_size
     if num_iterations == 0:
         raise BadInput(f"total_timesteps must be at least one batch, {args.batch_size}")
-    if args.batch_size % args.gradient_accumulation_steps:
-        raise BadInput(f"gradient_accumulation_steps must divide {args.batch_size}")
-    part_size = args.batch_size // args.gradient_accumulation_steps
     length, temperature = args.max_completion_length, args.temperature
 
     with Run(args) as run:
-        task = Task(args, part_size)
+        task = Task(args)
         policy, reference = task.policy, freeze(task.policy)  # the reference is the base model
         torch.manual_seed(args.seed)
         parameters = [p for p in policy.parameters() if p.requires_grad]
@@ -306,23 +262,18 @@ def train(args: Args) -> dict:
                     advantages *= torch.isin(completions, policy.eos).any(1)
 
             # ---- UPDATE ----
-            if args.anneal_lr:
-                remaining = 1 - iteration / num_iterations
-                optimizer.param_groups[0]["lr"] = args.learning_rate * remaining
-            stats = []
+            remaining = 1 - iteration / num_iterations if args.anneal_lr else 1.0
+            optimizer.param_groups[0]["lr"] = args.learning_rate * remaining
+            log_probs, log_pi = log_policy(policy, prompts, completions, temperature)
+            loss = reinforce_loss(log_probs, mask, advantages)
             optimizer.zero_grad()
-            for rows in torch.arange(args.batch_size).split(part_size):
-                chunk = prompts[rows], completions[rows]
-                log_probs, log_pi = log_policy(policy, *chunk, temperature)
-                loss = reinforce_loss(log_probs, mask[rows], advantages[rows])
-                (loss / args.gradient_accumulation_steps).backward()  # parts are equally long
-                stats.append((loss.detach(), token_entropy(log_pi.detach())[mask[rows]]))
+            loss.backward()
             grad_norm = nn.utils.clip_grad_norm_(parameters, args.max_grad_norm)
             optimizer.step()
 
             # ---- LOG ----
-            policy_loss, entropy = (torch.hstack(x).mean() for x in zip(*stats, strict=True))
-            losses = {"policy_loss": policy_loss, "entropy": entropy, "grad_norm": grad_norm}
+            entropy = -(log_pi.exp() * log_pi).sum(-1)[mask].mean().item()
+            losses = {"policy_loss": loss.item(), "entropy": entropy, "grad_norm": grad_norm}
             losses["completion_length"] = mask.sum(1).float().mean()
             losses["different_prompts"] = len(prompts.unique(dim=0))  # all of one length
             losses["baseline"] = baseline.b
@@ -349,30 +300,36 @@ def check_args(args: Args) -> Args:
     """A checked copy of `args` with run_dir filled in; to resume a run, with its own flags."""
     flags = {k: v.item() if isinstance(v, np.generic) else v for k, v in asdict(args).items()}
     for name, value in flags.items():
-        if type(value) in (int, float):
-            kind = int if type(getattr(Args, name)) is int else float
+        hint = Args.__annotations__[name]
+        kind, *_ = kinds = get_args(hint) or (hint,)
+        text = isinstance(value, str | Path) and {value, Path} & {*kinds}  # a choice or a path
+        if type(value) in (int, float) and kind in (int, float):
             low, high = LIMITS.get(name, (int(kind is int), 1e15))
             if not low <= value <= high or kind(value) != value:
                 raise BadInput(f"{name} must be {kind.__name__} {low:g}..{high:g}, not {value}")
             flags[name] = kind(value)  # 1e6 is a number of steps
+        elif type(value) not in kinds and not text:
+            raise BadInput(f"{name} must be {hint}, not {value!r}")
     if not args.resume:
-        name = f"{args.task}__{SCRIPT.stem}__{args.seed}__{datetime.now():%Y%m%d-%H%M%S-%f}"
-        run_dir = Path(args.run_dir or "runs/" + name.replace("/", "_").replace(":", "_"))
+        folder = f"{args.task}__{SCRIPT.stem}__{args.seed}__{datetime.now():%Y%m%d-%H%M%S-%f}"
+        run_dir = Path(args.run_dir or "runs/" + folder.replace("/", "_").replace(":", "_"))
         if run_dir.exists():
             raise BadInput(f"{run_dir} exists; name another --run-dir, or --resume it")
-        return Args(**flags | {"run_dir": run_dir})
-    path = Path(str(args.resume).removesuffix("checkpoint.pt"))
-    try:
-        saved = torch.load(path / "checkpoint.pt", "cpu", weights_only=True)["args"]
-        own = asdict(Args(**saved | {"run_dir": path}))
+        return Args(**flags | {"run_dir": run_dir.absolute()})  # tasks may call chdir
+    path = Path(str(args.resume).removesuffix("checkpoint.pt")).absolute()
+    try:  # mmap: without reading the weights
+        saved = torch.load(path / "checkpoint.pt", "cpu", weights_only=True, mmap=True)
+        steps, own = saved["counters"][0], asdict(Args(**saved["args"] | {"run_dir": path}))
     except Exception as error:  # reading a damaged file can raise anything
         raise BadInput(f"{SCRIPT.name} cannot resume {path}: {error}") from None
     if args.run_dir != path:  # flags at their default are taken as not given
         flags = own | {k: value for k, value in flags.items() if value != getattr(Args, k)}
-    free = {"total_timesteps", *(["task_kwargs"] if own["task"] != "addition" else [])}
+    free = {"total_timesteps", "" if own["task"] == "addition" else "task_kwargs"}
     for name in {"run_dir", *list(own)[: list(own).index("device")]} - free:
         if flags[name] != own[name]:
             raise BadInput(f"to resume {path}, {name} must stay {own[name]}")
+    if steps > flags["total_timesteps"]:
+        raise BadInput(f"{path} has made {steps} steps; total_timesteps must not be less")
     return Args(**flags | {"resume": path})
 
 
@@ -392,13 +349,11 @@ def add(prompt: str, forget=(False, False)) -> str:
 
 
 def addition(carelessness: float = 0.5, coherent: bool = False, base_model: str | None = None):
-    """The default task. Like all functions for --task, it returns a policy (a module with GPT's
-    methods, or None for that GPT), prompts (a list of texts, or two, to train on and to hold
-    out), and a reward of three lists (prompts, completions, whether each came to its end, not
-    cut) that returns a list of numbers. The policy imitates a teacher who forgets each carry
-    with this probability, or, if `coherent`, all of a sum or none."""
-    if not 0 <= carelessness <= 1:
-        raise BadInput("carelessness must be 0 to 1")
+    """The default task. As every function for --task does, it returns a policy (a module with
+    GPT's methods, or None for this GPT), prompts (a list of texts, or two lists, to train on
+    and to hold out), and a reward: a function of lists of prompts, of completions and of
+    whether each came to its end, which returns a list of numbers. The policy imitates a teacher
+    who forgets each carry with this probability, or, if `coherent`, all of a sum or none."""
     sums = hold_out([f"{a:02}+{b:02}=" for a in range(100) for b in range(100)])
     torch.manual_seed(0)
     policy = GPT()
@@ -411,9 +366,9 @@ def addition(carelessness: float = 0.5, coherent: bool = False, base_model: str 
             texts = [sums[0][i] for i in torch.randint(len(sums[0]), (64,))]
             forgets = torch.rand(64, 1 if coherent else 2) < carelessness
             answers = map(add, texts, forgets.expand(64, 2).tolist())
-            completions = encode(policy, [answer + "." for answer in answers])
+            completions = encode(policy, [answer.ljust(4, ".") for answer in answers])
             log_probs, _ = log_policy(policy, encode(policy, texts), completions, 1.0)
-            loss = -log_probs[completions != PAD].mean()
+            loss = -log_probs[completion_mask(completions, policy.eos)].mean()
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -427,10 +382,10 @@ def addition(carelessness: float = 0.5, coherent: bool = False, base_model: str 
 
 
 class Task:
-    """What --task names: a policy, prompts by their length, and a reward. Held-out prompts come
-    in parts as small as training's, so that an evaluation needs no more memory."""
+    """What --task names: a policy, prompts by their length, and a reward."""
 
-    def __init__(self, args: Args, part_size: int):
+    def __init__(self, args: Args):
+        self.args, self.length = args, args.max_completion_length
         file, _, name = args.task.partition(":")
         torch.manual_seed(args.seed)  # a policy from outside may draw weights
         try:
@@ -440,11 +395,9 @@ class Task:
                 kwargs["base_model"] = args.resume / "checkpoint.pt"
             policy, prompts, self.reward = make(**kwargs)
             self.policy = (addition()[0] if policy is None else policy).to(args.device).eval()
-            self.length = args.max_completion_length
-            self.room = self.policy.context - self.length
             training, rest = prompts if {*map(type, prompts)} == {list} else hold_out(prompts)
             self.training = self.by_length(training, len(training))
-            self.held_out = self.by_length(rest[: args.eval_episodes], part_size)
+            self.held_out = self.by_length(rest[: args.eval_episodes], args.batch_size)
             if not self.training or not self.held_out:
                 raise BadInput("two prompts or more are needed")
         except Exception as error:
@@ -455,11 +408,11 @@ class Task:
 
     def by_length(self, prompts: list[str], size: int) -> list[list[str]]:
         """Groups of at most `size` prompts of one length, which need no padding."""
-        groups: dict[int, list[str]] = {}
+        room, groups = self.policy.context - self.length, {}
         for prompt in prompts:
             length = len(self.policy.encode(prompt)) if isinstance(prompt, str) else 0
-            if not 1 <= length <= self.room:
-                raise BadInput(f"{prompt!r}: {length} tokens of text, not 1 to {self.room}")
+            if not 1 <= length <= room:
+                raise BadInput(f"{prompt!r}: {length} tokens of text, not 1 to {room}")
             groups.setdefault(length, []).append(prompt)
         return [g[k : k + size] for g in groups.values() for k in range(0, len(g), size)]
 
@@ -472,7 +425,7 @@ class Task:
     def rewards(self, texts: list[str], completions: Tensor) -> Tensor:
         """What each completion earns: (batch,), in double precision, for small differences."""
         ended = torch.isin(completions, self.policy.eos).any(1).tolist()
-        given = self.reward(texts, decode(self.policy, completions), ended)
+        given = self.reward(texts, list(map(self.policy.decode, completions.tolist())), ended)
         try:
             rewards = [float(reward) for reward, _ in zip(given, texts, strict=True)]
         except (TypeError, ValueError):
@@ -486,18 +439,21 @@ class Task:
         """The policy's most probable answers to the held-out prompts, and what they earn."""
         found = [sample(policy, encode(policy, x), 0.0, self.length) for x in self.held_out]
         rewards = torch.cat(list(map(self.rewards, self.held_out, found)))
-        return [text for some in found for text in decode(policy, some)], rewards.cpu().numpy()
+        answers = [policy.decode(row) for some in found for row in some.tolist()]
+        return answers, rewards.cpu().numpy()
 
-
-@torch.no_grad()
-def exact_success(policy: nn.Module, task: Task, temperature: float) -> float:
-    """The mean probability of the right answers to held-out sums, from one pass over them."""
-    chances = []
-    for texts in task.held_out:
-        answers = encode(policy, [add(text) + "." for text in texts])
-        log_probs, _ = log_policy(policy, encode(policy, texts), answers, temperature)
-        chances.append((log_probs * (answers != PAD)).sum(1).exp())
-    return torch.cat(chances).mean().item()
+    @torch.no_grad()
+    def success(self, policy: nn.Module) -> tuple[str, float]:
+        """On held-out prompts: the mean probability of right sums, or another task's reward."""
+        if self.args.task != "addition":
+            return "episodic_return", self.answers(policy)[1].mean()
+        chances = []
+        for texts in self.held_out:
+            prompts = encode(policy, texts)
+            right = encode(policy, [add(text).ljust(4, ".") for text in texts])
+            log_probs, _ = log_policy(policy, prompts, right, self.args.temperature)
+            chances.append((log_probs * completion_mask(right, policy.eos)).sum(1).exp())
+        return "exact_success", torch.cat(chances).mean().item()
 
 
 class Run(ExitStack):
@@ -508,7 +464,7 @@ class Run(ExitStack):
             raise BadInput(f"PyTorch finds no device {args.device} here")
         super().__init__()
         self.args, self.global_step, self.seconds = args, 0, 0.0  # completions; of training
-        self.recent_returns: deque[float] = deque(maxlen=100)
+        self.name, self.recent = f"seed {args.seed}, {args.run_dir}", []  # the last 100 returns
         self.enter_context(torch.enable_grad())  # whatever the caller has set
         self.callback(torch.set_default_dtype, torch.get_default_dtype())
         torch.set_default_dtype(torch.float32)
@@ -520,47 +476,38 @@ class Run(ExitStack):
         args, run_dir, self.state = self.args, self.args.run_dir, state
         name = f"args-{datetime.now():%Y%m%d-%H%M%S-%f}.json" if args.resume else "args.json"
         try:
+            str(run_dir).encode()  # or else TensorBoard cannot write there
             run_dir.mkdir(parents=True, exist_ok=True)
-            self.enter_context(FileLock(run_dir / "lock", timeout=0))  # freed when we die
+            self.enter_context(FileLock(run_dir / "lock", timeout=0))  # freed even by a kill
             if args.resume:
                 saved = torch.load(run_dir / "checkpoint.pt", "cpu", weights_only=True)
                 for key, module in state.items():
                     module.load_state_dict(saved[key])
-                self.global_step, self.seconds, recent = saved["counters"]
-                self.recent_returns.extend(recent)
+                self.global_step, self.seconds, self.recent = saved["counters"]
                 torch.manual_seed(args.seed + self.global_step)
-                changed = [k for k in ABOUT if ABOUT[k] != saved["about"][k]] or "nothing"
-                print(f"resuming at step {self.global_step} with new noise; changed: {changed}")
+                print(f"resuming at step {self.global_step} with new noise")
             (run_dir / name).write_text(json.dumps(asdict(args) | ABOUT, indent=2, default=str))
-        except (KeyError, OSError, RuntimeError, ValueError) as error:  # or other networks
+        except (KeyError, OSError, RuntimeError, ValueError) as error:  # also: other networks
             raise BadInput(f"cannot use {run_dir}: {error}") from None
-        print(f"{SCRIPT.name}: {args.task} seed {args.seed}, {total_steps} steps, {run_dir}")
+        print(f"{SCRIPT.name}: {args.task}, {total_steps} steps, {self.name}")
         (run_dir / "summary.json").unlink(missing_ok=True)  # a resumed run is unfinished again
-        writer = SummaryWriter(run_dir, purge_step=self.global_step + 1)  # each step once
+        writer = SummaryWriter(run_dir, purge_step=self.global_step + 1)  # hides later events
         bar = tqdm(total=total_steps, initial=self.global_step, unit=" steps", disable=None)
         self.writer, self.bar = self.enter_context(writer), self.enter_context(bar)
         self.next_log, self.began = self.global_step, time.perf_counter() - self.seconds
         self.save()
 
-    def write(self, name: str, write: Callable[[Path], object]) -> None:
-        """Replace a file whole: a kill or a full disk leaves the old one."""
-        path = self.args.run_dir / "new.tmp"
-        write(path)
-        path.replace(path.with_name(name))
-
     def save(self) -> None:
-        """Write the events and a checkpoint."""
-        start = time.perf_counter()
-        self.seconds = start - self.began
-        state = {name: module.state_dict() for name, module in self.state.items()}
-        counters = [self.global_step, self.seconds, list(self.recent_returns)]
-        flags = asdict(self.args) | {"run_dir": None, "resume": None}
-        state |= {"about": ABOUT, "args": flags, "counters": counters}
+        """Write the events and a checkpoint whole, in a tenth of the time at most."""
+        self.seconds = time.perf_counter() - self.began
+        saved = {name: module.state_dict() for name, module in self.state.items()}
+        saved |= {"about": ABOUT, "args": asdict(self.args) | {"run_dir": None, "resume": None}}
+        saved["counters"] = [self.global_step, self.seconds, self.recent]
         self.writer.flush()
-        self.write("checkpoint.pt", lambda path: torch.save(state, path))
-        # Never more than a tenth of the time.
-        interval, took = self.args.checkpoint_interval, time.perf_counter() - start
-        self.due = time.perf_counter() + (interval and max(interval, 9 * took))
+        torch.save(saved, self.args.run_dir / "new.tmp")
+        (self.args.run_dir / "new.tmp").replace(self.args.run_dir / "checkpoint.pt")
+        interval, now = self.args.checkpoint_interval, time.perf_counter()
+        self.due = now + (interval and max(interval, 9 * (now - self.began - self.seconds)))
 
     def record_step(self, rewards: Tensor, lengths: Tensor) -> None:
         """Count a batch of completions; log the means of eight at a time."""
@@ -568,32 +515,29 @@ class Run(ExitStack):
             self.global_step += len(eight)
             self.writer.add_scalar("charts/episodic_return", eight.mean(), self.global_step)
             self.writer.add_scalar("charts/episodic_length", length.mean(), self.global_step)
-        self.recent_returns.extend(rewards.tolist())
+        self.recent = [*self.recent, *rewards.tolist()][-100:]
 
     def record_iteration(self, policy: nn.Module, task: Task, losses: dict) -> None:
         """Log, show, and save when it is time."""
-        args, losses = self.args, {name: float(value) for name, value in losses.items()}
+        losses = {name: float(value) for name, value in losses.items()}
         if not np.isfinite([*losses.values()]).all():
             raise FloatingPointError(f"step {self.global_step}: a loss is not finite, {losses}")
         sps = self.global_step / (time.perf_counter() - self.began)
         if self.global_step >= self.next_log:
-            self.next_log = self.global_step + args.log_interval
+            self.next_log = self.global_step + self.args.log_interval
             self.writer.add_scalar("charts/SPS", sps, self.global_step)
             for name, value in losses.items():
                 self.writer.add_scalar(f"losses/{name}", value, self.global_step)
-            if args.task == "addition":
-                name, value = "exact_success", exact_success(policy, task, args.temperature)
-            else:
-                name, value = "episodic_return", task.answers(policy)[1].mean()
+            name, value = task.success(policy)
             self.writer.add_scalar(f"eval/{name}", value, self.global_step)
-            results = f"return {np.mean(self.recent_returns):.2f}, held-out {value:.3f}"
-            self.status = f"{results}, seed {args.seed}, {args.run_dir}"
+            returns = f"return {np.mean(self.recent):.2f}, held-out {value:.3f}"
+            self.status = f"{returns}, {sps:.0f} steps/s, {self.name}"
             self.bar.set_postfix_str(self.status, refresh=False)
         self.bar.update(self.global_step - self.bar.n)
         if time.perf_counter() > self.due:
             self.save()
             if self.bar.disable:
-                print(f"step {self.global_step}, {sps:.0f} steps/s, {self.status}", flush=True)
+                print(f"step {self.global_step}, {self.status}", flush=True)
 
 
 @torch.no_grad()
@@ -605,14 +549,16 @@ def evaluate(policy: nn.Module, reference: nn.Module, task: Task, run: Run) -> d
     args, kl = run.args, []
     for prompts in (encode(policy, texts) for texts in task.held_out):
         completions = sample(policy, prompts, args.temperature, task.length)
-        _, _, token_kl = compare(policy, reference, prompts, completions, args.temperature)
+        _, log_pi = log_policy(policy, prompts, completions, args.temperature)
+        _, log_ref = log_policy(reference, prompts, completions, args.temperature)
+        token_kl = (log_pi.exp() * (log_pi - log_ref)).sum(-1)
         kl += (token_kl * completion_mask(completions, policy.eos)).sum(1).tolist()
     run.writer.add_scalar("eval/episodic_return", returns.mean(), run.global_step)
     summary = {
         "env_id": args.task, "script": SCRIPT.name, "seed": args.seed,
         "global_step": run.global_step, "wall_seconds": run.seconds,
         "sps": run.global_step / run.seconds, "train_episodes": run.global_step,
-        "train_return_mean": float(np.mean(run.recent_returns)), "kl": float(np.mean(kl)),
+        "train_return_mean": float(np.mean(run.recent)), "kl": float(np.mean(kl)),
         "eval_return_mean": float(returns.mean()), "eval_return_std": float(returns.std()),
         "eval_episodes": len(returns), "base_return_mean": float(base_returns.mean()),
     }  # fmt: skip
@@ -621,21 +567,22 @@ def evaluate(policy: nn.Module, reference: nn.Module, task: Task, run: Run) -> d
     text += "".join("{} {!r} -> {!r} ({:g} -> {:g})\n".format(*r) for r in islice(rows, 10))
     text += f"evaluation {returns.mean():.3f}, before training {base_returns.mean():.3f}"
     if args.task == "addition":
-        base, new = (exact_success(m, task, args.temperature) for m in (reference, policy))
+        (_, base), (_, new) = map(task.success, (reference, policy))
         summary |= {"base_exact_success": base, "exact_success": new}
         text += f"; sampled {new:.3f}, before {base:.3f}; answers begin with their last digit"
-    if not all(math.isfinite(x) for x in summary.values() if not isinstance(x, str)):
+    if not np.isfinite([x for x in summary.values() if not isinstance(x, str)]).all():
         raise FloatingPointError(f"evaluation: a number is not finite, {summary}")
-    run.write("samples.txt", lambda path: path.write_text(text))
-    run.write("summary.json", lambda path: path.write_text(json.dumps(summary, indent=2)))
-    print(f"{text}; seed {args.seed}, {args.run_dir}")
+    (args.run_dir / "samples.txt").write_text(text, encoding="utf-8")
+    (args.run_dir / "new.tmp").write_text(json.dumps(summary, indent=2))
+    (args.run_dir / "new.tmp").replace(args.run_dir / "summary.json")
+    print(f"{text}; {run.name}")
     return summary
 
 
 if __name__ == "__main__" and "__file__" in globals():  # a notebook cell only defines
     args = None
     try:
-        args = check_args(tyro.cli(Args))
+        args = check_args(tyro.cli(Args, description=__doc__.partition("\n")[0]))
         if args.resume:  # what is given wins, even where it equals the default
             args = tyro.cli(Args, default=args)
         train(args)

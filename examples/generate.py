@@ -30,7 +30,7 @@ def load(run_dir: str, **changes) -> HuggingFace:
 def go_on(policy: HuggingFace, text: str, length: int = 40, temperature: float = 1.0) -> str:
     """What the policy writes after the text, sampled as in training."""
     completions = rloo.sample(policy, rloo.encode(policy, [text]), temperature, length)
-    return rloo.decode(policy, completions)[0]
+    return policy.decode(completions[0].tolist())
 
 
 if __name__ == "__main__":

@@ -110,8 +110,8 @@ class HuggingFace(nn.Module):
         config = self.model.config.get_text_config(decoder=True)
         return DynamicCache(config=config) if self.cached else []
 
-    def forward(self, tokens: Tensor, cache=None, keep: int | None = None) -> Tensor:
-        """Logits of the last `keep` tokens, or of all."""
+    def forward(self, tokens: Tensor, cache=None, keep: int = 0) -> Tensor:
+        """Logits of the last `keep` tokens; of all, if it is 0."""
         if isinstance(cache, list):
             cache.append(tokens)
             tokens, keep, cache = torch.cat(cache, 1), keep or tokens.shape[1], None
@@ -121,7 +121,7 @@ class HuggingFace(nn.Module):
         if self.keeps and keep:
             options["logits_to_keep"] = keep
         logits = self.model(input_ids=tokens, **options).logits.float()
-        return logits[:, -keep:] if keep else logits
+        return logits[:, -keep:]
 
     def hidden(self, tokens: Tensor) -> Tensor:
         """The states (batch, length, width) of which logits are made."""

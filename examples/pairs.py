@@ -12,13 +12,13 @@ from pathlib import Path
 
 import torch
 
-from dpo import compare, completion_mask, dpo_loss, freeze
+from dpo import completion_mask, dpo_loss, freeze, log_policy
 from examples.hugging_face import HuggingFace
 
 
 def batch_of(policy: HuggingFace, rows: list[dict]) -> tuple[torch.Tensor, torch.Tensor]:
     """Prompts and completions (2 * rows, tokens), the chosen ones first. The rows' prompts have
-    one length; -1 stands behind the end of a completion."""
+    one length; where a completion has ended, the end is repeated."""
     prompts = torch.tensor([policy.encode(row["prompt"]) for row in rows] * 2)
     end = policy.eos[:1].tolist()
     texts = [row["chosen"] for row in rows] + [row["rejected"] for row in rows]
@@ -28,7 +28,7 @@ def batch_of(policy: HuggingFace, rows: list[dict]) -> tuple[torch.Tensor, torch
         raise ValueError(
             f"{rows[0]['prompt']!r}: a pair is longer than {policy.context} tokens"
         )
-    return prompts, torch.nn.utils.rnn.pad_sequence(tokens, True, -1)
+    return prompts, torch.nn.utils.rnn.pad_sequence(tokens, True, end[0])
 
 
 def train(
@@ -43,21 +43,22 @@ def train(
     for row in rows:
         groups.setdefault(len(policy.encode(row["prompt"])), []).append(row)
     for _ in range(epochs):
-        right, batches = [], []
+        right, batches = 0.0, []
         for group in groups.values():
             order = torch.randperm(len(group)).split(batch_size)
             batches += [[group[i] for i in some] for some in order]
         for i in torch.randperm(len(batches)):
             prompts, completions = batch_of(policy, batches[i])
-            log_probs, ref_log_probs, _ = compare(policy, reference, prompts, completions, 1.0)
+            log_probs, _ = log_policy(policy, prompts, completions, 1.0)
+            ref_log_probs, _ = log_policy(reference, prompts, completions, 1.0)
             mask = completion_mask(completions, policy.eos)
-            loss, parts = dpo_loss(log_probs, ref_log_probs, mask, kl_coef, nll_coef)
+            loss, stats = dpo_loss(log_probs, ref_log_probs, mask, kl_coef, nll_coef)
             optimizer.zero_grad()
-            loss.mean().backward()
+            loss.backward()
             torch.nn.utils.clip_grad_norm_(parameters, 1.0)
             optimizer.step()
-            right += parts["reward_accuracy"].tolist()
-        history.append(sum(right) / len(right))
+            right += stats["reward_accuracy"].item() * len(batches[i])
+        history.append(right / len(rows))
         print(f"ordered rightly: {history[-1]:.3f}", flush=True)
     return history
 

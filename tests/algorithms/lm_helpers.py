@@ -19,14 +19,13 @@ import torch
 from helpers import LM_SCRIPTS, fields, module
 from torch import Tensor, nn
 
-EOS, PAD = 12, -1  # of the small GPT
+EOS = 12  # of the small GPT
 BANNED = -1e9  # a logit of what never happens
 every = pytest.mark.parametrize("script", LM_SCRIPTS)
 groups = pytest.mark.parametrize("script", ["rloo", "grpo"])
 # Functions of one name are one text in all scripts (test_siblings.py): the slower tests of them
 # need not try every script.
 some = pytest.mark.parametrize("script", ["rloo", "ppo_rlhf"])
-two = pytest.mark.parametrize("script", ["reinforce_lm", "grpo"])
 
 
 # ---- small runs ----
@@ -55,7 +54,8 @@ def task_of(script: str, **flags):
     if not path.exists():
         random_base(path)
     found = module(script)
-    return found.Task(found.Args(**with_kwargs({"base_model": str(path)} | flags)), 10_000)
+    usual = {"base_model": str(path), "batch_size": 10_000}
+    return found.Task(found.Args(**with_kwargs(usual | flags)))
 
 
 def with_kwargs(flags: dict) -> dict:
@@ -251,9 +251,9 @@ class Table(nn.Module):
         ])  # fmt: skip
 
 
-def padded(answers: list[tuple[int, ...]]) -> Tensor:
+def padded(answers: list[tuple[int, ...]], end: int = EOS) -> Tensor:
     longest = max(map(len, answers))
-    return torch.tensor([[*a, *[PAD] * (longest - len(a))] for a in answers])
+    return torch.tensor([[*a, *[end] * (longest - len(a))] for a in answers])
 
 
 # ---- the trained base model ----
@@ -277,8 +277,8 @@ class Notes:
                 self.prompts += texts
                 self.pairs += zip(texts, answers.pop(), strict=True)
             else:
-                assert all(text.endswith(".") for text in texts)
-                answers.append([text[:-1] for text in texts])
+                assert all(len(text) == 4 and text.endswith(".") for text in texts)
+                answers.append([text.rstrip(".") for text in texts])
             return encode(policy, texts)
 
         torch.optim.AdamW, found.encode = Noted, note

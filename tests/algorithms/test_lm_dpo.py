@@ -10,7 +10,6 @@ import torch
 from helpers import module
 from lm_helpers import (
     EOS,
-    PAD,
     Table,
     chosen,
     doubles,
@@ -56,11 +55,10 @@ def test_the_loss_and_its_parts_by_hand(kl_coef, nll_coef):
     log-probabilities is -kl_coef * sigmoid(-margin) for the chosen one, where the likelihood
     adds -nll_coef / length, and +kl_coef * sigmoid(-margin) for the rejected one."""
     new, ref = batch(0)
-    loss, parts = dpo.dpo_loss(new, ref, MASK, kl_coef, nll_coef)
-    (gradient,) = torch.autograd.grad(loss.sum(), new)
-    assert loss.shape == (4,)
-    assert not any(part.requires_grad for part in parts.values())
-    expected = np.zeros((8, 5))
+    loss, stats = dpo.dpo_loss(new, ref, MASK, kl_coef, nll_coef)
+    (gradient,) = torch.autograd.grad(loss, new)
+    assert not any(value.requires_grad for value in stats.values())
+    expected, numbers = np.zeros((8, 5)), []
     for i in range(4):
         sums = []
         for k in (i, i + 4):
@@ -70,20 +68,20 @@ def test_the_loss_and_its_parts_by_hand(kl_coef, nll_coef):
         (better, reward_better), (worse, reward_worse) = sums
         margin = reward_better - reward_worse
         value = -math.log(sigmoid(margin)) - nll_coef * better / LENGTHS[i]
-        assert loss[i].item() == pytest.approx(value, rel=1e-9)
-        numbers = {
-            "reward_chosen": reward_better, "reward_rejected": reward_worse,
-            "log_prob_chosen": better, "log_prob_rejected": worse,
-            "reward_accuracy": float(margin > 0),
-        }  # fmt: skip
-        assert parts.keys() == numbers.keys()
-        for name, number in numbers.items():
-            assert parts[name][i].item() == pytest.approx(number, rel=1e-6), name
-        pull = kl_coef * sigmoid(-margin)
-        expected[i, : LENGTHS[i]] = -pull - nll_coef / LENGTHS[i]
+        numbers.append({
+            "policy_loss": value, "reward_chosen": reward_better,
+            "reward_rejected": reward_worse, "log_prob_chosen": better,
+            "log_prob_rejected": worse, "reward_accuracy": float(margin > 0),
+        })  # fmt: skip
+        pull = kl_coef * sigmoid(-margin) / 4
+        expected[i, : LENGTHS[i]] = -pull - nll_coef / LENGTHS[i] / 4
         expected[i + 4, : LENGTHS[i + 4]] = pull
     np.testing.assert_allclose(gradient, expected, rtol=1e-9, atol=0)
-    assert 0 < parts["reward_accuracy"].mean() < 1
+    assert stats.keys() == numbers[0].keys()
+    for name, value in stats.items():
+        assert value.item() == pytest.approx(np.mean([x[name] for x in numbers]), rel=1e-6)
+    assert loss.item() == stats["policy_loss"].item()
+    assert 0 < stats["reward_accuracy"] < 1
 
 
 def test_the_gradient_is_that_of_the_paper():
@@ -109,9 +107,12 @@ def test_the_gradient_is_that_of_the_paper():
 
     prompts, completions = torch.zeros(2, 1, dtype=torch.long), torch.tensor([better, worse])
     mask = dpo.completion_mask(completions, policy.eos)
-    log_probs, ref_log_probs, _ = dpo.compare(policy, reference, prompts, completions, 1.0)
+    texts = prompts, completions, 1.0
+    (log_probs, _), (ref_log_probs, _) = (
+        dpo.log_policy(model, *texts) for model in (policy, reference)
+    )
     loss, _ = dpo.dpo_loss(log_probs, ref_log_probs, mask, kl_coef, nll_coef)
-    (found,) = torch.autograd.grad(loss.sum(), policy.logits)
+    (found,) = torch.autograd.grad(loss, policy.logits)
     torch.testing.assert_close(found, expected)
     assert found.abs().max() > 0.05
 
@@ -119,20 +120,20 @@ def test_the_gradient_is_that_of_the_paper():
 @pytest.mark.parametrize("kl_coef", [0.1, 5.0])
 def test_the_loss_is_log_2_at_the_reference(kl_coef):
     new, _ = batch(1)
-    loss, parts = dpo.dpo_loss(new, new.detach(), MASK, kl_coef, 0.0)
-    torch.testing.assert_close(loss, torch.full_like(loss, math.log(2)))
-    assert parts["reward_chosen"].eq(0).all()
-    assert parts["reward_accuracy"].eq(0).all(), "none is ordered rightly yet"
-    (gradient,) = torch.autograd.grad(loss.sum(), new)
+    loss, stats = dpo.dpo_loss(new, new.detach(), MASK, kl_coef, 0.0)
+    assert loss.item() == pytest.approx(math.log(2), rel=1e-12)
+    assert stats["reward_chosen"] == stats["reward_rejected"] == 0
+    assert stats["reward_accuracy"] == 0, "none is ordered rightly yet"
+    (gradient,) = torch.autograd.grad(loss, new)
     torch.testing.assert_close(
-        gradient[:4][MASK[:4]].unique(), -gradient.new_tensor([kl_coef / 2])
+        gradient[:4][MASK[:4]].unique(), -gradient.new_tensor([kl_coef / 2 / 4])
     )
 
 
 def test_the_loss_is_finite_where_the_sigmoid_is_not():
     new = torch.tensor([[-3000.0], [0.0]])
     loss, _ = dpo.dpo_loss(new, torch.zeros(2, 1), torch.ones(2, 1, dtype=torch.bool), 1.0, 0.0)
-    assert loss.tolist() == [3000.0]
+    assert loss.item() == 3000.0
 
 
 def test_padding_changes_no_loss_and_no_gradient():
@@ -143,22 +144,23 @@ def test_padding_changes_no_loss_and_no_gradient():
         rubbish = torch.full((8, extra), -50.0, dtype=torch.float64)
         mask = torch.cat([MASK, torch.zeros(8, extra, dtype=torch.bool)], 1)
         wide = torch.cat([new, rubbish], 1), torch.cat([ref, 3 * rubbish], 1)
-        loss, parts = dpo.dpo_loss(*wide, mask, 0.3, 0.2)
-        (gradient,) = torch.autograd.grad(loss.sum(), new)
-        results.append([loss.detach(), gradient, *parts.values()])
+        loss, stats = dpo.dpo_loss(*wide, mask, 0.3, 0.2)
+        (gradient,) = torch.autograd.grad(loss, new)
+        results.append([loss.detach(), gradient, *stats.values()])
     for a, b in zip(*results, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-12, atol=0)
     assert results[0][1][~MASK].eq(0).all()
 
 
 def test_pairs_know_nothing_of_each_other():
-    """Chosen first, then rejected, in one order: other rows change no pair's loss."""
+    """Chosen first, then rejected, in one order: the loss is the mean of each pair's own."""
     new, ref = batch(4)
     whole, _ = dpo.dpo_loss(new, ref, MASK, 0.3, 0.2)
-    for i in range(4):
-        rows = [i, i + 4]
-        alone, _ = dpo.dpo_loss(new[rows], ref[rows], MASK[rows], 0.3, 0.2)
-        torch.testing.assert_close(alone, whole[[i]])
+    alone = [
+        dpo.dpo_loss(new[rows], ref[rows], MASK[rows], 0.3, 0.2)[0]
+        for rows in ([i, i + 4] for i in range(4))
+    ]
+    torch.testing.assert_close(torch.stack(alone).mean(), whole)
 
 
 # ---- the optimum ----
@@ -171,15 +173,19 @@ def expected_loss(policy: Table, reference: Table, kl_coef: float, rationality: 
     answers, q = policy.answers(), reference.probabilities(0)
     indices = [(i, j) for i in range(len(answers)) for j in range(len(answers)) if i != j]
     better, worse = ([answers[pair[k]] for pair in indices] for k in (0, 1))
-    completions = padded([*better, *worse])
+    completions = padded([*better, *worse], policy.end)
     prompts = torch.zeros(len(completions), 1, dtype=torch.long)
-    log_probs, ref_log_probs, _ = dpo.compare(policy, reference, prompts, completions, 1.0)
+    texts = prompts, completions, 1.0
+    (log_probs, _), (ref_log_probs, _) = (
+        dpo.log_policy(model, *texts) for model in (policy, reference)
+    )
     mask = dpo.completion_mask(completions, policy.eos)
-    loss, _ = dpo.dpo_loss(log_probs, ref_log_probs, mask, kl_coef, 0.0)
+    pairs = (x.view(2, -1, x.shape[1]).unbind(1) for x in (log_probs, ref_log_probs, mask))
+    losses = [dpo.dpo_loss(*pair, kl_coef, 0.0)[0] for pair in zip(*pairs, strict=True)]
     weights = [
         q[i] * q[j] * sigmoid(rationality * (REWARDS[i] - REWARDS[j])) for i, j in indices
     ]
-    return torch.tensor(weights) @ loss
+    return torch.tensor(weights) @ torch.stack(losses)
 
 
 @pytest.mark.parametrize(("kl_coef", "rationality"), [(0.5, 1.0), (1.0, 2.0)])
@@ -264,18 +270,15 @@ def recompute(run: Recorded, k: int):
 
 CASES = [
     {},
-    {
-        "online": True, "nll_coef": 0.0, "max_grad_norm": 0.2, "learning_rate": 0.5,
-        "gradient_accumulation_steps": 3,
-    },
-    {"rationality": 0.5, "kl_coef": 1.0, "anneal_lr": False, "gradient_accumulation_steps": 4},
-]  # fmt: skip
+    {"online": True, "nll_coef": 0.0, "max_grad_norm": 0.2, "learning_rate": 0.5},
+    {"rationality": 0.5, "kl_coef": 1.0, "anneal_lr": False},
+]
 
 
 @pytest.mark.parametrize("flags", CASES, ids=str)
 def test_iterations_one_by_one(flags, tmp_path, monkeypatch):
     """With a base model so sure of itself that some pairs are of equal completions, which are
-    left out, and the parts of a batch are uneven."""
+    left out."""
     path = random_base(tmp_path / "base.pt")
     base = torch.load(path, weights_only=True)
     weights = base["reference"]
@@ -294,15 +297,13 @@ def test_iterations_one_by_one(flags, tmp_path, monkeypatch):
         assert_logged(run.logged[k], logged)
     moved = run.states[-1]["policy"]["head.weight"] - run.states[0]["policy"]["head.weight"]
     assert moved.abs().max() > 1e-3
-    pairs, part = [x["pairs"] for x in run.logged], 12 // args.gradient_accumulation_steps
-    assert min(pairs) < 12
-    assert args.gradient_accumulation_steps == 1 or any(n % part for n in pairs), "uneven"
+    assert min(x["pairs"] for x in run.logged) < 12
 
 
 def test_a_batch_of_equal_completions_teaches_nothing(tmp_path, monkeypatch):
     """Neither a division by 0 nor a step of the logistic term; one pair stays."""
     found = module("dpo")
-    equal = torch.tensor([[1, 2, EOS, PAD, PAD]])
+    equal = torch.tensor([[1, 2, EOS, EOS, EOS]])
     monkeypatch.setattr(
         found, "sample", lambda _, prompts, *rest: equal.repeat(len(prompts), 1)
     )
@@ -320,7 +321,7 @@ def test_a_batch_of_equal_completions_teaches_nothing(tmp_path, monkeypatch):
 def test_the_likelihood_term_alone_imitates_the_chosen(tmp_path, monkeypatch):
     """Where all completions are equal there is nothing but it."""
     found = module("dpo")
-    equal = torch.tensor([[1, 2, EOS, PAD, PAD]])
+    equal = torch.tensor([[1, 2, EOS, EOS, EOS]])
     monkeypatch.setattr(
         found, "sample", lambda _, prompts, *rest: equal.repeat(len(prompts), 1)
     )

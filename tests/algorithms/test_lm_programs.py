@@ -38,11 +38,11 @@ from lm_helpers import (
     gpt_logits,
     log_pi_of,
     random_base,
+    real_tokens,
     small,
     some_reward,
     task_of,
     train,
-    two,
     with_kwargs,
     with_reward,
 )
@@ -122,7 +122,7 @@ def test_killed_interrupted_and_resumed_to_the_end(tmp_path):
     wait_until_beyond(reached, process, run_dir)
     stdout, stderr = interrupted(process)
     assert process.returncode == 130
-    assert f"resuming at step {reached:,} with new noise; changed: nothing" in stdout
+    assert f"resuming at step {reached} with new noise" in stdout
     error, hint = stderr.strip().splitlines()
     assert error == "stopped"
     words = shlex.split(hint.removeprefix("resume with: "))
@@ -148,7 +148,7 @@ def test_bad_input_as_a_program(tmp_path):
 
 
 # ---- what is left behind ----
-@two
+@every
 def test_the_summary_and_the_samples(script, tmp_path, monkeypatch):
     """Recomputed: the modes of the base model and of the policy, their rewards, the KL
     divergence of sampled completions, the successes."""
@@ -188,10 +188,10 @@ def test_the_summary_and_the_samples(script, tmp_path, monkeypatch):
     prompts, temperature, completions = sampled[-1]
     assert temperature == 0.7
     assert [SYMBOLS[t] for t in prompts[3]] == list(held_out[3])
-    assert completions.eq(-1).any(), "no padding, no test of it"
+    assert completions[:, -2].eq(EOS).any(), "none ended early, no test of it"
     divergences = []
     for prompt, row in zip(prompts, completions.tolist(), strict=True):
-        row = [t for t in row if t >= 0]
+        row = real_tokens(row)
         p, q = (log_pi_of(models[m], prompt, row, 0.7) for m in ("policy", "reference"))
         divergences.append((p.exp() * (p - q)).sum().item())
     expected = {
@@ -222,18 +222,25 @@ def test_the_summary_and_the_samples(script, tmp_path, monkeypatch):
     assert lines[11].endswith("; answers begin with their last digit")
 
 
-def test_returns_and_lengths_are_logged_eight_at_a_time(tmp_path, monkeypatch):
-    """The reward without any KL; in a batch of 12 an eight and a four."""
-    found, batches = module("rloo"), []
-    record = found.Run.record_step
+@every
+def test_returns_and_lengths_are_logged_eight_at_a_time(script, tmp_path, monkeypatch):
+    """The reward without any KL, and how many tokens were sampled, ends included; in a batch of
+    12 an eight and a four."""
+    found, batches = module(script), []
+    given = found.Task.rewards
 
-    def note(run, rewards, lengths):
-        batches.append((rewards.tolist(), lengths.tolist()))
-        record(run, rewards, lengths)
+    def note(task, texts, completions):
+        rewards = given(task, texts, completions)
+        if len(texts) == 12:  # not the evaluation's eight, nor the preferences' eight pairs
+            lengths = [len(real_tokens(row)) for row in completions.tolist()]
+            batches.append((rewards.tolist(), lengths))
+        return rewards
 
-    monkeypatch.setattr(found.Run, "record_step", note)
+    monkeypatch.setattr(found.Task, "rewards", note)
     with_reward(found, monkeypatch, some_reward)
-    summary = train("rloo", tmp_path, batch_size=12, total_timesteps=132, learning_rate=0.01)
+    flags = {"batch_size": 12, "total_timesteps": 132, "learning_rate": 0.01}
+    flags |= {"num_preferences": 4} if script == "ppo_rlhf" else {}
+    summary = train(script, tmp_path, **flags)
     rewards = [r for batch in batches for r in batch[0]]
     assert len(rewards) == 132
     assert {r * 2 % 1 for r in rewards} == {0.0}, "the task's reward, and nothing else"
@@ -246,59 +253,121 @@ def test_returns_and_lengths_are_logged_eight_at_a_time(tmp_path, monkeypatch):
         assert [e.step for e in events[tag]] == steps
 
 
-def test_losses_are_logged_at_the_interval(tmp_path):
-    """At least so many completions apart; a plain line for each checkpoint."""
-    train("rloo", tmp_path, log_interval=40, total_timesteps=160)
+@every
+def test_losses_are_logged_at_the_interval(script, tmp_path):
+    """At least so many completions apart."""
+    train(script, tmp_path, log_interval=40, total_timesteps=160)
     events = scalars(tmp_path / "run")
-    for tag in ("losses/policy_loss", "losses/kl", "eval/exact_success", "charts/SPS"):
+    for tag in ("losses/policy_loss", "losses/grad_norm", "eval/exact_success", "charts/SPS"):
         assert [e.step for e in events[tag]] == [16, 64, 112, 160]
 
 
-def test_plain_lines_without_a_terminal(tmp_path, capsys):
-    train("grpo", tmp_path, checkpoint_interval=0.0, total_timesteps=48, seed=4)
+@every
+def test_plain_lines_without_a_terminal(script, tmp_path, capsys):
+    """One for each checkpoint."""
+    train(script, tmp_path, checkpoint_interval=0.0, total_timesteps=48, seed=4)
     *lines, last = capsys.readouterr().out.splitlines()
     assert last.endswith(f"; seed 4, {tmp_path / 'run'}")
     lines = [line for line in lines if line.startswith("step ")]
     assert [line.split(",")[0] for line in lines] == ["step 16", "step 32", "step 48"]
     for line in lines:
-        assert re.search(r", \d+ steps/s, return 0\.\d+, held-out 0\.\d+, seed 4, ", line)
+        assert re.search(r", return 0\.\d+, held-out 0\.\d+, \d+ steps/s, seed 4, ", line)
         assert line.endswith(f", {tmp_path / 'run'}")
 
 
-@pytest.mark.parametrize(("save_takes", "gap"), [(0.5, 10), (5, 45), (30, 270)])
-def test_saving_takes_a_tenth_of_the_time_at_most(save_takes, gap, tmp_path, monkeypatch):
-    """On a clock of its own: a step takes 2 seconds. Between two saves are 10 seconds, or nine
-    times what a save takes, from the end of one to the beginning of the next."""
-    found, clock, saves = module("reinforce_lm"), [0.0], []
-    save, record = found.Run.write, found.Run.record_step
+@every
+@pytest.mark.parametrize(("save_takes", "gap"), [(0.5, 10), (30, 270)])
+def test_checkpoints_are_at_the_interval(script, save_takes, gap, tmp_path, monkeypatch):
+    """On a clock of its own: between two saves are 10 seconds, or nine times what a save takes,
+    from the end of one to the beginning of the next, and what the iteration then takes."""
+    found, clock, saves = module(script), [0.0], []
+    save, record = torch.save, found.Run.record_step
 
-    def slow(run, name, write):
-        save(run, name, write)
-        if name == "checkpoint.pt":
-            saves.append((clock[0], clock[0] + save_takes))
-            clock[0] += save_takes
+    def slow(*args):
+        save(*args)
+        saves.append((clock[0], clock[0] + save_takes))
+        clock[0] += save_takes
 
     def step(run, *args):
-        clock[0] += 2
+        clock[0] += 0.3 * gap
         record(run, *args)
 
+    random_base(tmp_path / "base.pt")
     monkeypatch.setattr(found, "time", SimpleNamespace(perf_counter=lambda: clock[0]))
-    monkeypatch.setattr(found.Run, "write", slow)
+    monkeypatch.setattr(torch, "save", slow)
     monkeypatch.setattr(found.Run, "record_step", step)
-    train("reinforce_lm", tmp_path, batch_size=1, total_timesteps=500)
+    flags = {"num_generations": 2, "batch_size": 2, "num_minibatches": 1, "eval_episodes": 2}
+    flags = {name: value for name, value in flags.items() if name in fields(script)}
+    train(script, tmp_path, total_timesteps=40, **flags | {"log_interval": 10_000})
     gaps = [begin - end for (_, end), (begin, _) in pairwise(saves)]
-    assert len(gaps) > 3
-    assert all(gap < found_gap <= gap + 2 for found_gap in gaps[:-1])
+    assert len(gaps) > 4
+    assert all(gap < found_gap <= 1.3 * gap for found_gap in gaps[:-1])
     inside = sum(end - begin for begin, end in saves[1:-1])
     assert inside <= 0.1 * (saves[-1][0] - saves[0][1])
 
 
 @every
-def test_the_evaluation_is_in_parts_as_training_is(script, tmp_path, monkeypatch):
+def test_events_are_flushed_before_the_checkpoint_that_follows(script, tmp_path, monkeypatch):
+    """They may wait in a queue: a kill between the two must lose no event of a step that the
+    checkpoint counts."""
+    found, save, waiting, saved = module(script), torch.save, [], []
+
+    class Queued(found.SummaryWriter):
+        def add_scalar(self, tag, value, step):
+            waiting.append(step)
+            super().add_scalar(tag, value, step)
+
+        def flush(self):
+            super().flush()
+            waiting.clear()
+
+    def look(checkpoint, path):
+        assert waiting == []
+        saved.append(checkpoint["counters"][0])
+        save(checkpoint, path)
+
+    random_base(tmp_path / "base.pt")
+    monkeypatch.setattr(found, "SummaryWriter", Queued)
+    monkeypatch.setattr(torch, "save", look)
+    train(script, tmp_path, checkpoint_interval=0.0, total_timesteps=48)
+    assert saved == [0, 16, 32, 48, 48]
+
+
+@every
+def test_the_bar_of_a_resumed_run(script, tmp_path, monkeypatch):
+    """It begins at what was done, and ends at all of it."""
+    found, bars = module(script), []
+    train(script, tmp_path, total_timesteps=32)
+
+    class Bar(SimpleNamespace):
+        def __enter__(bar):
+            return bar
+
+        def __exit__(bar, *raised):
+            pass
+
+        def update(bar, steps):
+            bar.n += steps
+
+        def close(bar):
+            bars.append((bar.total, bar.initial, bar.n))
+
+        def set_postfix_str(bar, text, refresh):
+            pass
+
+    def make(total, initial, unit, disable):
+        return Bar(total=total, initial=initial, n=initial, disable=True)
+
+    monkeypatch.setattr(found, "tqdm", make)
+    found.train(found.Args(resume=tmp_path / "run", total_timesteps=80))
+    assert bars == [(80, 32, 80)]
+
+
+@every
+def test_the_evaluation_is_in_batches_as_training_is(script, tmp_path, monkeypatch):
     """No pass over completions is of more rows than in training, and no prompt is left out."""
-    found, rows = module(script), []
+    found, rows, sampled = module(script), [], []
     log_policy, sample = found.log_policy, found.sample
-    minibatches = "num_minibatches" in fields(script)
 
     def note(policy, prompts, *rest):
         rows.append(len(prompts))
@@ -308,13 +377,10 @@ def test_the_evaluation_is_in_parts_as_training_is(script, tmp_path, monkeypatch
         sampled.append(len(prompts))
         return sample(policy, prompts, *rest)
 
-    flags = {"gradient_accumulation_steps": 2} | ({"num_minibatches": 2} if minibatches else {})
-    train(script, tmp_path, total_timesteps=16, **flags)
-    sampled = []
+    train(script, tmp_path, total_timesteps=16)
     monkeypatch.setattr(found, "log_policy", note)
     monkeypatch.setattr(found, "sample", note_sample)
-    summary = found.train(found.Args(resume=tmp_path / "run", eval_episodes=11))
-    part = 16 // 4 if minibatches else 16 // 2
-    assert max(rows) == max(sampled) == part
-    assert sum(sampled) == 3 * 11
-    assert summary["eval_episodes"] == 11
+    summary = found.train(found.Args(resume=tmp_path / "run", eval_episodes=37))
+    assert max(rows) == max(sampled) == 16
+    assert sum(sampled) == 3 * 37
+    assert summary["eval_episodes"] == 37

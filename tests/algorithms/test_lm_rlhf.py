@@ -19,7 +19,6 @@ import torch
 from helpers import gae_by_definition, module
 from lm_helpers import (
     EOS,
-    PAD,
     chosen,
     doubles,
     flags_of,
@@ -145,8 +144,8 @@ def test_scores_and_values_by_the_textbook():
 def test_nothing_behind_the_end_changes_scores_and_values(function):
     """Nor their gradients, whatever stands there and however much of it."""
     model, prompts, results = scalar(), prompts_of(2), []
-    for rest in ([], [PAD, PAD], [EOS, EOS], [3, 9]):
-        completions = torch.tensor([[1, 2, EOS, *rest], [4, EOS, PAD, *rest]])
+    for rest in ([], [EOS, EOS], [3, 9]):
+        completions = torch.tensor([[1, 2, EOS, *rest], [4, EOS, EOS, *rest]])
         mask = ppo_rlhf.completion_mask(completions, gpt().eos)
         numbers = function(model, prompts, completions, mask)
         model.zero_grad()
@@ -204,9 +203,9 @@ def test_a_rational_answer_is_the_better_one_and_ties_are_coins(script):
 @both
 def test_pairs_of_equal_completions_are_left_out(script):
     """Equal to the last token, not in reward; but the first stays where there is no other."""
-    found, equal, other = module(script), [1, 2, EOS], [1, EOS, PAD]
+    found, equal, other = module(script), [1, 2, EOS], [1, EOS, EOS]
     rewards = torch.arange(8.0)
-    pairs = torch.tensor([equal, equal, equal, other, other, other, other, [2, EOS, PAD]])
+    pairs = torch.tensor([equal, equal, equal, other, other, other, other, [2, EOS, EOS]])
     better, worse = found.prefer(pairs, rewards, 1e3)
     assert better.tolist() == [3, 7]
     assert worse.tolist() == [2, 6]
@@ -305,29 +304,29 @@ def test_ppo_loss_by_hand(clip_coef, vf_coef):
     """Value, gradients and parts, token by token; old numbers get no gradient."""
     new, values = (0.3 * noise(4, 200)).requires_grad_(), noise(5, 200).requires_grad_()
     old, advantages, returns = 0.3 * noise(6, 200), noise(7, 200), noise(8, 200)
-    loss, parts = ppo_rlhf.ppo_loss(new, values, old, advantages, returns, clip_coef, vf_coef)
-    gradients = torch.autograd.grad(loss.sum(), (new, values))
-    assert not any(part.requires_grad for part in parts.values())
-    kinds = set()
+    loss, stats = ppo_rlhf.ppo_loss(new, values, old, advantages, returns, clip_coef, vf_coef)
+    gradients = torch.autograd.grad(loss, (new, values))
+    kinds, numbers = set(), []
     for i in range(200):
         ratio, a = math.exp(new[i].item() - old[i].item()), advantages[i].item()
         clipped = min(max(ratio, 1 - clip_coef), 1 + clip_coef)
         error = values[i].item() - returns[i].item()
         held = (ratio > 1 + clip_coef and a > 0) or (ratio < 1 - clip_coef and a < 0)
         kinds.add((ratio < 1 - clip_coef, ratio > 1 + clip_coef, a > 0))
-        expected = {
+        numbers.append({
             "policy_loss": -clipped * a if held else -ratio * a,
             "value_loss": error**2, "clip_frac": float(clipped != ratio),
             "approx_kl": ratio - 1 - math.log(ratio),
-        }  # fmt: skip
-        assert parts.keys() == expected.keys()
-        for name, value in expected.items():
-            assert parts[name][i].item() == pytest.approx(value, rel=1e-6, abs=1e-9), name
-        total = expected["policy_loss"] + vf_coef * error**2
-        assert loss[i].item() == pytest.approx(total, rel=1e-9)
+        })  # fmt: skip
         slope = 0.0 if held else -a * ratio
-        assert gradients[0][i].item() == pytest.approx(slope, rel=1e-9, abs=1e-12)
-        assert gradients[1][i].item() == pytest.approx(2 * vf_coef * error, rel=1e-9)
+        assert 200 * gradients[0][i].item() == pytest.approx(slope, rel=1e-9, abs=1e-12)
+        assert 200 * gradients[1][i].item() == pytest.approx(2 * vf_coef * error, rel=1e-9)
+    means = {name: np.mean([x[name] for x in numbers]) for name in numbers[0]}
+    assert stats.keys() == means.keys()
+    for name, value in means.items():
+        assert stats[name].item() == pytest.approx(value, rel=1e-6, abs=1e-9), name
+    total = means["policy_loss"] + vf_coef * means["value_loss"]
+    assert loss.item() == pytest.approx(total, rel=1e-9)
     assert len(kinds) == 6, "both signs, below, within and above"
 
 
@@ -345,10 +344,10 @@ def test_ppo_loss_by_hand(clip_coef, vf_coef):
 def test_the_clip_stops_only_harmful_steps(ratio, advantage, pulls, counts):
     new = torch.tensor([math.log(ratio)], requires_grad=True)
     zero = torch.zeros(1)
-    loss, parts = ppo_rlhf.ppo_loss(new, zero, zero, torch.tensor([advantage]), zero, 0.2, 0.1)
+    loss, stats = ppo_rlhf.ppo_loss(new, zero, zero, torch.tensor([advantage]), zero, 0.2, 0.1)
     loss.backward()
     assert new.grad.item() == (pytest.approx(-advantage * ratio) if pulls else 0.0)
-    assert parts["clip_frac"].item() == float(counts)
+    assert stats["clip_frac"].item() == float(counts)
 
 
 # ---- whole iterations ----
@@ -391,8 +390,6 @@ def recompute(run: Recorded, k: int):
     with torch.no_grad():
         reference = doubles(run.states[0]["policy"])
         old_log_pi, ref_log_pi = (scores(w, prompts, rows) for w in (weights, reference))
-        both = list(zip(old_log_pi, ref_log_pi, strict=True))
-        kl = [(p.exp() * (p - q)).sum().item() for p, q in both]
         old, ref = ([chosen(p, r) for p, r in zip(x, rows, strict=True)]
                     for x in (old_log_pi, ref_log_pi))  # fmt: skip
         values = [before for before, _ in rows_of(critic, prompts, rows)]
@@ -400,6 +397,7 @@ def recompute(run: Recorded, k: int):
         if args.reward == "learned":
             reward_model = doubles(as_gpt(run.states[k + 1]["reward_model"]))
             told = [at.sum().item() for _, at in rows_of(reward_model, prompts, rows)]
+    kl = [(p - q).sum().item() for p, q in zip(old, ref, strict=True)]
     advantages, returns = [], []
     for i in range(len(rows)):
         r = (-args.kl_coef * (old[i] - ref[i])).numpy()
@@ -417,6 +415,7 @@ def recompute(run: Recorded, k: int):
     low, high = 1 - args.clip_coef, 1 + args.clip_coef
     for order in orders:
         number, loss = sum(len(rows[i]) for i in order), 0.0
+        tokens = {key: [] for key in logged if key != "grad_norm"}
         for i in order:
             log_pi = log_pi_of(weights, prompts[i], rows[i], TEMPERATURE)
             ratio = (chosen(log_pi, rows[i]) - old[i]).exp()
@@ -424,11 +423,13 @@ def recompute(run: Recorded, k: int):
             gain = torch.min(ratio * a, ratio.clamp(low, high) * a)
             error = outputs(critic, prompts[i], rows[i])[0] - torch.tensor(returns[i])
             loss = loss + (-gain + args.vf_coef * error**2).sum() / number
-            logged["policy_loss"] += (-gain).tolist()
-            logged["value_loss"] += (error**2).tolist()
-            logged["approx_kl"] += (ratio - 1 - ratio.log()).tolist()
-            logged["clip_frac"] += ((ratio < low) | (ratio > high)).tolist()
-            logged["entropy"] += (-(log_pi.exp() * log_pi).sum(-1)).tolist()
+            tokens["policy_loss"] += (-gain).tolist()
+            tokens["value_loss"] += (error**2).tolist()
+            tokens["approx_kl"] += (ratio - 1 - ratio.log()).tolist()
+            tokens["clip_frac"] += ((ratio < low) | (ratio > high)).tolist()
+            tokens["entropy"] += (-(log_pi.exp() * log_pi).sum(-1)).tolist()
+        for key, numbers in tokens.items():
+            logged[key].append(np.mean(numbers))
         both = {("policy", k): w for k, w in weights.items()}
         both |= {("critic", k): w for k, w in critic.items()}
         both, norm = descend(both, loss, rate, args.max_grad_norm)
@@ -447,7 +448,6 @@ CASES = [
     {
         "reward": "true", "gamma": 0.9, "gae_lambda": 0.8, "kl_coef": 2.0, "clip_coef": 0.02,
         "num_minibatches": 3, "max_grad_norm": 0.5, "vf_coef": 0.7,
-        "gradient_accumulation_steps": 2,
     },
     {"norm_adv": False, "preference_rounds": 2, "anneal_lr": False, "num_minibatches": 1},
     {"preference_rounds": 3, "num_preferences": 38, "rationality": 1.0, "update_epochs": 1},
@@ -493,8 +493,7 @@ def test_iterations_one_by_one(flags, tmp_path, monkeypatch):
         assert 0.05 < run.logged[-1]["clip_frac"] < 0.95
 
 
-@pytest.mark.parametrize("parts", [1, 3])
-def test_the_first_minibatchs_ratio_is_1_at_any_temperature(parts, tmp_path, monkeypatch):
+def test_the_first_minibatchs_ratio_is_1_at_any_temperature(tmp_path, monkeypatch):
     """And in the second it is not."""
     ratios, loss = [], ppo_rlhf.ppo_loss
 
@@ -505,9 +504,9 @@ def test_the_first_minibatchs_ratio_is_1_at_any_temperature(parts, tmp_path, mon
     monkeypatch.setattr(ppo_rlhf, "ppo_loss", note)
     Recorded(
         "ppo_rlhf", tmp_path, monkeypatch, learning_rate=0.1, num_minibatches=2,
-        update_epochs=1, gradient_accumulation_steps=parts,
+        update_epochs=1,
     )  # fmt: skip
-    assert_ratios(ratios, parts)
+    assert_ratios(ratios)
 
 
 # ---- rounds of preferences ----
@@ -557,7 +556,7 @@ def test_a_step_of_the_reward_model_has_a_minibatch_of_pairs(
     args = {"batch_size": 300, "num_preferences": 150, "num_minibatches": minibatches}
     args = ppo_rlhf.Args(**flags_of("ppo_rlhf", tmp_path, **args))
     with_reward(ppo_rlhf, monkeypatch, lambda prompt, answer: float(len(answer)))
-    task = ppo_rlhf.Task(args, 128)
+    task = ppo_rlhf.Task(args)
     policy, model = task.policy, ppo_rlhf.Scalar(task.policy)
     optimizer, sizes = torch.optim.SGD(model.parameters(), 0.1), []
     loss = ppo_rlhf.preference_loss
@@ -576,7 +575,7 @@ def test_a_reward_model_learns_to_order_completions(tmp_path, monkeypatch):
     """A round of preferences for long answers: of fresh pairs it then orders nearly all."""
     args = ppo_rlhf.Args(**flags_of("ppo_rlhf", tmp_path, batch_size=128, num_preferences=800))
     with_reward(ppo_rlhf, monkeypatch, lambda prompt, answer: float(len(answer)))
-    task = ppo_rlhf.Task(args, 128)
+    task = ppo_rlhf.Task(args)
     policy, model = task.policy, ppo_rlhf.Scalar(task.policy)
     optimizer = torch.optim.Adam(model.parameters(), 1e-3)
     torch.manual_seed(0)

@@ -9,7 +9,6 @@ import torch
 from helpers import module
 from lm_helpers import (
     EOS,
-    PAD,
     Table,
     chosen,
     digits_sum,
@@ -68,9 +67,8 @@ def test_no_token_looks_ahead():
 # ---- masks and log-probabilities ----
 @every
 def test_the_mask_by_a_plain_loop(script):
-    """Texts of all lengths, with several ends, with none, and with padding."""
+    """Texts of all lengths, with several ends and with none."""
     rows = list(itertools.product([0, 3, EOS], repeat=5))
-    rows += [(*row[:3], PAD, PAD) for row in rows if EOS in row[:3]]
     mask = module(script).completion_mask(torch.tensor(rows), EOS)
     assert mask.dtype == torch.bool
     for row, found in zip(rows, mask.tolist(), strict=True):
@@ -92,7 +90,6 @@ def test_log_probabilities_of_completions(script, temperature):
     log_probs, log_pi = found.log_policy(policy, prompts, completions, temperature)
     assert log_pi.shape == (5, 4, 13)
     mask = found.completion_mask(completions, policy.eos)
-    entropy = found.token_entropy(log_pi)
     for i, row in enumerate(completions.tolist()):
         row = real_tokens(row)
         expected = log_pi_of(weights, prompts[i].tolist(), row, temperature).detach()
@@ -103,10 +100,6 @@ def test_log_probabilities_of_completions(script, temperature):
         torch.testing.assert_close(
             log_probs[i, : len(row)].double(), chosen(expected, row), rtol=1e-4, atol=1e-4
         )
-        p = expected.exp().numpy()
-        for t in range(len(row)):
-            h = -sum(x * math.log(x) for x in p[t])
-            assert entropy[i, t].item() == pytest.approx(h, rel=1e-3)
 
 
 @every
@@ -114,7 +107,7 @@ def test_no_token_behind_the_end_changes_anything_before_it(script):
     """Neither in the values nor in the gradient of the real tokens' log-probability."""
     found, policy, prompts = module(script), gpt(), tokens_of(4, 2, 6)
     results = []
-    for rest in ([PAD, PAD], [EOS, EOS], [3, 9]):
+    for rest in ([EOS, EOS], [EOS, 0], [3, 9]):
         completions = torch.tensor([[1, 2, EOS, *rest], [4, EOS, rest[0], *rest]])
         log_probs, _ = found.log_policy(policy, prompts, completions, 0.7)
         mask = found.completion_mask(completions, policy.eos)
@@ -125,23 +118,6 @@ def test_no_token_behind_the_end_changes_anything_before_it(script):
     for values, gradient in results[1:]:
         torch.testing.assert_close(values, results[0][0])
         torch.testing.assert_close(gradient, results[0][1])
-
-
-@some
-def test_compare_scores_the_policy_and_the_reference(script):
-    found, policy, reference = module(script), gpt(), gpt(sharpness=1.0)
-    prompts, completions = tokens_of(6, 2, 6), padded([(1, 2, EOS), (5, 6, 7, 8)])
-    numbers = found.compare(policy, reference, prompts, completions, 0.7)
-    for i, row in enumerate(completions.tolist()):
-        pair = [
-            log_pi_of(doubles(m.state_dict()), prompts[i].tolist(), row, 0.7).detach()
-            for m in (policy, reference)
-        ]
-        kl = (pair[0].exp() * (pair[0] - pair[1])).sum(-1)
-        for x, expected in zip(numbers, (*(chosen(p, row) for p in pair), kl), strict=True):
-            torch.testing.assert_close(
-                x[i, : len(expected)].double(), expected, rtol=1e-3, atol=1e-4
-            )
 
 
 # ---- samples ----
@@ -155,13 +131,13 @@ def surprise(counts: np.ndarray, p: np.ndarray) -> float:
     return (statistic - degrees) / math.sqrt(2 * degrees)
 
 
-def counted(completions: torch.Tensor, answers: list[tuple[int, ...]]) -> np.ndarray:
+def counted(completions: torch.Tensor, answers: list[tuple[int, ...]], end: int) -> np.ndarray:
     place = {answer: i for i, answer in enumerate(answers)}
     counts = np.zeros(len(answers))
     for row in completions.tolist():
-        answer = tuple(token for token in row if token != PAD)
-        assert row == [*answer, *[PAD] * (len(row) - len(answer))]
-        counts[place[answer]] += 1
+        answer = real_tokens(row, end)
+        assert row == answer + [end] * (len(row) - len(answer))
+        counts[place[tuple(answer)]] += 1
     return counts
 
 
@@ -183,7 +159,7 @@ def test_samples_have_the_enumerated_probabilities(script, temperature):
     torch.manual_seed(1)
     prompts = torch.tensor([prompt]).expand(6_000, -1)
     completions = found.sample(policy, prompts, temperature, 3)
-    counts, p = counted(completions, answers), probabilities(temperature)
+    counts, p = counted(completions, answers, 3), probabilities(temperature)
     assert p.sum() == pytest.approx(1)
     assert abs(surprise(counts, p)) < 4
     assert surprise(counts, probabilities(1.7 - temperature)) > 20
@@ -197,7 +173,7 @@ def test_each_row_is_sampled_from_its_own_prompt(script):
     prompts = torch.arange(3).repeat(3_000)[:, None]
     completions = module(script).sample(policy, prompts, 1.0, 3)
     for k in range(3):
-        counts = counted(completions[prompts[:, 0] == k], policy.answers())
+        counts = counted(completions[prompts[:, 0] == k], policy.answers(), policy.end)
         assert abs(surprise(counts, policy.probabilities(k))) < 4
         assert surprise(counts, policy.probabilities((k + 1) % 3)) > 20
 
@@ -214,7 +190,7 @@ def test_the_mode_is_the_most_probable_token_each_time(script):
         while len(expected) < 5 and EOS not in expected:
             expected.append(gpt_logits(weights, prompt + expected)[-1].argmax().item())
         lengths.add(len(expected))
-        assert row == expected + [PAD] * (len(row) - len(expected))
+        assert row == expected + [EOS] * (len(row) - len(expected))
     assert len(lengths) > 1
 
 
@@ -230,23 +206,23 @@ def test_sampling_stops_when_all_have_ended(script):
     forward = policy.forward
     policy.forward = lambda *args, **keep: calls.append(1) or forward(*args, **keep)
     found, prompts = module(script), torch.tensor([[0], [1]])
-    assert found.sample(policy, prompts, 1.0, 4).tolist() == [[2, PAD], [0, 2]]
+    assert found.sample(policy, prompts, 1.0, 4).tolist() == [[2, 2], [0, 2]]
     assert len(calls) == 2
     assert found.sample(policy, prompts, 1.0, 1).tolist() == [[2], [0]]
 
 
 @every
-def test_decoding_shows_no_end_and_no_padding(script):
+def test_decoding_shows_no_end(script):
     found = module(script)
     task = task_of(script)
     policy = task.policy
     texts = ["12+34=", "99+01="]
     prompts = found.encode(policy, texts)
     assert prompts.shape == (2, 6)
-    assert found.decode(task.policy, prompts) == texts
-    answers = found.encode(policy, ["64.", "001."])
-    assert answers.tolist() == [[6, 4, EOS, PAD], [0, 0, 1, EOS]]
-    assert found.decode(task.policy, answers) == ["64", "001"]
+    assert list(map(policy.decode, prompts.tolist())) == texts
+    answers = found.encode(policy, ["64..", "001."])
+    assert answers.tolist() == [[6, 4, EOS, EOS], [0, 0, 1, EOS]]
+    assert list(map(policy.decode, answers.tolist())) == ["64", "001"]
     assert task.rewards(texts, answers).tolist() == [1.0, 1.0]
     assert task.rewards(texts[::-1], answers).tolist() == [0.0, 0.0]
     cut = torch.tensor([[6, 4, 0, 0], [0, 0, 1, EOS]])
@@ -258,8 +234,7 @@ def test_decoding_shows_no_end_and_no_padding(script):
 @pytest.mark.parametrize("temperature", [1.0, 0.7])
 def test_exact_success_is_the_probability_of_the_right_answers(script, temperature):
     """By the double-precision GPT, over all held-out problems of an evaluation."""
-    found = module(script)
-    task = task_of(script, eval_episodes=12)
+    task = task_of(script, eval_episodes=12, temperature=temperature)
     policy = task.policy
     weights, total = doubles(policy.state_dict()), 0.0
     (held_out,) = task.held_out
@@ -268,4 +243,4 @@ def test_exact_success_is_the_probability_of_the_right_answers(script, temperatu
         prompt, row = ([symbols.index(c) for c in s] for s in (text, digits_sum(text) + "."))
         total += chosen(log_pi_of(weights, prompt, row, temperature), row).sum().exp().item()
     assert len(held_out) == 12
-    assert found.exact_success(policy, task, temperature) == pytest.approx(total / 12, rel=1e-3)
+    assert task.success(policy) == ("exact_success", pytest.approx(total / 12, rel=1e-3))

@@ -1,7 +1,10 @@
 """The addition, its careless teacher, the base model, and what no training may see."""
 
 import itertools
+import sys
 from collections import Counter
+from itertools import chain
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,6 +18,7 @@ from lm_helpers import (
     doubles,
     every,
     log_pi_of,
+    real_tokens,
     shorten,
     success,
     task_of,
@@ -61,6 +65,35 @@ def test_held_out_and_training_problems():
     assert {p[1] for p in held_out} == {p[4] for p in held_out} == set("0123456789")
     assert again.training == [training]
     assert again.held_out == [held_out[:500]]
+
+
+@every
+def test_prompts_are_grouped_by_their_tokens(script, monkeypatch):
+    """Not by their characters: this policy knows words, and whoever sees only one length needs
+    no padding."""
+    found, prompts = module(script), ["a b c", "dd ee", "f ggg", "hhh i j", "kkkkk", "l m"] * 9
+    prompts = [f"{prompt} {'x' * k}" for k, prompt in enumerate(prompts, 1)]
+
+    class Words(torch.nn.Module):
+        eos, context = torch.tensor([0]), 9
+
+        def encode(self, text):
+            return [len(word) for word in text.split()]
+
+    made = SimpleNamespace(words=lambda: (Words(), prompts, None))
+    monkeypatch.setitem(sys.modules, "words_of_mine", made)
+    task = found.Task(found.Args(task="words_of_mine:words", batch_size=3))
+    for groups in (task.training, task.held_out):
+        assert all(len({len(text.split()) for text in group}) == 1 for group in groups)
+    assert sorted(len(group[0].split()) for group in task.training) == [2, 3, 4]
+    assert sorted(chain(*task.training, *task.held_out)) == sorted(prompts)
+    assert len(task.training) == 3
+    assert max(map(len, task.held_out)) <= 3
+    torch.manual_seed(0)
+    sizes = Counter(len(task.draw(2)[0].split()) for _ in range(2000))
+    for group in task.training:
+        share = len(group) / sum(map(len, task.training))
+        assert sizes[len(group[0].split())] / 2000 == pytest.approx(share, abs=0.05)
 
 
 def test_every_training_problem_is_drawn_alike():
@@ -136,7 +169,7 @@ def test_the_step_size_of_the_base_model():
 
 def test_a_step_of_imitation_by_hand(monkeypatch):
     """One step of plain gradient descent on the mean cross-entropy of the answers' tokens, ends
-    included, with neither prompts nor padding."""
+    included, with neither prompts nor what is behind an end."""
     found, sgd, states = module("grpo"), torch.optim.SGD, []
     shorten(found, monkeypatch, 1)
 
@@ -158,6 +191,7 @@ def test_a_step_of_imitation_by_hand(monkeypatch):
     assert len(seen[0]) == 64
     for texts in zip(*seen, strict=True):
         prompt, row = ([symbols.index(c) for c in s] for s in texts[::-1])
+        row = real_tokens(row)
         log_probs = chosen(log_pi_of(weights, prompt, row, 1.0), row)
         total, number = total - log_probs.sum(), number + len(row)
     gradients = torch.autograd.grad(total / number, [weights[name] for name in names])
@@ -186,11 +220,11 @@ def test_exact_success_is_the_frequency_of_success(script, temperature):
     """Of the trained base model, sampled a thousand times on each of ten problems."""
     found, policy = module(script), trained_policy()
     torch.manual_seed(3)
-    task = task_of(script, eval_episodes=10)
+    task = task_of(script, eval_episodes=10, temperature=temperature)
     texts = [text for text in task.held_out[0] for _ in range(1000)]
     samples = found.sample(policy, found.encode(policy, texts), temperature, 5)
     rate = task.rewards(texts, samples).mean().item()
-    exact = found.exact_success(policy, task, temperature)
+    _, exact = task.success(policy)
     assert abs(rate - exact) < 4 * np.sqrt(exact * (1 - exact) / 10_000)
     chances = [success(policy, p, temperature) for p in task.held_out[0]]
     assert exact == pytest.approx(np.mean(chances), abs=1e-4)
@@ -203,7 +237,7 @@ def test_all_runs_start_from_one_base_model(tmp_path, monkeypatch):
     shorten(found, monkeypatch, 2)
     for seed in (1, 2):
         torch.manual_seed(seed * 99)
-        weights.append(found.Task(found.Args(seed=seed), 512).policy)
+        weights.append(found.Task(found.Args(seed=seed)).policy)
     for a, b in zip(*(w.parameters() for w in weights), strict=True):
         assert torch.equal(a, b)
     with_reward(found, monkeypatch, lambda prompt, answer: float(len(answer)))
@@ -224,7 +258,7 @@ def test_reinforcement_never_sees_a_held_out_problem(script, tmp_path, monkeypat
     """Nothing but training problems is drawn, encoded or rewarded until the evaluation, but for
     the exact success; not for preferences either."""
     found, seen = module(script), []
-    encode, exact, evaluate = found.encode, found.exact_success, found.evaluate
+    encode, exact, evaluate = found.encode, found.Task.success, found.evaluate
     quiet = []
 
     def note(policy, texts):
@@ -242,7 +276,7 @@ def test_reinforcement_never_sees_a_held_out_problem(script, tmp_path, monkeypat
         return call
 
     monkeypatch.setattr(found, "encode", note)
-    monkeypatch.setattr(found, "exact_success", aside(exact))
+    monkeypatch.setattr(found.Task, "success", aside(exact))
     monkeypatch.setattr(found, "evaluate", aside(evaluate))
     train(script, tmp_path, total_timesteps=160)
     (held_out,) = task_of(script, eval_episodes=10_000).held_out

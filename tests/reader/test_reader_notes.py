@@ -189,9 +189,26 @@ def test_sections_of_papers_are_those_that_the_scripts_name():
                 )
 
 
+def test_every_source_has_an_address():
+    """Its own, or one in the table of papers; and no entry there is for nothing."""
+    sources = [x for note in NOTES["note"] for x in note.get("source", "").split("; ") if x]
+    for source in sources:
+        known = any(source.startswith(name) for name in NOTES["papers"])
+        assert known or re.search(r"arXiv:\d|https?://|^ours$", source), source
+    for name, address in NOTES["papers"].items():
+        assert any(source.startswith(name) for source in sources), name
+        assert re.match(r"https?://[a-z]", address)
+    known = [a.removeprefix("https://arxiv.org/abs/") for a in NOTES["papers"].values()]
+    everything = "\n".join(TEXTS.values())
+    for number in known:
+        if re.fullmatch(r"\d{4}\.\d{5}", number):
+            assert f"arXiv:{number}" in everything or number == "1506.02438", number
+
+
 @pytest.mark.parametrize("note", NOTES["note"], ids=lambda note: note["at"][0])
 def test_a_note_says_why_and_what_to_beware_of(note):
-    assert set(note) <= {"at", "equations", "symbols", "text", "why", "pitfall", "source"}
+    keys = {"at", "equations", "terms", "symbols", "text", "why", "pitfall", "source"}
+    assert set(note) <= keys
     assert "why" in note or "text" in note
     assert "pitfall" in note or "why" in note
     assert "equations" in note or "symbols" not in note
@@ -206,3 +223,62 @@ def test_faulty_notes_are_named():
         notes_of(LINES, PARTS, [{"at": ["a2c.gae"]}, {"at": ["a2c.gae"]}])
     with pytest.raises(FaultyNotes, match=r"\\frac"):
         mathml(r"\frac{1}")
+
+
+def bare(latex: str) -> str:
+    return re.sub(r"\s", "", latex)
+
+
+LOSSES = [note for note in NOTES["note"] if "terms" in note]
+
+
+def test_every_loss_is_cut_into_terms_and_they_make_up_an_equation():
+    losses = NOTES["counterparts"][0]
+    for script, part, note in noted():
+        assert (part.name in losses) == ("terms" in note), (script, part.name)
+    for note in LOSSES:
+        joined = bare("".join(latex for _, latex in note["terms"]))
+        assert joined in map(bare, note["equations"]), note["at"]
+        for _, latex in note["terms"]:
+            assert mathml(latex, True).startswith("<math")
+
+
+def test_terms_of_one_name_and_one_latex_are_those_that_two_losses_share():
+    """No two losses name one piece differently, or the page would mark what is equal."""
+    names = {}
+    for note in LOSSES:
+        for name, latex in note["terms"]:
+            if name:
+                assert names.setdefault(bare(latex), name) == name, latex
+
+
+def test_every_script_says_how_its_data_flow_and_what_changes():
+    for script in NOTES["script"]:
+        assert list(script["flow"]) == ["rollout", "advantage", "update"]
+        for boxes in script["flow"].values():
+            assert 1 <= len(boxes) <= 4
+            assert all(0 < len(box) <= 36 for box in boxes), script["name"]
+        given = script.get("given", [])
+        names = [name for name, _ in given]
+        loss = next(
+            note for _, part, note in noted() if _ == script["name"] and "terms" in note
+        )
+        names += [name for name, _ in loss["terms"] if name]
+        assert len({*names}) == len(names)
+        for _, latex in given:
+            assert mathml(latex, True).startswith("<math")
+
+
+def test_what_changes_is_one_sentence():
+    for entry in NOTES["script"] + NOTES["pair"]:
+        assert re.fullmatch(r"[A-Z].*[^.]\.", entry["change"])
+        assert len(entry["change"]) <= 220, (len(entry["change"]), entry["change"])
+
+
+def test_pairs_are_named_in_the_order_of_the_ladder_and_are_no_neighbours():
+    names, parents = list(TEXTS), {s["name"]: s["parent"] for s in NOTES["script"]}
+    for pair in NOTES["pair"]:
+        first, second = pair["names"]
+        assert names.index(first) < names.index(second)
+        assert parents[second] != first
+    assert len({tuple(pair["names"]) for pair in NOTES["pair"]}) == len(NOTES["pair"])

@@ -1,0 +1,370 @@
+"""The essay: its figures stand in benchmark/results, its losses in the notes, its mathematics
+is true, and it is short."""
+
+import csv
+import itertools
+import re
+from functools import cache
+from pathlib import Path
+
+import pytest
+import torch
+
+from reader.page import load, mathml
+
+try:
+    import tomllib
+except ModuleNotFoundError:  # Python 3.10
+    import tomli as tomllib
+
+ROOT = Path(__file__).resolve().parents[2]
+RESULTS = ROOT / "benchmark" / "results"
+NOTES, TEXTS = load(ROOT)
+ESSAY = tomllib.loads((ROOT / "reader" / "essay.toml").read_text(encoding="utf-8"))
+SECTIONS = ESSAY["section"]
+PARENTS = {script["name"]: script["parent"] for script in NOTES["script"]}
+FIGURES = {"bandit", "gae", "ppo", "trpo", "squash", "groups", "dpo"}
+EVERYTHING = "\n\n".join([ESSAY["lead"], *(section["text"] for section in SECTIONS)])
+PARAGRAPHS = [text.strip() for text in re.split(r"\n\s*\n", EVERYTHING) if text.strip()]
+DISPLAYED = [text[2:-2].strip() for text in PARAGRAPHS if text.startswith("$$")]
+PROSE = " ".join(" ".join(x for x in PARAGRAPHS if not x.startswith("$$")).split())
+MEAN, IQM = "evaluation, mean", "evaluation, IQM"
+
+
+# ---- Its shape ----
+def test_every_script_has_a_section_that_ends_at_its_pair():
+    scripts = [section["script"] for section in SECTIONS if "script" in section]
+    assert len(scripts) == len({*scripts} & {*TEXTS}) >= 14
+    for section in SECTIONS:
+        assert section["title"]
+        assert set(section) <= {"script", "title", "text"}
+        pairs = re.findall(r"\{pair (\w+)\.\.(\w+)\}", section["text"])
+        parent = PARENTS[section["script"]] if "script" in section else None
+        assert pairs == ([(parent, section["script"])] if parent else [])
+        if parent:
+            assert section["text"].rstrip().endswith("}")
+            assert scripts.index(parent) < scripts.index(section["script"])
+
+
+def test_figures_are_those_that_there_are_and_stand_once():
+    found = re.findall(r"\{play (\w+)\}", EVERYTHING)
+    assert sorted(found) == sorted(FIGURES)
+    folder = ROOT / "reader" / "play"
+    assert not folder.exists() or {path.stem for path in folder.glob("*.js")} >= FIGURES
+
+
+def test_figures_and_pairs_and_equations_are_paragraphs_of_their_own():
+    for text in PARAGRAPHS:
+        if re.search(r"\{(play|pair) |\$\$", text):
+            assert re.fullmatch(r"\{(play \w+|pair \w+\.\.\w+)\}|\$\$[^$]+\$\$", text, re.S)
+
+
+def test_it_takes_twelve_to_twenty_minutes():
+    assert 2800 <= len(EVERYTHING.split()) <= 4500
+
+
+def test_its_mathematics_can_be_typeset():
+    inline = re.findall(r"\$([^$]+)\$", PROSE)
+    assert len(DISPLAYED) > 30
+    assert len(inline) > 80
+    for latex in DISPLAYED:
+        assert mathml(latex, True).startswith("<math")
+    for latex in inline:
+        assert mathml(latex).startswith("<math")
+
+
+@pytest.mark.parametrize("section", SECTIONS, ids=lambda section: section["title"])
+def test_flags_are_the_scripts(section):
+    for word in re.findall(r"`([^`]+)`", section["text"]):
+        for flag in re.findall(r"--(?:no-)?([a-z-]+)", word):
+            name = flag.replace("-", "_")
+            assert re.search(rf"^    {name}: ", TEXTS[section["script"]], re.MULTILINE), word
+        if not word.startswith("--"):
+            assert re.search(rf"\b{word}\b", TEXTS[section["script"]]), word
+
+
+def test_links_have_addresses_and_sources_links():
+    links = re.findall(r"\[([^]]+)\]\(([^)]+)\)", EVERYTHING)
+    assert len(links) > 12
+    for words, address in links:
+        assert re.match(r"https?://", address), words
+        number = re.search(r"arxiv\.org/abs/(\d{4}\.\d{5})", address)
+        known = "\n".join([*TEXTS.values(), *NOTES["papers"].values()])
+        assert not number or number[1] in known, address
+
+
+def test_plain_words():
+    for word in ("nobody", "anybody", "but for ", "deserves"):
+        assert word not in PROSE.lower(), word
+    assert not re.search(r"[.:] Where\b", PROSE)
+    for sentence in re.split(r"[.:?]\s", re.sub(r"\$[^$]*\$|\([^)]*\)", "X", PROSE)):
+        assert len(sentence.split()) <= 45, sentence
+
+
+# ---- A symbol means one thing ----
+def test_symbols_have_one_meaning():
+    formulas = " ".join([*DISPLAYED, *re.findall(r"\$([^$]+)\$", PROSE)]).replace(" ", "")
+    assert not re.search(r"R_t|\\hatR|\\hatr|\\sigma\\bigl|\\sigma\(\\hat", formulas)
+    assert not re.search(r"\\delta(?!_)", formulas)  # TD errors alone
+    assert not re.search(r"(?<![a-zA-Z\\])G(?![_(])", formulas)  # returns alone
+    for before, after in itertools.pairwise(re.split(r"\\mathrm\{sigmoid\}", formulas)):
+        assert after.startswith(r"\bigl("), (before[-20:], after[:20])
+
+
+def test_losses_are_those_of_the_notes():
+    """Whose values the tests of formulas compare with the functions'."""
+
+    def bare(latex: str) -> str:
+        return re.sub(r"\s|\\[,;]", "", latex)
+
+    known = {bare(x) for note in NOTES["note"] for x in note.get("equations", [])}
+    losses = [re.split(r", \\qquad", x)[0] for x in DISPLAYED if x.startswith("L = ")]
+    assert len(losses) == 10
+    for loss in losses:
+        assert bare(loss) in known, loss
+
+
+# ---- Numbers ----
+@cache
+def cells(folder: str) -> dict[tuple[str, str, str], str]:
+    """What a report says: (environment, algorithm, column) -> cell without its interval."""
+    found = {}
+    text = (RESULTS / folder / "report.md").read_text(encoding="utf-8")
+    for caption, block in re.findall(r"^\*(.*)\*\n\n((?:^\|.*\n)+)", text, re.MULTILINE):
+        rows = [[x.strip() for x in re.split(r"(?<!\\)\|", line)[1:-1]]
+                for line in block.splitlines()]  # fmt: skip
+        for row in rows[2:]:
+            for column, cell in zip(rows[0], row, strict=True):
+                key = re.split(r"[: ]", caption)[0], row[0], column.replace("\\", "")
+                found.setdefault(key, cell.partition(" ")[0])
+    return found
+
+
+def rows_of(folder: str, algorithm: str) -> list[dict]:
+    with (RESULTS / folder / "results.csv").open(encoding="utf-8") as file:
+        return [row for row in csv.DictReader(file) if row["algorithm"] == algorithm]
+
+
+def tell(folder: str, env_id: str, column: str, *algorithms: str) -> tuple[str, ...]:
+    """The cells of these algorithms, then n, which is the same for all, failures counted."""
+    files = cells(folder)
+    counts = {files[env_id, name, "n"] for name in algorithms}
+    assert {files.get((env_id, name, "failed"), "0") for name in algorithms} == {"0"}
+    return *(files[env_id, name, column] for name in algorithms), *counts
+
+
+def claims() -> list[str]:
+    """Sentences with the figures of the files."""
+    cart, steps, rate = "CartPole-v1", "to threshold, steps", "steps per second"
+    first, n0 = tell("classic-anew", cart, "n", "reinforce")[0], 10
+    assert int(first) == n0
+    pole = {x: cells("classic-anew")[cart, x, steps] for x in ("reinforce", "a2c", "trpo")}
+    bare, critic, n1 = tell("ablations", cart, "area, mean", "reinforce", "reinforce_baseline")
+    lander = tell("classic-anew", "LunarLander-v3", IQM, "a2c", "reinforce_baseline")
+    a3c, one, two = (cells("a3c")[cart, x, rate] for x in ("a3c", "a2c-one", "a2c"))
+    n3 = tell("a3c", cart, MEAN, "a3c", "a2c-one", "a2c")[-1]
+    cheetah = tell("continuous", "HalfCheetah-v5", MEAN, "trpo_continuous", "ppo_continuous")
+    free, clip, n6 = tell("ablations", cart, MEAN, "ppo-no-clip", "ppo")
+    lost = sum(float(x["eval_return_mean"]) < 450 for x in rows_of("ablations", "ppo-no-clip"))
+    words = {3: "three", 20: "twenty"}
+    pendulum, n7 = tell("continuous", "Pendulum-v1", MEAN, "ppo_continuous")
+    sac, ppo, n8 = tell("sac", "HalfCheetah-v5", MEAN, "sac", "ppo_continuous-long")
+    pace = [cells("sac")["HalfCheetah-v5", x, rate] for x in ("sac", "ppo_continuous-long")]
+    exact = {x: tell("language", "addition", "exact success", x)
+             for x in ("reinforce_lm", "rloo", "grpo", "grpo-no-std")}  # fmt: skip
+    base = [float(x["base_exact_success"]) for x in rows_of("language", "reinforce_lm")]
+    kl = tell("language", "addition", "KL", "rloo-kl-0.5", "rloo-kl-0")
+    names = ("ppo_rlhf-rounds-1-kl-0.05", "ppo_rlhf-rounds-1", "dpo", "dpo-no-nll")
+    pairs = {x: tell("preferences", "addition", "exact success", x)[0] for x in names}
+    n9 = tell("preferences", "addition", "exact success", *names)[-1]
+    reached = cells("classic-anew")["Acrobot-v1", "reinforce_baseline", "reached"]
+    assert reached == "7/10"
+    widths = [float(x["eval_return_mean"]) for x in rows_of("continuous", "ppo_continuous")
+              if x["env_id"] == "HalfCheetah-v5"]  # fmt: skip
+    assert max(widths) - min(widths) > 2000  # so is the interval, with n = 5
+    return [
+        f"averages 475 of 500 points after {pole['reinforce']} steps (median, n = {n0})",
+        f"rises from {bare} to {critic} (n = {n1} each)",
+        f"three of ten seeds do not get to -100 with it (n = {n0})",
+        f"A2C ends at {lander[0]}, REINFORCE with a baseline at {lander[1]} (interquartile "
+        f"means, n = {lander[2]} each)",
+        f"make {a3c} steps a second, A2C with one environment on one core {one} (n = {n3} "
+        "each)",
+        f"eight environments makes {two} on one core",
+        f"TRPO averages 475 after {pole['trpo']} steps, A2C after {pole['a2c']} (medians, "
+        f"n = {n0} each)",
+        f"TRPO ends at {cheetah[0]}, PPO at {cheetah[1]} (n = {cheetah[2]} each)",
+        f"end at {free} instead of {clip}, and {words[lost]} of {words[int(n6)]} lose their "
+        f"policy (n = {n6} each)",
+        f"{pendulum} on Pendulum-v1 after 200,000 steps (n = {n7})",
+        f"SAC ends at {sac} after 300,000 steps, PPO at {ppo} after 1,000,000 (n = {n8} each)",
+        f"It makes {float(pace[0]):.0f} steps a second where PPO makes {pace[1]}",
+        f"{sum(base) / len(base):.0%} of its samples are right",
+        f"{float(exact['reinforce_lm'][0]):.0%} are right in the end "
+        f"({exact['reinforce_lm'][0]}, n = {exact['reinforce_lm'][1]})",
+        f"{exact['rloo'][0]} against {exact['reinforce_lm'][0]} before (n = {exact['rloo'][1]} "
+        "each)",
+        f"`--kl-coef 0.5` the divergence ends at {kl[0]} nats, without at {kl[1]} "
+        f"(n = {kl[2]} each)",
+        f"{exact['grpo'][0]} are right, and {exact['grpo-no-std'][0]} without the division "
+        f"(n = {exact['grpo'][1]} each)",
+        f"only {pairs[names[0]]} of the answers are right in the end, though the score has "
+        f"climbed; at a price of 0.5 it is {pairs[names[1]]} (n = {n9} each)",
+        f"{pairs['dpo']} are right with the second term, and {pairs['dpo-no-nll']} without it "
+        f"(n = {n9} each)",
+    ]
+
+
+def test_figures_are_those_of_the_files():
+    found = claims()
+    for words in found:
+        assert words in PROSE, words
+    assert len(re.findall(r"n = \d", PROSE)) == len(re.findall(r"n = \d", " ".join(found)))
+
+
+def test_defaults_are_the_scripts():
+    def default(script: str, name: str) -> float:
+        return float(re.search(rf"^    {name}: .*? = (\S+)", TEXTS[script], re.MULTILINE)[1])
+
+    steps = default("ppo", "update_epochs") * default("ppo", "num_minibatches")
+    assert (steps, "ten steps on each batch here, by default" in PROSE) == (10, True)
+    segment = "a segment of five steps is enough" in PROSE
+    assert (default("a2c", "num_steps"), segment) == (5, True)
+    assert default("grpo", "update_epochs") * default("grpo", "num_minibatches") == 1
+    assert default("rloo", "num_generations") == 8  # groups of eight
+    assert default("ppo_rlhf", "kl_coef") == 0.5
+    assert default("ppo_continuous", "total_timesteps") == 200_000
+
+
+def test_every_script_but_the_first_says_what_it_bought():
+    for section in SECTIONS:
+        if section.get("script"):
+            assert re.search(r"n = \d", section["text"]), section["title"]
+
+
+# ---- Mathematics that no function of a script computes ----
+def gradients(logits: torch.Tensor) -> torch.Tensor:
+    """grad log pi(a) of a softmax, a row for each action, by finite differences."""
+    size, rows = 1e-6, []
+    for i in range(len(logits)):
+        change = torch.zeros_like(logits)
+        change[i] = size
+        up, down = (logits + change).log_softmax(0), (logits - change).log_softmax(0)
+        rows.append((up - down) / (2 * size))
+    return torch.stack(rows, 1)
+
+
+@pytest.fixture
+def bandit():
+    torch.manual_seed(1)
+    logits = torch.randn(3, dtype=torch.float64)
+    return logits.softmax(0), gradients(logits), torch.tensor([1.0, 4.0, 2.0]).double()
+
+
+def test_the_line_with_the_zero(bandit):
+    pi, scores, _ = bandit
+    torch.testing.assert_close(pi @ scores, torch.zeros(3).double(), atol=1e-9, rtol=0)
+
+
+@pytest.mark.parametrize("size", [2, 3, 4])
+def test_leaving_one_out_is_exact_and_the_mean_of_the_group_shrinks(bandit, size):
+    """All groups of so many completions, by their probability."""
+    pi, scores, rewards = bandit
+    wanted = (pi * rewards) @ scores
+    alone, whole = torch.zeros(3).double(), torch.zeros(3).double()
+    for group in itertools.product(range(3), repeat=size):
+        earned = rewards[list(group)]
+        weight = pi[list(group)].prod()
+        alone += weight * (earned[0] - earned[1:].mean()) * scores[group[0]]
+        whole += weight * (earned[0] - earned.mean()) * scores[group[0]]
+    torch.testing.assert_close(alone, wanted)
+    torch.testing.assert_close(whole, (size - 1) / size * wanted)
+
+
+def test_the_gain_of_a_policy_is_the_sum_of_old_advantages_that_it_meets():
+    """Three states, two actions, by solving for values; the third state ends the episode."""
+    torch.manual_seed(2)
+    gamma, world = 0.9, torch.rand(2, 2, 3).double()  # state, action, next state
+    world /= world.sum(-1, keepdim=True)
+    rewards = torch.randn(2, 2).double()
+    old, new = torch.rand(2, 2, 2).double()
+    old, new = old / old.sum(-1, keepdim=True), new / new.sum(-1, keepdim=True)
+
+    def worth(policy, earned):
+        flow = (policy.unsqueeze(-1) * world).sum(1)[:, :2]
+        return torch.linalg.solve(torch.eye(2) - gamma * flow, (policy * earned).sum(1))
+
+    value = torch.cat([worth(old, rewards), torch.zeros(1)])
+    advantages = rewards + gamma * world @ value - value[:2, None]
+    gained = worth(new, advantages)
+    torch.testing.assert_close(gained, worth(new, rewards) - value[:2])
+
+
+def test_differences_telescope_and_lambda_averages_them():
+    torch.manual_seed(3)
+    gamma, lam, n = 0.9, 0.7, 400  # so long that what is behind counts for nothing
+    rewards, values = torch.randn(n).double(), torch.randn(n + 1).double()
+    deltas = rewards + gamma * values[1:] - values[:-1]
+    powers = gamma ** torch.arange(n)
+
+    def ahead(k):
+        return (powers[:k] * rewards[:k]).sum() + gamma**k * values[k] - values[0]
+
+    for k in (1, 2, 7):
+        torch.testing.assert_close((powers[:k] * deltas[:k]).sum(), ahead(k))
+    averaged = sum((1 - lam) * lam ** (k - 1) * ahead(k) for k in range(1, n))
+    torch.testing.assert_close(averaged, ((gamma * lam) ** torch.arange(n) * deltas).sum())
+
+
+def test_the_step_of_the_trust_region_is_the_best_within_the_bound():
+    torch.manual_seed(4)
+    root, g = torch.randn(4, 4).double(), torch.randn(4).double()
+    fisher, bound = root @ root.T + torch.eye(4), 0.01
+    direction = torch.linalg.solve(fisher, g)
+    step = (2 * bound / (g @ direction)).sqrt() * direction
+    torch.testing.assert_close(step @ fisher @ step / 2, torch.tensor(bound).double())
+    others = torch.randn(2000, 4).double()
+    others *= (2 * bound / ((others @ fisher) * others).sum(1)).sqrt()[:, None]
+    assert (others @ g).max() <= step @ g
+
+
+def test_the_best_policy_for_worth_and_distance_and_the_gradient_of_dpo():
+    torch.manual_seed(5)
+    u, beta = torch.randn(5).double(), 0.7
+    logits = torch.randn(5).double().requires_grad_()
+    pi, reference = logits.softmax(0), torch.randn(5).double().softmax(0)
+    normaliser = (reference * (u / beta).exp()).sum()
+    best = reference * (u / beta).exp() / normaliser
+
+    def divergence(p, q):
+        return (p * (p / q).log()).sum()
+
+    goal = (pi * u).sum() - beta * divergence(pi, reference)
+    torch.testing.assert_close(goal, -beta * divergence(pi, best) + beta * normaliser.log())
+    worth = beta * (pi / reference).log()
+    loss = -(worth[1] - worth[3]).sigmoid().log()
+    (found,) = torch.autograd.grad(loss, logits)
+    scores = gradients(logits.detach())
+    weight = beta * (worth[3] - worth[1]).sigmoid().detach()
+    torch.testing.assert_close(found, -weight * (scores[1] - scores[3]), atol=1e-8, rtol=0)
+
+
+def test_the_estimate_of_the_divergence_has_its_mean_and_no_negative_value():
+    torch.manual_seed(6)
+    pi, reference = torch.randn(2, 6).double().softmax(1)
+    k3 = reference / pi - 1 - (reference / pi).log()
+    assert (k3 > 0).all()
+    torch.testing.assert_close((pi * k3).sum(), (pi * (pi / reference).log()).sum())
+
+
+def test_ppos_gradient_is_zero_in_two_cases_only():
+    from ppo import ppo_loss
+
+    for advantage, ratio in itertools.product((1.0, -1.0), (0.5, 1.0, 1.5)):
+        logits = torch.zeros(1, 2, dtype=torch.float64, requires_grad=True)
+        dist, zero = torch.distributions.Categorical(logits=logits), torch.zeros(1)
+        old = dist.log_prob(zero).detach() - torch.tensor([ratio]).log()
+        given = zero, zero, old, torch.tensor([advantage]), zero, 0.2, 0.0, 0.0
+        ppo_loss(dist, *given)[0].backward()
+        flat = (advantage, ratio) in ((1.0, 1.5), (-1.0, 0.5))
+        assert logits.grad.eq(0).all() == flat
