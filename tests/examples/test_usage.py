@@ -336,6 +336,25 @@ def test_another_network(script, names, tmp_path, monkeypatch):
     assert all((first[part][key] != last[part][key]).any() for part, key in weights)
 
 
+def test_images(folder):
+    """MinAtar's and Atari's games, CarRacing-v3 and Minigrid; a film of the first."""
+    pytest.importorskip("minigrid")
+    short = {"--run-dir runs/breakout": "--run-dir runs/breakout --total-timesteps 2048"}
+    short |= {"Asterix-v1": "Asterix-v1 --total-timesteps 2048 --eval-episodes 1"}
+    short |= {"1e7": "128 --eval-episodes 1", "--num-envs 8": "--num-envs 1"}
+    short |= {"--reward-clip inf\n": "--reward-clip inf --num-steps 16 --total-timesteps 16\n"}
+    short |= {'"continuous": false': '"continuous": false, "max_episode_steps": 5'}
+    film, games, car, grids = blocks("Images", short)
+    run(folder, film)
+    (file,) = (folder / "videos").iterdir()
+    assert file.suffix == ".mp4"
+    shown = run(folder, games) + run(folder, car, SDL_VIDEODRIVER="dummy")
+    (folder / "grids.py").write_text(grids)
+    shown += run(folder, "python ppo_images.py --env-id grids:Grid-v0 --total-timesteps 2048")
+    for size in ("10 x 10, 4", "84 x 84, 4", "96 x 96, 3", "7 x 7, 3"):
+        assert f"images {size} channels (last)" in shown
+
+
 def test_an_environment_of_ones_own(folder):
     (code,) = blocks("An environment of your own")
     run(folder, f"{code.strip()} --run-dir runs/match {SHORT}")
