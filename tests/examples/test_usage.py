@@ -394,7 +394,7 @@ def test_tuned_flags_are_printed(folder):
     """Those of the suite, for each of its scripts."""
     leave_out = shutil.ignore_patterns("results", "__pycache__")
     shutil.copytree(ROOT / "benchmark", folder / "benchmark", ignore=leave_out)
-    (code,) = blocks("Which flags for my environment?")
+    code, _ = blocks("Which flags for my environment?")
     lines = run(folder, code).splitlines()
     suite = (ROOT / "benchmark/suites/classic.toml").read_text()
     for script in ("reinforce", "a2c", "trpo", "ppo"):
@@ -406,6 +406,20 @@ def test_tuned_flags_are_printed(folder):
             assert float(re.search(rf"--{name.replace('_', '-')} (\S+)", line)[1]) == float(
                 value
             )
+
+
+def test_a_search_for_flags(folder):
+    """On an environment that no suite has: one trial, and short runs."""
+    leave_out = shutil.ignore_patterns("results", "__pycache__")
+    shutil.copytree(ROOT / "benchmark", folder / "benchmark", ignore=leave_out)
+    seeds = "--seeds 1000 --fresh-seeds 2000-2001 -- --eval-episodes 1"
+    short = {"--steps 20000 --trials 20": f"--steps 2048 --trials 1 {seeds}"}
+    _, code = blocks("Which flags for my environment?", short)
+    output = run(folder, code)
+    assert "\npython ppo.py --env-id examples.match:Match-v0 --total-timesteps 2048" in output
+    out = folder / "runs" / "benchmark" / "tune-ppo-examples.match_Match-v0"
+    assert (out / "best.toml").exists()
+    assert "P(tuned > default)" in (out / "report" / "report.md").read_text()
 
 
 def test_the_addition_with_another_teacher(folder):
