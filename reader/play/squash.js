@@ -32,8 +32,8 @@ play.squash = {
       const total = kit.sum(actions.map(a => soft(a) * (1 - a * a) / 25));
       const density = kit.panel({title: "densities", height: 260, x: [-3, 3], y: [0, 2.5],
         label: "u, and the action a = tanh(u)"});
-      const price = kit.panel({title: "E[Q] + \u03b1 H over the std", height: 260, x: [0, 3],
-        y: [-3, 2], label: "std of u"});
+      const price = kit.panel({height: 260, x: [0, 3], y: [-3, 2], label: "std of u",
+        title: "E[Q] + \u03b1 H, with Q = 1 \u2212 2 (a \u2212 0.5)\u00b2"});
       return {panels: [density.draw([
         density.curve(u => Math.exp(logNormal(u, mean, std)), "dash"),
         density.line(actions.map(a => [a, soft(a) / total]), "three thin"),

@@ -400,8 +400,7 @@ def test_groups_tokens_weigh_as_in_the_script(js, number, length_norm):
     log_probs = torch.zeros(8, 8, dtype=torch.float64, requires_grad=True)
     args = grpo.Args(kl_coef=0, length_norm=length_norm, max_completion_length=8)
     same = log_probs.detach()
-    mean_length = mask.sum(1).double().mean()
-    loss, _ = grpo.grpo_loss(log_probs, same, same, mask, double(advantages), mean_length, args)
+    loss, _ = grpo.grpo_loss(log_probs, same, same, mask, double(advantages), args)
     gradient = -8 * torch.autograd.grad(loss, log_probs)[0]  # of the mean over 8
     weights = js("play.groups.tokenWeights", [[advantages, lengths, number, 8]])[0]
     close(np.array(weights)[:, None] * mask.numpy(), gradient)
