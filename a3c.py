@@ -455,7 +455,7 @@ def make_env(args: Args, **kwargs: str) -> gym.Env:
     try:
         env = gym.make(args.env_id, **json.loads(args.env_kwargs), **kwargs)
         if len(shape := env.observation_space.shape or ()) == 3 and np.prod(shape) > 1024:
-            gym.logger.warn(f"{args.env_id} has images {shape}: they are flattened, for an MLP")
+            gym.logger.warn(f"images {shape} are flattened here, not in ppo_images.py")
         if not isinstance(env.observation_space, Box) or len(env.observation_space.shape) != 1:
             env = gym.wrappers.FlattenObservation(env)
     except (gym.error.Error, ImportError, NotImplementedError, TypeError, ValueError) as error:

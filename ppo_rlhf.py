@@ -30,7 +30,6 @@ import json
 import sys
 import time
 import traceback
-from collections import deque
 from contextlib import ExitStack
 from copy import deepcopy
 from dataclasses import asdict, dataclass
@@ -87,7 +86,7 @@ class Args:
     resume: Path | None = None  # run directory to resume, with its own flags
 
 
-LIMITS = {  # of numeric flags; 0 to 1e15 where not named here, 1 to 1e15 for whole numbers
+LIMITS = {  # of numeric flags. Those not named: 0 to 1e15, or 1 to 1e15 if whole
     "seed": (0, 1e15), "temperature": (1e-3, 1e3), "max_grad_norm": (1e-9, np.inf),
     "gamma": (0, 1), "gae_lambda": (0, 1),
 }  # fmt: skip
@@ -204,8 +203,8 @@ def completion_mask(completions: Tensor, eos: Tensor) -> Tensor:
 def sample(policy: nn.Module, prompts: Tensor, temperature: float, length: int) -> Tensor:
     """Completions (batch, at most `length`) of prompts (batch, context); where one has ended,
     the end is repeated. Each token is drawn from the whole softmax of logits / temperature: a
-    filter such as top-k would sample another distribution than the loss takes logarithms of.
-    At temperature 0 it is the most probable token."""
+    filter such as top-k would draw from another distribution than that of the loss. At
+    temperature 0 it is the most probable token."""
     cache, tokens, completions = policy.new_cache(), prompts, prompts[:, :0]
     for _ in range(length):
         logits = policy(tokens, cache, keep=1)[:, -1]
@@ -224,9 +223,9 @@ def sample(policy: nn.Module, prompts: Tensor, temperature: float, length: int) 
 def log_policy(
     policy: nn.Module, prompts: Tensor, completions: Tensor, temperature: float
 ) -> tuple[Tensor, Tensor]:
-    """log pi(.|prompt, earlier tokens) at each place of completions (batch, length) of prompts
-    (batch, context): of the tokens chosen, (batch, length), and of all, (batch, length,
-    vocabulary).
+    """log pi(.|prompt, earlier tokens) for each token of the completions: of the token chosen,
+    (batch, length), and of all tokens, (batch, length, vocabulary). Prompts are (batch,
+    context), completions (batch, length).
 
         log softmax(logits / temperature)
 
@@ -268,7 +267,7 @@ def score(
     Not in the papers, which take the output at the last token alone: the sum lets the model
     mark a wrong token where it stands.
     """
-    tokens = torch.cat([prompts, completions], 1).clamp(min=0)
+    tokens = torch.cat([prompts, completions], 1)
     return (reward_model(tokens)[:, prompts.shape[1] :] * mask).sum(1)
 
 
@@ -287,7 +286,7 @@ def token_values(
 ) -> Tensor:
     """V of the text before each token of the completions: (batch, length), 0 behind their end,
     since nothing is still to come there."""
-    tokens = torch.cat([prompts, completions], 1).clamp(min=0)
+    tokens = torch.cat([prompts, completions], 1)
     return critic(tokens[:, :-1])[:, prompts.shape[1] - 1 :] * mask
 
 
@@ -344,9 +343,8 @@ def ppo_loss(
     policy_loss = -torch.min(ratio * advantages, clipped_ratio * advantages).mean()
     value_loss = F.mse_loss(values, returns)
     loss = policy_loss + vf_coef * value_loss
-    with torch.no_grad():
-        approx_kl = ((ratio - 1) - log_ratio).mean()  # KL(pi_old || pi), never negative
-        clip_frac = (clipped_ratio != ratio).float().mean()
+    approx_kl = ((ratio - 1) - log_ratio).mean()  # KL(pi_old || pi), never negative
+    clip_frac = (clipped_ratio != ratio).float().mean()
     stats = {"policy_loss": policy_loss, "value_loss": value_loss}
     return loss, stats | {"approx_kl": approx_kl, "clip_frac": clip_frac}
 
@@ -449,13 +447,12 @@ def train(args: Args) -> dict:
                     advantages = (advantages - mean) / (std + 1e-8)  # not 0 / 0 for equals
 
             # ---- UPDATE ----
-            if args.anneal_lr:
-                remaining = 1 - iteration / num_iterations
-                optimizer.param_groups[0]["lr"] = args.learning_rate * remaining
+            remaining = 1 - iteration / num_iterations if args.anneal_lr else 1.0
+            optimizer.param_groups[0]["lr"] = args.learning_rate * remaining
             history = []  # of stats, a row for each minibatch
             for _ in range(args.update_epochs):
                 for rows in torch.randperm(args.batch_size).split(minibatch_size):
-                    valid, chunk = mask[rows], (prompts[rows], completions[rows])
+                    chunk, valid = (prompts[rows], completions[rows]), mask[rows]
                     log_probs, log_pi = log_policy(policy, *chunk, temperature)
                     new_values = token_values(critic, *chunk, valid)
                     loss, stats = ppo_loss(
@@ -664,7 +661,7 @@ class Run(ExitStack):
             raise BadInput(f"PyTorch finds no device {args.device} here")
         super().__init__()
         self.args, self.global_step, self.seconds = args, 0, 0.0  # completions; of training
-        self.recent_returns: deque[float] = deque(maxlen=100)
+        self.name, self.recent = f"seed {args.seed}, {args.run_dir}", []  # the last 100 returns
         self.enter_context(torch.enable_grad())  # whatever the caller has set
         self.callback(torch.set_default_dtype, torch.get_default_dtype())
         torch.set_default_dtype(torch.float32)
@@ -677,42 +674,36 @@ class Run(ExitStack):
         name = f"args-{datetime.now():%Y%m%d-%H%M%S-%f}.json" if args.resume else "args.json"
         try:
             run_dir.mkdir(parents=True, exist_ok=True)
-            self.enter_context(FileLock(run_dir / "lock", timeout=0))  # freed when we die
+            self.enter_context(FileLock(run_dir / "lock", timeout=0))  # freed even by a kill
             if args.resume:
                 saved = torch.load(run_dir / "checkpoint.pt", "cpu", weights_only=True)
                 for key, module in state.items():
                     module.load_state_dict(saved[key])
-                self.global_step, self.seconds, recent = saved["counters"]
-                self.recent_returns.extend(recent)
+                self.global_step, self.seconds, self.recent = saved["counters"]
                 torch.manual_seed(args.seed + self.global_step)
-                changed = [k for k in ABOUT if ABOUT[k] != saved["about"][k]] or "nothing"
-                print(f"resuming at step {self.global_step} with new noise; changed: {changed}")
+                print(f"resuming at step {self.global_step} with new noise")
             (run_dir / name).write_text(json.dumps(asdict(args) | ABOUT, indent=2, default=str))
-        except (KeyError, OSError, RuntimeError, ValueError) as error:  # or other networks
+        except (KeyError, OSError, RuntimeError, ValueError) as error:  # also: other networks
             raise BadInput(f"cannot use {run_dir}: {error}") from None
-        self.name = f"seed {args.seed}, {run_dir}"
         print(f"{SCRIPT.name}: {args.task}, {total_steps} steps, {self.name}")
         (run_dir / "summary.json").unlink(missing_ok=True)  # a resumed run is unfinished again
-        writer = SummaryWriter(run_dir, purge_step=self.global_step + 1)  # each step once
+        writer = SummaryWriter(run_dir, purge_step=self.global_step + 1)  # hides later events
         bar = tqdm(total=total_steps, initial=self.global_step, unit=" steps", disable=None)
         self.writer, self.bar = self.enter_context(writer), self.enter_context(bar)
         self.next_log, self.began = self.global_step, time.perf_counter() - self.seconds
         self.save()
 
     def save(self) -> None:
-        """Write the events and a checkpoint. A kill or a full disk leaves the old one whole."""
-        start = time.perf_counter()
-        self.seconds = start - self.began
-        checkpoint = {name: module.state_dict() for name, module in self.state.items()}
-        counters = [self.global_step, self.seconds, list(self.recent_returns)]
-        flags = asdict(self.args) | {"run_dir": None, "resume": None}
+        """Write the events and a checkpoint whole, in a tenth of the time at most."""
+        self.seconds = time.perf_counter() - self.began
+        saved = {name: module.state_dict() for name, module in self.state.items()}
+        saved |= {"about": ABOUT, "args": asdict(self.args) | {"run_dir": None, "resume": None}}
+        saved["counters"] = [self.global_step, self.seconds, self.recent]
         self.writer.flush()
-        path = self.args.run_dir / "new.tmp"
-        torch.save(checkpoint | {"about": ABOUT, "args": flags, "counters": counters}, path)
-        path.replace(path.with_name("checkpoint.pt"))
-        # Never more than a tenth of the time.
-        interval, took = self.args.checkpoint_interval, time.perf_counter() - start
-        self.due = time.perf_counter() + (interval and max(interval, 9 * took))
+        torch.save(saved, self.args.run_dir / "new.tmp")
+        (self.args.run_dir / "new.tmp").replace(self.args.run_dir / "checkpoint.pt")
+        interval, now = self.args.checkpoint_interval, time.perf_counter()
+        self.due = now + (interval and max(interval, 9 * (now - self.began - self.seconds)))
 
     def record_step(self, rewards: Tensor, lengths: Tensor) -> None:
         """Count a batch of completions; log the means of eight at a time."""
@@ -720,7 +711,7 @@ class Run(ExitStack):
             self.global_step += len(eight)
             self.writer.add_scalar("charts/episodic_return", eight.mean(), self.global_step)
             self.writer.add_scalar("charts/episodic_length", length.mean(), self.global_step)
-        self.recent_returns.extend(rewards.tolist())
+        self.recent = [*self.recent, *rewards.tolist()][-100:]
 
     def record_iteration(self, policy: nn.Module, task: Task, losses: dict) -> None:
         """Log, show, and save when it is time."""
@@ -735,7 +726,7 @@ class Run(ExitStack):
                 self.writer.add_scalar(f"losses/{name}", value, self.global_step)
             name, value = task.success(policy)
             self.writer.add_scalar(f"eval/{name}", value, self.global_step)
-            returns = f"return {np.mean(self.recent_returns):.2f}, held-out {value:.3f}"
+            returns = f"return {np.mean(self.recent):.2f}, held-out {value:.3f}"
             self.status = f"{returns}, {sps:.0f} steps/s, {self.name}"
             self.bar.set_postfix_str(self.status, refresh=False)
         self.bar.update(self.global_step - self.bar.n)
@@ -763,7 +754,7 @@ def evaluate(policy: nn.Module, reference: nn.Module, task: Task, run: Run) -> d
         "env_id": args.task, "script": SCRIPT.name, "seed": args.seed,
         "global_step": run.global_step, "wall_seconds": run.seconds,
         "sps": run.global_step / run.seconds, "train_episodes": run.global_step,
-        "train_return_mean": float(np.mean(run.recent_returns)), "kl": float(np.mean(kl)),
+        "train_return_mean": float(np.mean(run.recent)), "kl": float(np.mean(kl)),
         "eval_return_mean": float(returns.mean()), "eval_return_std": float(returns.std()),
         "eval_episodes": len(returns), "base_return_mean": float(base_returns.mean()),
     }  # fmt: skip
@@ -778,9 +769,8 @@ def evaluate(policy: nn.Module, reference: nn.Module, task: Task, run: Run) -> d
     if not np.isfinite([x for x in summary.values() if not isinstance(x, str)]).all():
         raise FloatingPointError(f"evaluation: a number is not finite, {summary}")
     (args.run_dir / "samples.txt").write_text(text)
-    path = args.run_dir / "new.tmp"
-    path.write_text(json.dumps(summary, indent=2))
-    path.replace(path.with_name("summary.json"))
+    (args.run_dir / "new.tmp").write_text(json.dumps(summary, indent=2))
+    (args.run_dir / "new.tmp").replace(args.run_dir / "summary.json")
     print(f"{text}; {run.name}")
     return summary
 

@@ -1,7 +1,8 @@
-"""What a GPU buys: the scripts on the CPU and on the GPU, each run alone, and a grid of many runs on either.
+"""What a GPU buys: the scripts on the CPU and on the GPU, each run alone, and a grid of many
+runs on either.
 
 The folder holds
-    gpu.csv        one row for each quantity of each measurement; what stands there is not measured again
+    gpu.csv        one row for each quantity of each measurement, which is not made again
     report.md      medians of the repeats
     runs/          what each measurement printed, and its run directory
 """
@@ -24,21 +25,30 @@ from types import ModuleType
 
 import torch
 
-from .grid import ROOT, BadInput, did_you_mean
-from .pool import cpu_model, cpus, installed_version, write_atomically
-from .store import read_csv, write_csv
+from .files import read_csv, write_atomically, write_csv
+from .grid import ROOT
+from .machine import cpu_model, cpus, installed_version
+from .words import BadInput, did_you_mean
 
 PARTS = ("control", "language", "grid")
-COLUMNS = ["part", "script", "setting", "device", "repeat", "quantity", "value", "unit", "system"]
+COLUMNS = [
+    "part", "script", "setting", "device", "repeat", "quantity", "value", "unit", "system",
+]  # fmt: skip
 SPEEDS = {"steps_per_second", "tokens_per_second", "runs_per_minute"}
-UNITS = {"steps_per_second": "steps/s", "update": "share of training", "tokens_per_second": "tokens/s",
-         "peak_memory": "MiB", "runs_per_minute": "runs/min", "failed": ""}  # fmt: skip
+UNITS = {
+    "steps_per_second": "steps/s", "update": "share of training",
+    "tokens_per_second": "tokens/s", "peak_memory": "MiB", "runs_per_minute": "runs/min",
+    "failed": "",
+}  # fmt: skip
 CONTROL = {8: 32, 64: 16, 512: 8}  # environments -> iterations, seconds on either device
 FLAGS = {
     "ppo": {"env_id": "CartPole-v1", "num_steps": 32, "num_minibatches": 2, "update_epochs": 5},
-    "ppo_continuous": {"env_id": "HalfCheetah-v5", "num_steps": 64, "num_minibatches": 4, "update_epochs": 10},
-}
-LANGUAGE = [path.stem for path in sorted(ROOT.glob("*.py")) if "\nclass GPT(" in path.read_text(encoding="utf-8")]
+    "ppo_continuous": {
+        "env_id": "HalfCheetah-v5", "num_steps": 64, "num_minibatches": 4, "update_epochs": 10,
+    },
+}  # fmt: skip
+SCRIPTS = {path.stem: path.read_text(encoding="utf-8") for path in sorted(ROOT.glob("*.py"))}
+LANGUAGE = [name for name, text in SCRIPTS.items() if "\nclass GPT(" in text]
 LARGE = {"width": 512, "layers": 8, "heads": 8}  # sizes of the GPT: 25 million weights
 TINY = {"width": 32, "layers": 1}
 # Eight algorithms of the smoke suite by eight seeds.
@@ -73,11 +83,14 @@ def make_cases(devices: list[str], only: Sequence[str], short: bool) -> list[Cas
     flags = {"max_completion_length": 26, "torch_threads": cpus()}
     sizes += [(f"25M weights, batches of {size}", LARGE, size, 2, flags) for size in (128, 512)]
     for setting, model, size, iterations, flags in sizes if "language" in only else ():
-        size, iterations, model = (16, 1, model and TINY) if short else (size, iterations, model)
-        given = {"batch_size": size, "total_timesteps": size * iterations, "eval_episodes": 8} | flags
-        given |= {"log_interval": 1_000_000, "num_preferences": size, "preference_rounds": 1}
+        if short:
+            size, iterations, model = 16, 1, model and TINY
+        given = {"batch_size": size, "total_timesteps": size * iterations, "eval_episodes": 8}
+        given |= flags | {"log_interval": 1_000_000}
+        given |= {"num_preferences": size, "preference_rounds": 1}
         for script in ("grpo",) if setting.endswith("512") else LANGUAGE:
-            cases += [Case("language", script, setting, device, given, model) for device in devices]
+            about = "language", script, setting
+            cases += [Case(*about, device, given, model) for device in devices]
     if "grid" in only:
         cases += [Case("grid", "smoke", "64 runs", device, {}) for device in devices]
     return cases
@@ -85,14 +98,17 @@ def make_cases(devices: list[str], only: Sequence[str], short: bool) -> list[Cas
 
 def system() -> str:
     """The machine and the versions that a timing depends on."""
-    versions = [f"{name} {installed_version(name)}" for name in ("python", "torch", "gymnasium", "numpy", "mujoco")]
-    cards = [f"{torch.cuda.get_device_name(0)}, CUDA {torch.version.cuda}"] if torch.cuda.is_available() else []
-    return "; ".join([f"{cpu_model()}, {cpus()} CPUs", *cards, ", ".join(versions)])
+    modules = ("python", "torch", "gymnasium", "numpy", "mujoco")
+    parts = [f"{cpu_model()}, {cpus()} CPUs"]
+    if torch.cuda.is_available():
+        parts.append(f"{torch.cuda.get_device_name(0)}, CUDA {torch.version.cuda}")
+    versions = ", ".join(f"{name} {installed_version(name)}" for name in modules)
+    return "; ".join([*parts, versions])
 
 
-# ======================================================================================================================
+# ==============================================================================================
 # One measurement
-# ======================================================================================================================
+# ==============================================================================================
 def fresh(name: str) -> ModuleType:
     """A copy of the script as a module of its own: measurements wrap its functions."""
     spec = importlib.util.spec_from_file_location(name, ROOT / f"{name}.py")
@@ -101,14 +117,18 @@ def fresh(name: str) -> ModuleType:
     return script
 
 
-def make_args(script: ModuleType, case: Case, seed: int, folder: Path, **more: object) -> object:
+def make_args(
+    script: ModuleType, case: Case, seed: int, folder: Path, **more: object
+) -> object:
     """The script's Args, from those of the case's flags that it has."""
-    flags = {name: value for name, value in case.flags.items() if name in script.Args.__dataclass_fields__}
-    return script.Args(**flags, seed=seed, device=case.device, run_dir=folder / "run", **more)
+    known = script.Args.__dataclass_fields__
+    flags = {name: value for name, value in case.flags.items() if name in known} | more
+    return script.Args(**flags, seed=seed, device=case.device, run_dir=folder / "run")
 
 
 def measure_control(case: Case, seed: int, folder: Path) -> dict[str, float]:
-    """Steps per second, and the share of the time that lies between a rollout and its log: advantages and update."""
+    """Steps per second, and the share of the time that lies between a rollout and its log:
+    advantages and update."""
     script, ended, updating = fresh(case.script), 0.0, 0.0
     record_step, record_iteration = script.Run.record_step, script.Run.record_iteration
 
@@ -128,12 +148,13 @@ def measure_control(case: Case, seed: int, folder: Path) -> dict[str, float]:
 
 
 def measure_language(case: Case, seed: int, folder: Path) -> dict[str, float]:
-    """Tokens sampled and learned from per second of training, and the GPU's memory at its peak. The base model has
-    random weights: only the speed is asked for."""
+    """Tokens sampled and learned from per second of training, and the GPU's memory at its peak.
+    The base model has random weights: only the speed is asked for."""
     script, tokens = fresh(case.script), 0
     script.GPT.__init__ = functools.partialmethod(script.GPT.__init__, **case.model)
     base = folder / "base.pt"
-    args = make_args(script, case, seed, folder, task_kwargs=json.dumps({"base_model": str(base)}))
+    kwargs = json.dumps({"base_model": str(base)})
+    args = make_args(script, case, seed, folder, task_kwargs=kwargs)
     torch.manual_seed(0)
     torch.save({"reference": script.GPT().state_dict()}, base)
     record_step = script.Run.record_step
@@ -153,14 +174,20 @@ def measure_language(case: Case, seed: int, folder: Path) -> dict[str, float]:
     return values
 
 
-def measure_grid(case: Case, seed: int, folder: Path, short: bool, deadline: float) -> dict[str, float]:
-    """Runs of the smoke suite per minute: eight at a time on one GPU, or one on each CPU. At the deadline it stops, and
-    what has been done by then counts."""
-    words = [sys.executable, "-m", "benchmark", "run", "smoke", "--dir", folder / "grid", "--algorithms"]
-    words += [GRID[0], "--steps", "2048", "--seeds", seed] if short else [*GRID, "--seeds", f"{seed}-{seed + 7}"]
+def measure_grid(
+    case: Case, seed: int, folder: Path, short: bool, deadline: float
+) -> dict[str, float]:
+    """Runs of the smoke suite per minute: eight at a time on one GPU, or one on each CPU. At
+    the deadline it stops, and what has been done by then counts."""
+    words = [sys.executable, "-m", "benchmark", "run", "smoke", "--dir", folder / "grid"]
+    chosen = [GRID[0], "--steps", "2048", "--seeds", seed]
+    if not short:
+        chosen = [*GRID, "--seeds", f"{seed}-{seed + 7}"]
+    words += ["--algorithms", *chosen]
     words += ["--gpus", "0", "--runs-per-gpu", "8"] if case.device == "cuda" else []
+    words = [str(word) for word in words]
     begun = time.monotonic()
-    process = subprocess.Popen([*map(str, words)], cwd=ROOT, stdout=sys.stdout, stderr=sys.stdout)
+    process = subprocess.Popen(words, cwd=ROOT, stdout=sys.stdout, stderr=sys.stdout)
     try:
         process.wait(max(1, deadline - begun))
     except subprocess.TimeoutExpired:
@@ -174,14 +201,16 @@ def measure_grid(case: Case, seed: int, folder: Path, short: bool, deadline: flo
     return {"runs_per_minute": done / seconds * 60}
 
 
-# ======================================================================================================================
+# ==============================================================================================
 # All of them
-# ======================================================================================================================
+# ==============================================================================================
 def load_rows(path: Path) -> list[dict[str, str]]:
-    """The rows of gpu.csv; none where there is no such file. Refuses a folder that is not this command's."""
+    """The rows of gpu.csv; none where there is no such file. Refuses a folder that is not this
+    command's."""
     if not path.exists():
         if path.parent.exists() and (not path.parent.is_dir() or any(path.parent.iterdir())):
-            raise BadInput(f"{path.parent} is not empty and has no {path.name}; name another --dir")
+            what = f"{path.parent} is not empty and has no {path.name}; name another --dir"
+            raise BadInput(what)
         return []
     rows = read_csv(path)
     try:
@@ -199,25 +228,35 @@ def save_rows(path: Path, rows: list[dict[str, str]]) -> None:
 
 
 def gpu(
-    directory: Path, devices: list[str], only: list[str] | None, repeats: int, minutes: float, short: bool
-) -> int:  # fmt: skip
-    """Measure what is not yet in `directory`, until `minutes` have passed, and report; return the exit status."""
+    directory: Path,
+    devices: list[str],
+    only: list[str] | None,
+    repeats: int,
+    minutes: float,
+    short: bool,
+) -> int:
+    """Measure what is not yet in `directory`, until `minutes` have passed, and report; return
+    the exit status."""
     for part in only or ():
         if part not in PARTS:
-            raise BadInput(f"--only {part}: there is no such part; {did_you_mean(part, list(PARTS))}")
+            hint = did_you_mean(part, list(PARTS))
+            raise BadInput(f"--only {part}: there is no such part; {hint}")
     if "cuda" in devices and not torch.cuda.is_available():
         raise BadInput("PyTorch finds no CUDA card here; --device cpu measures without one")
     path, deadline = directory / "gpu.csv", time.monotonic() + 60 * minutes
-    rows, here = load_rows(path), system() + "; short" * short
+    rows, here = load_rows(path), f"{system()}; short" if short else system()
     if any(row["system"] != here for row in rows):
-        raise BadInput(f"{path} holds measurements of another machine or other versions; name another --dir")
+        what = f"{path} holds measurements of another machine or other versions"
+        raise BadInput(f"{what}; name another --dir")
     directory.mkdir(parents=True, exist_ok=True)
     rows = [row for row in rows if row["quantity"] != "failed"]  # another try
     save_rows(path, rows)  # even an empty table marks the folder as this command's
     done = {tuple(row[name] for name in COLUMNS[:5]) for row in rows}
     cases, late = make_cases(devices, only or PARTS, short), 0
-    plan = [(case, repeat) for repeat in range(1, repeats + 1) for case in cases if case.part != "grid"]
-    plan += [(case, 1) for case in cases if case.part == "grid"]  # minutes each: once
+    grid = [case for case in cases if case.part == "grid"]
+    others = [case for case in cases if case.part != "grid"]
+    plan = [(case, repeat) for repeat in range(1, repeats + 1) for case in others]
+    plan += [(case, 1) for case in grid]  # minutes each: once
     for case, repeat in plan:
         if case.key(repeat) in done:
             continue
@@ -225,35 +264,41 @@ def gpu(
             late += 1
             continue
         values = run_case(case, repeat, directory / "runs", short, deadline)
-        rows += [
-            dict(zip(COLUMNS, (*case.key(repeat), name, f"{value:.6g}", UNITS[name], here), strict=True))
-            for name, value in values.items()
-        ]
+        for name, value in values.items():
+            row = (*case.key(repeat), name, f"{value:.6g}", UNITS[name], here)
+            rows.append(dict(zip(COLUMNS, row, strict=True)))
         save_rows(path, rows)
         shown = "; ".join(f"{name} {value:,.6g}" for name, value in values.items())
         print(f"{case.script}, {case.setting}, {case.device}, {repeat}: {shown}", flush=True)
     failed = sum(row["quantity"] == "failed" for row in rows)
     write_atomically(directory / "report.md", report(rows).encode())
-    print(f"{len(rows)} rows, {failed} failed, {late} not measured for want of time: {directory / 'report.md'}")
+    counts = f"{len(rows)} rows, {failed} failed, {late} not measured for want of time"
+    print(f"{counts}: {directory / 'report.md'}")
     return 1 if failed or late else 0
 
 
-def run_case(case: Case, repeat: int, runs: Path, short: bool, deadline: float) -> dict[str, float]:
+def run_case(
+    case: Case, repeat: int, runs: Path, short: bool, deadline: float
+) -> dict[str, float]:
     """The quantities of one measurement; "failed" where it raised, whose log says why."""
     name = "__".join(case.key(repeat)[1:]).replace(" ", "-").replace(",", "")
     places = (runs / f"{name}{suffix}" for suffix in ("", *(f"__{k}" for k in range(2, 1000))))
     folder = next(place for place in places if not place.exists())  # one that was stopped stays
     folder.mkdir(parents=True)
-    with (folder / "log.txt").open("w", encoding="utf-8") as log, redirect_stdout(log), redirect_stderr(log):
+    log = (folder / "log.txt").open("w", encoding="utf-8")
+    with log, redirect_stdout(log), redirect_stderr(log):
         try:
             if case.part == "grid":
                 return measure_grid(case, repeat, folder, short, deadline)
-            return {"control": measure_control, "language": measure_language}[case.part](case, repeat, folder)
+            if case.part == "control":
+                return measure_control(case, repeat, folder)
+            return measure_language(case, repeat, folder)
         except Exception as error:
             print(f"{type(error).__name__}: {error}")
             return {"failed": 1.0}
         finally:
-            shutil.rmtree(folder / "run", ignore_errors=True)  # a checkpoint of the large model takes 300 MB
+            # A checkpoint of the large model takes 300 MB.
+            shutil.rmtree(folder / "run", ignore_errors=True)
             (folder / "base.pt").unlink(missing_ok=True)
             if case.device == "cuda":
                 torch.cuda.empty_cache()
@@ -279,8 +324,10 @@ def report(rows: list[dict[str, str]]) -> str:
         for name in SPEEDS & cell.keys():
             speed, n = f"{median(cell[name]):,.0f} {UNITS[name]}", len(cell[name])
             base = cells.get((script, setting, "cpu"), {}).get(name)
-            ratio = f"{median(cell[name]) / median(base):.2f}" if base and device != "cpu" else ""
+            if base and device != "cpu":
+                ratio = f"{median(cell[name]) / median(base):.2f}"
         update = f"{median(cell['update']):.0%}" if "update" in cell else ""
         memory = f"{median(cell['peak_memory']):,.0f} MiB" if "peak_memory" in cell else ""
-        lines.append(f"| {script} | {setting} | {device} | {n} | {speed} | {update} | {memory} | {ratio} |")
+        row = [script, setting, device, str(n), speed, update, memory, ratio]
+        lines.append(f"| {' | '.join(row)} |")
     return "\n".join([*lines, ""])

@@ -5,12 +5,13 @@ import re
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
-from difflib import get_close_matches
 from itertools import pairwise
 from pathlib import Path
 from zlib import crc32
 
 import gymnasium as gym
+
+from .words import BadInput, did_you_mean
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -19,14 +20,8 @@ else:
 
 ROOT = Path(__file__).resolve().parent.parent  # the folder that the scripts lie in
 SUITES = Path(__file__).resolve().parent / "suites"
-
-
-ENVIRONMENT_FLAGS = ("env-id", "task")  # what a script may call the environment that it trains on
-RESERVED = (*ENVIRONMENT_FLAGS, "seed", "run-dir", "resume")  # flags that the benchmark gives itself
-
-
-class BadInput(Exception):
-    """The user asked for something that cannot be; the message says what is wrong and what would work."""
+ENVIRONMENT_FLAGS = ("env-id", "task")  # what a script may call what it trains on
+RESERVED = (*ENVIRONMENT_FLAGS, "seed", "run-dir", "resume")  # what the benchmark gives itself
 
 
 @dataclass(frozen=True)
@@ -39,11 +34,11 @@ class Job:
     seed: int
     flags: dict  # name as in the script's Args -> value
     extra: tuple[str, ...]  # words for the script as the user gave them, after all other flags
-    score_range: list[float] | None  # the returns that count as 0 and 1 when environments are averaged
+    score_range: list[float] | None  # the returns that count as 0 and 1 in averages
     directory: Path  # where the job's record, log and run directory go
     environment_flag: str = "env-id"  # what the script calls env_id
-    threshold: float | None = None  # the return that counts as solved, where Gymnasium does not say
-    folder: Path | None = None  # of a TOML file of the user's: the run starts there and finds its modules
+    threshold: float | None = None  # the return that counts as solved, if not Gymnasium's
+    folder: Path | None = None  # of a TOML file of the user's, where the run starts
 
     def variables(self) -> dict[str, str]:
         """What the script's environment must have."""
@@ -70,19 +65,12 @@ class Job:
         return [*words, *self.extra]
 
     def processes(self) -> int:
-        """How many processes learn in it, each on a core: --num-workers where the script has that flag, or 1."""
-        numbers = re.findall(r"(?m)^    num_workers: int = (\d+)", self.script.read_text(encoding="utf-8"))
+        """How many processes learn in it, each on a core: --num-workers where the script has
+        that flag, or 1."""
+        text = self.script.read_text(encoding="utf-8")
+        numbers = re.findall(r"(?m)^    num_workers: int = (\d+)", text)
         numbers += [value for flag, value in pairwise(self.words()) if flag == "--num-workers"]
         return int(numbers[-1]) if numbers and numbers[-1].isdecimal() else 1
-
-
-def did_you_mean(name: str, known: list[str]) -> str:
-    """What to say of an unknown name: the names nearest to it, or else all there are."""
-    lower = {other.lower(): other for other in known}
-    near = [lower[match] for match in get_close_matches(name.lower(), lower)]
-    if near:
-        return f"did you mean {' or '.join(near)}?"
-    return f"there are {', '.join(sorted(known))}" if len(known) < 20 else "nothing is called anything like it"
 
 
 def parse_numbers(text: str, flag: str = "--seeds") -> list[int]:
@@ -91,17 +79,22 @@ def parse_numbers(text: str, flag: str = "--seeds") -> list[int]:
     for part in text.split(","):
         first, dash, last = part.strip().partition("-")
         if not first.isdecimal() or (dash and (not last.isdecimal() or int(last) < int(first))):
-            raise BadInput(f"{flag} {text}: {part!r} is neither a whole number nor a range like 1-5")
+            what = f"{part!r} is neither a whole number nor a range like 1-5"
+            raise BadInput(f"{flag} {text}: {what}")
         numbers += range(int(first), int(last or first) + 1)
     return list(dict.fromkeys(numbers))
 
 
 def parse_gpus(text: str, visible: str | None) -> list[str]:
-    """'0,2-3' -> ['0', '2', '3'], or the GPUs that stand there in `visible`, an inherited CUDA_VISIBLE_DEVICES."""
+    """'0,2-3' -> ['0', '2', '3'], or the GPUs that stand there in `visible`, an inherited
+    CUDA_VISIBLE_DEVICES."""
     gpus = parse_numbers(text, "--gpus")
-    names = [str(i) for i in range(max(gpus) + 1)] if visible is None else list(filter(None, visible.split(",")))
+    if visible is None:
+        return [str(gpu) for gpu in gpus]
+    names = list(filter(None, visible.split(",")))
     if max(gpus) >= len(names):
-        raise BadInput(f"--gpus {text}: CUDA_VISIBLE_DEVICES={visible} leaves {len(names)}, counted from 0")
+        what = f"CUDA_VISIBLE_DEVICES={visible} leaves {len(names)}, counted from 0"
+        raise BadInput(f"--gpus {text}: {what}")
     return [names[i] for i in gpus]
 
 
@@ -114,7 +107,8 @@ def parse_shard(text: str) -> tuple[int, int]:
 
 
 def load_suite(name: str) -> dict:
-    """The suite called `name` in suites/, or the TOML file at that path and its folder, with its structure checked.
+    """The suite called `name` in suites/, or the TOML file at that path and its folder, with
+    its structure checked.
 
     Raises BadInput naming the file, and the line where the file is no TOML.
     """
@@ -132,22 +126,29 @@ def load_suite(name: str) -> dict:
 
 
 def name_scripts(suite: dict, path: Path) -> None:
-    """In place of the entry "*": every script beside benchmark/ that no other names, on its default environment."""
+    """In place of the entry "*": every script beside benchmark/ that no other names, on its
+    default environment."""
     if "*" not in suite["algorithms"]:
         return
-    shared, named = suite["algorithms"].pop("*"), {table["script"] for table in suite["algorithms"].values()}
+    algorithms = suite["algorithms"]
+    shared, named = algorithms.pop("*"), {table["script"] for table in algorithms.values()}
     for file in sorted(ROOT.glob("*.py")):
-        default = re.search(r'(?m)^    (?:env_id|task): str = "(.+?)"', file.read_text(encoding="utf-8"))
+        text = file.read_text(encoding="utf-8")
+        default = re.search(r'(?m)^    (?:env_id|task): str = "(.+?)"', text)
         if default and file.name not in named:
             if default[1] not in suite["environments"]:
-                what = f"the default environment of {file.name}, {default[1]}, is not in the suite"
-                raise BadInput(f"{path}: {what}; add it, or name the script with only = [...]")
-            suite["algorithms"][file.stem] = shared | {"script": file.name, "only": [default[1]]}
+                what = (
+                    f"the default environment of {file.name}, {default[1]}, is not in the suite"
+                )
+                how = "add it, or name the script with only = [...]"
+                raise BadInput(f"{path}: {what}; {how}")
+            algorithms[file.stem] = shared | {"script": file.name, "only": [default[1]]}
 
 
 def find_script(name: str, folder: Path) -> Path:
     """The script of that name in the suite's folder, or else in that of the scripts."""
-    return next((path for path in (folder / name, ROOT / name) if path.is_file()), ROOT / name).resolve()
+    beside = folder / name
+    return (beside if beside.is_file() else ROOT / name).resolve()
 
 
 def check_suite(suite: dict, path: Path) -> None:
@@ -172,53 +173,69 @@ def check_suite(suite: dict, path: Path) -> None:
     def check_name(name: object, names: Iterable[str], message: str) -> None:
         need(name in list(names), f"{message}; {did_you_mean(str(name), list(names))}")
 
+    def check_environment_table(table: object, place: str) -> None:
+        optional = {"score_range", "score_source", "flag", "flags", "threshold"}
+        check_keys(table, place, {"total_timesteps"}, optional)
+        check_flags(table.get("flags", {}), f"{place} flags")
+        steps, ends = table["total_timesteps"], table.get("score_range", [0, 1])
+        what = f"must be a positive whole number, not {steps}"
+        need(type(steps) is int and steps > 0, f"{place} total_timesteps {what}")
+        two = isinstance(ends, list) and len(ends) == 2
+        good = two and all(type(end) in (int, float) for end in ends) and ends[0] < ends[1]
+        need(good, f"{place} score_range must be two rising numbers, not {ends}")
+        sourced = "score_range" not in table or table.get("score_source")
+        need(sourced, f"{place} gives score_range no score_source")
+        flag, threshold = table.get("flag", "env-id"), table.get("threshold", 0)
+        what = f"must be {' or '.join(ENVIRONMENT_FLAGS)}, not {flag}"
+        need(flag in ENVIRONMENT_FLAGS, f"{place} flag {what}")
+        good = type(threshold) in (int, float)
+        need(good, f"{place} threshold must be a number, not {threshold}")
+
+    def check_algorithm_table(table: object, place: str) -> None:
+        check_keys(table, place, {"script"}, {"only", "flags"})
+        script, only = table["script"], table.get("only", [])
+        found = isinstance(script, str) and find_script(script, path.parent).is_file()
+        where = f"neither in {path.parent} nor in {ROOT}"
+        need(found, f"{place} there is no script {script}, {where}")
+        check_flags(table.get("flags", {}), f"{place} flags")
+        need(isinstance(only, list), f"{place} only must be a list of environments")
+        for env_id in only:
+            what = f"{place} only names {env_id}, which is not in the suite"
+            check_name(env_id, suite["environments"], what)
+
     check_keys(suite, "the suite", {"seeds", "environments", "algorithms"}, {"tuned"})
     seeds = suite["seeds"]
     whole = isinstance(seeds, list) and all(type(seed) is int and seed >= 0 for seed in seeds)
-    need(whole and len(set(seeds)) == len(seeds), "seeds must be a list of different whole numbers")
+    good = whole and len(set(seeds)) == len(seeds)
+    need(good, "seeds must be a list of different whole numbers")
     for key in ("environments", "algorithms", "tuned"):
         need(isinstance(suite.get(key, {}), dict), f"{key} must be a table")
     for env_id, table in suite["environments"].items():
-        place = f"[environments.{env_id}]"
-        check_keys(table, place, {"total_timesteps"}, {"score_range", "score_source", "flag", "flags", "threshold"})
-        check_flags(table.get("flags", {}), f"{place} flags")
-        steps, ends = table["total_timesteps"], table.get("score_range", [0, 1])
-        need(type(steps) is int and steps > 0, f"{place} total_timesteps must be a positive whole number, not {steps}")
-        good = isinstance(ends, list) and len(ends) == 2 and all(type(end) in (int, float) for end in ends)
-        need(good and ends[0] < ends[1], f"{place} score_range must be two rising numbers, not {ends}")
-        need("score_range" not in table or table.get("score_source"), f"{place} gives score_range no score_source")
-        flag, threshold = table.get("flag", "env-id"), table.get("threshold", 0)
-        need(flag in ENVIRONMENT_FLAGS, f"{place} flag must be {' or '.join(ENVIRONMENT_FLAGS)}, not {flag}")
-        need(type(threshold) in (int, float), f"{place} threshold must be a number, not {threshold}")
+        check_environment_table(table, f"[environments.{env_id}]")
     for algorithm, table in suite["algorithms"].items():
-        place = f"[algorithms.{algorithm}]"
         if algorithm == "*":
-            check_keys(table, place, set(), {"flags"})
-            check_flags(table.get("flags", {}), f"{place} flags")
-            continue
-        check_keys(table, place, {"script"}, {"only", "flags"})
-        script, flags, only = table["script"], table.get("flags", {}), table.get("only", [])
-        found = isinstance(script, str) and find_script(script, path.parent).is_file()
-        need(found, f"{place} there is no script {script}, neither in {path.parent} nor in {ROOT}")
-        check_flags(flags, f"{place} flags")
-        need(isinstance(only, list), f"{place} only must be a list of environments")
-        for env_id in only:
-            check_name(env_id, suite["environments"], f"{place} only names {env_id}, which is not in the suite")
+            check_keys(table, "[algorithms.*]", set(), {"flags"})
+            check_flags(table.get("flags", {}), "[algorithms.*] flags")
+        else:
+            check_algorithm_table(table, f"[algorithms.{algorithm}]")
     for algorithm, tables in suite.get("tuned", {}).items():
-        check_name(algorithm, suite["algorithms"], f"[tuned.{algorithm}] is no algorithm of the suite")
-        need(isinstance(tables, dict), f"[tuned.{algorithm}] must be a table")
+        place = f"[tuned.{algorithm}]"
+        check_name(algorithm, suite["algorithms"], f"{place} is no algorithm of the suite")
+        need(isinstance(tables, dict), f"{place} must be a table")
         for env_id, flags in tables.items():
             place = f"[tuned.{algorithm}.{env_id}]"
-            check_name(env_id, suite["environments"], f"{place} is no environment of the suite")
+            what = f"{place} is no environment of the suite"
+            check_name(env_id, suite["environments"], what)
             check_flags(flags, place)
-            need(flags.get("source"), f"{place} must name the source of its values: source = '...'")
+            named = flags.get("source")
+            need(named, f"{place} must name the source of its values: source = '...'")
 
 
 def check_environment(env_id: str, flag: str, tasks: list[str]) -> None:
-    """Refuse an environment that Gymnasium does not know, or a task that the suite does not name; 'module:name' is left
-    to the script."""
+    """Refuse an environment that Gymnasium does not know, or a task that the suite does not
+    name; 'module:name' and 'MinAtar/name' are left to the script."""
     known = list(gym.registry) if flag == "env-id" else tasks
-    if ":" not in env_id and env_id not in known:
+    if ":" not in env_id and not env_id.startswith("MinAtar/") and env_id not in known:
         what = "environment" if flag == "env-id" else "task"
         raise BadInput(f"there is no {what} {env_id}; {did_you_mean(env_id, known)}")
 
@@ -227,7 +244,14 @@ def refuse_reserved(names: Iterable[str], place: str) -> None:
     """Refuse flags that would override what the benchmark records of a run."""
     for name in names:
         if name.replace("_", "-") in RESERVED:
-            raise BadInput(f"{place} must not give {name}: the benchmark gives every run its own")
+            what = f"{place} must not give {name}: the benchmark gives every run its own"
+            raise BadInput(what)
+
+
+def refuse_reserved_words(words: Iterable[str]) -> None:
+    """Refuse such flags among words for the scripts."""
+    flags = (word[2:].partition("=")[0] for word in words if word.startswith("--"))
+    refuse_reserved(flags, "what follows --")
 
 
 def make_jobs(
@@ -241,18 +265,20 @@ def make_jobs(
 ) -> list[Job]:
     """The grid of a suite, with what the command line gave in place of the suite's own values.
 
-    Seeds are the outermost loop, so that a grid cut short has few seeds of everything rather than all of a few.
+    Seeds are the outermost loop, so that a grid cut short has few seeds of everything rather
+    than all of a few.
     """
     for algorithm in algorithms or []:
         if algorithm not in suite["algorithms"]:
             hint = did_you_mean(algorithm, list(suite["algorithms"]))
             raise BadInput(f"there is no algorithm {algorithm} in this suite; {hint}")
-    refuse_reserved((word[2:].partition("=")[0] for word in extra if word.startswith("--")), "what follows --")
+    refuse_reserved_words(extra)
     environments = environments or list(suite["environments"])
-    own = {env_id: table.get("flag", "env-id") for env_id, table in suite["environments"].items()}
-    common = "task" if set(own.values()) == {"task"} else "env-id"  # of what the suite does not name
+    own = {env_id: x.get("flag", "env-id") for env_id, x in suite["environments"].items()}
+    common = "task" if set(own.values()) == {"task"} else "env-id"  # of what it lacks
+    tasks = [name for name, flag in own.items() if flag == "task"]
     for env_id in environments:
-        check_environment(env_id, own.get(env_id, common), [name for name, flag in own.items() if flag == "task"])
+        check_environment(env_id, own.get(env_id, common), tasks)
     seeds = suite["seeds"] if seeds is None else seeds
     if not seeds:
         raise BadInput("there are no seeds, so nothing would run; name some with --seeds 1-5")
@@ -263,33 +289,43 @@ def make_jobs(
             environment = suite["environments"].get(env_id, {})
             steps = total_timesteps or environment.get("total_timesteps")
             if steps is None:
-                raise BadInput(f"{env_id} is not in the suite, so its length is unknown; give --steps")
+                what = f"{env_id} is not in the suite, so its length is unknown; give --steps"
+                raise BadInput(what)
             for algorithm in dict.fromkeys(algorithms or suite["algorithms"]):
                 entry = suite["algorithms"][algorithm]
                 if env_id not in entry.get("only", [env_id]):
                     continue
                 tuned = dict(suite.get("tuned", {}).get(algorithm, {}).get(env_id, {}))
                 tuned.pop("source", None)
-                flags = {"total_timesteps": steps, "torch_threads": 1} | environment.get("flags", {})
-                flags |= entry.get("flags", {}) | tuned
+                flags = {"total_timesteps": steps, "torch_threads": 1}
+                flags |= environment.get("flags", {}) | entry.get("flags", {}) | tuned
                 refuse_reserved(flags, f"the flags of {algorithm} on {env_id}")
                 if total_timesteps:
                     flags["total_timesteps"] = total_timesteps
-                name = f"{env_id}__{algorithm}__{seed}".replace("/", "_").replace(":", "_")
                 script = find_script(entry["script"], suite.get("folder", ROOT))
+                place = directory / job_name(env_id, algorithm, seed)
                 jobs.append(Job(
-                    algorithm, script, env_id, seed, flags, extra, environment.get("score_range"), directory / name,
-                    own.get(env_id, common), environment.get("threshold"), suite.get("folder"),
+                    algorithm, script, env_id, seed, flags, extra,
+                    environment.get("score_range"), place, own.get(env_id, common),
+                    environment.get("threshold"), suite.get("folder"),
                 ))  # fmt: skip
     if not jobs:
-        raise BadInput("no algorithm of these takes any of these environments, so nothing would run")
+        what = "no algorithm of these takes any of these environments, so nothing would run"
+        raise BadInput(what)
     return jobs
 
 
-def take_shard(jobs: list[Job], k: int, n: int) -> list[Job]:
-    """The k-th of n parts: the seeds of each algorithm on each environment go to the parts in turn.
+def job_name(env_id: str, algorithm: str, seed: int) -> str:
+    """What a job's directory is called."""
+    return f"{env_id}__{algorithm}__{seed}".replace("/", "_").replace(":", "_")
 
-    These cells stand in the order of a checksum, so that with few seeds, too, no part gets all of one algorithm.
+
+def take_shard(jobs: list[Job], k: int, n: int) -> list[Job]:
+    """The k-th of n parts: the seeds of each algorithm on each environment go to the parts in
+    turn.
+
+    These cells stand in the order of a checksum, so that with few seeds, too, no part gets all
+    of one algorithm.
     """
     cells = [crc32(f"{job.algorithm} {job.env_id}".encode()) for job in jobs]
     mine = sorted(range(len(jobs)), key=cells.__getitem__)[k - 1 :: n]

@@ -1,19 +1,17 @@
-"""Brings jobs to their end: each script in a process of its own, restarted, resumed and timed out as need be.
+"""Brings jobs to their end: each script in a process of its own, restarted, resumed and timed
+out as need be.
 
 A job's directory is <suite folder>/<env_id>__<algorithm>__<seed> and holds
     job.json       what was asked for and how it went
     log.txt        the command lines and all that the script printed
     run/           the run directory, which only the script writes
-    superseded-K/  earlier run directories that could not be gone on with; never read, never deleted
+    superseded-K/  earlier run directories that could not be gone on with; never read or deleted
     lock           held by the invocation that runs the job
 """
 
 import fcntl
 import hashlib
-import importlib.metadata
-import json
 import os
-import platform
 import queue
 import shlex
 import signal
@@ -22,7 +20,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -30,13 +28,17 @@ from itertools import count, takewhile
 from math import isfinite
 from pathlib import Path
 
-from .grid import BadInput, Job
+from .files import read_json, write_json
+from .grid import Job
+from .machine import cpu_model, gpu_model, installed_version
+from .words import BadInput
 
 GRACE = 5.0  # seconds that a script has to end by itself once interrupted
 SHOW = 30.0  # seconds between two looks at what runs
 
-# The script dies with the process (on Linux) that started it, even where that one is killed: a lost node or a killed
-# invocation must not leave a script behind that writes to a run directory which someone else goes on with.
+# The script dies with the process (on Linux) that started it, even where that one is killed: a
+# lost node or a killed invocation must not leave a script behind that writes to a run directory
+# which someone else goes on with.
 LAUNCHER = """
 import ctypes, os, signal, sys
 ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # 1: PR_SET_PDEATHSIG
@@ -46,79 +48,46 @@ os.execv(sys.executable, [sys.executable, *sys.argv[2:]])
 """
 
 
-# ======================================================================================================================
+# ==============================================================================================
 # Records
-# ======================================================================================================================
-def read_json(path: Path) -> dict | None:
-    """The object in a JSON file; None where there is no such file, it cannot be read, or no object is in it."""
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return value if isinstance(value, dict) else None
-
-
-def write_atomically(path: Path, data: bytes) -> None:
-    """Write beside `path`, then rename: a kill, a full disk or another writer never leaves half a file."""
-    temporary = path.with_name(f"{path.name}.{threading.get_native_id()}.tmp")
-    with temporary.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+# ==============================================================================================
+@contextmanager
+def locked(directory: Path, waits: bool = False) -> Iterator[bool]:
+    """Hold the folder's lock, which the kernel frees with the process. Yields whether it could
+    be had."""
+    directory.mkdir(parents=True, exist_ok=True)
+    with (directory / "lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX if waits else fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+        else:
+            yield True
 
 
 def save_grid(directory: Path, jobs: list[Job]) -> None:
-    """Add the jobs to grid.json: what all invocations asked for, so that a report can name what never began."""
-    with (directory / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    """Add the jobs to grid.json: what all invocations asked for, so that a report can name what
+    never began."""
+    with locked(directory, waits=True):
         grid = read_json(directory / "grid.json") or {}
-        grid |= {job.name: {"algorithm": job.algorithm, "env_id": job.env_id, "seed": job.seed} for job in jobs}
-        write_atomically(directory / "grid.json", json.dumps(grid, indent=2).encode())
-
-
-def cpu_model() -> str:
-    """The processor's name."""
-    path = Path("/proc/cpuinfo")
-    lines = path.read_text().splitlines() if path.exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()
-
-
-def cpus() -> int:
-    """How many CPUs this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def gpu_model(visible: str) -> str:
-    """The name of the first GPU, of all or in a CUDA_VISIBLE_DEVICES; "" where there is none or nobody knows."""
-    words = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
-    words += ["-i", visible.split(",")[0]] if visible else []
-    with suppress(OSError):
-        return subprocess.run(words, capture_output=True, text=True).stdout.partition("\n")[0]
-    return ""
-
-
-def installed_version(module: str) -> str | None:
-    """The version of `module` as it is installed here, without a local suffix such as +cpu; None if it is not."""
-    if module == "python":
-        return platform.python_version()
-    try:
-        return importlib.metadata.version(module).split("+")[0]
-    except importlib.metadata.PackageNotFoundError:
-        return None
+        for job in jobs:
+            about = {"algorithm": job.algorithm, "env_id": job.env_id, "seed": job.seed}
+            grid[job.name] = about
+        write_json(directory / "grid.json", grid)
 
 
 def differences(job: Job) -> list[str]:
-    """What the results or the checkpoint there were made with that the job would not have: flags, script, versions."""
+    """What the results or the checkpoint there were made with that the job would not have:
+    flags, script, versions."""
     if not any((job.run_dir / name).exists() for name in ("summary.json", "checkpoint.pt")):
         return []
     record, args = read_json(job.directory / "job.json"), read_json(job.run_dir / "args.json")
-    now = job.flags | {"environment": job.env_id, "seed": job.seed, "--": shlex.join(job.extra)}
+    now = {"environment": job.env_id, "seed": job.seed, "--": shlex.join(job.extra)}
     try:
-        then = {"environment": record["env_id"], "seed": record["seed"], "--": shlex.join(record["extra"])}
-        then, script = record["flags"] | then, args["script_sha256"]
-        versions = {name: str(version).split("+")[0] for name, version in args["versions"].items()}
+        then = {"environment": record["env_id"], "seed": record["seed"]}
+        then["--"] = shlex.join(record["extra"])
+        now, then, script = job.flags | now, record["flags"] | then, args["script_sha256"]
+        versions = {k: str(version).split("+")[0] for k, version in args["versions"].items()}
     except (AttributeError, KeyError, TypeError):
         return ["job.json or args.json is missing or damaged"]
     found = [
@@ -129,29 +98,35 @@ def differences(job: Job) -> list[str]:
     if script != hashlib.sha256(job.script.read_bytes()).hexdigest():
         found.append("script")
     here = {name: installed_version(name) for name in versions}
-    return found + [f"versions: {k} {here[k]} instead of {versions[k]}" for k in versions if here[k] != versions[k]]
+    others = [name for name in versions if here[name] != versions[name]]
+    return found + [f"versions: {k} {here[k]} instead of {versions[k]}" for k in others]
 
 
 def check_flags(jobs: list[Job]) -> None:
-    """Start every script once with each set of flags, where it costs no training: with a run directory that exists,
-    which a script refuses by its name once it has accepted all else."""
+    """Start every script once with each set of flags, where it costs no training: with a run
+    directory that exists, which a script refuses by its name once it has accepted all else."""
     with tempfile.TemporaryDirectory() as name:
         (Path(name) / "run").mkdir()
         for job in {(job.script, *job.words()[4:]): job for job in jobs}.values():
-            words = [*command(replace(job, directory=Path(name))), "--device", "cpu"]  # another may be on other nodes
-            env = os.environ | job.variables()
+            # on the CPU, since another device may be on other nodes
+            words = [*command(replace(job, directory=Path(name))), "--device", "cpu"]
             result = subprocess.run(
-                words, stdin=subprocess.DEVNULL, capture_output=True, text=True, cwd=job.folder, env=env
-            )
+                words, stdin=subprocess.DEVNULL, capture_output=True, text=True,
+                cwd=job.folder, env=os.environ | job.variables(),
+            )  # fmt: skip
             if result.returncode != 2 or name not in result.stderr:
-                why = "".join(ending(result.stderr, 1)).removeprefix("error: ") or f"exit status {result.returncode}"
-                raise BadInput(f"{why} ({job.algorithm} on {job.env_id}; nothing was moved or run)")
+                why = "".join(ending(result.stderr, 1)).removeprefix("error: ")
+                why = why or f"exit status {result.returncode}"
+                where = f"{job.algorithm} on {job.env_id}; nothing was moved or run"
+                raise BadInput(f"{why} ({where})")
 
 
 def has_summary(job: Job) -> bool:
-    """Whether the script came to its end: it writes the summary last. One with numbers that are not finite is none."""
+    """Whether the script came to its end: it writes the summary last. One with numbers that are
+    not finite is none."""
     summary = read_json(job.run_dir / "summary.json")
-    return summary is not None and all(isfinite(x) for x in summary.values() if isinstance(x, float))
+    numbers = [x for x in (summary or {}).values() if isinstance(x, float)]
+    return summary is not None and all(map(isfinite, numbers))
 
 
 def set_aside(job: Job) -> None:
@@ -161,37 +136,27 @@ def set_aside(job: Job) -> None:
 
 
 @contextmanager
-def locked(directory: Path) -> Iterator[bool]:
-    """Hold the folder's lock, which the kernel frees with the process. Yields whether it could be had."""
-    directory.mkdir(parents=True, exist_ok=True)
-    with (directory / "lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield False
-        else:
-            yield True
-
-
-@contextmanager
 def claim(job: Job) -> Iterator[str]:
     """Hold the job's lock. Yields why there is nothing to run, or "".
 
     "locked": another invocation holds it; "finished": the run is there.
     """
     with locked(job.directory) as mine:
-        finished = mine and has_summary(job) and not differences(job)
-        if finished:  # its record gets what the suite has now
-            record = read_json(job.directory / "job.json")
+        if not mine:
+            yield "locked"
+        elif has_summary(job) and not differences(job):
+            record = read_json(job.directory / "job.json")  # gets what the suite has now
             now = record | {"score_range": job.score_range, "threshold": job.threshold}
             if now != record:
                 save_record(job, now)
-        yield "finished" if finished else "" if mine else "locked"
+            yield "finished"
+        else:
+            yield ""
 
 
-# ======================================================================================================================
+# ==============================================================================================
 # One job
-# ======================================================================================================================
+# ==============================================================================================
 def command(job: Job, resume: bool = False) -> list[str]:
     """The command line of the job, from the interpreter on."""
     if resume:
@@ -207,13 +172,15 @@ def run_job(
     variables: dict[str, str] | None = None,
     stop: threading.Event | None = None,
 ) -> dict:
-    """Run the job's script until it succeeds, has failed 1 + `retries` times, or `stop` is set; return its record.
+    """Run the job's script until it succeeds, has failed 1 + `retries` times, or `stop` is set;
+    return its record.
 
-    A half-finished run is resumed from its checkpoint. Exit status 2 says that the input is bad, so the same command is
-    not tried again; where it answers --resume, the checkpoint is no good and the run starts anew. An attempt may take
-    `timeout` seconds, and write nothing for `stall`; `variables` join the environment. The caller holds the job's lock.
+    A half-finished run is resumed from its checkpoint. Exit status 2 says that the input is
+    bad, so the same command is not tried again; where it answers --resume, the checkpoint is no
+    good and the run starts anew. An attempt may take `timeout` seconds, and write nothing for
+    `stall`; `variables` join the environment. The caller holds the job's lock.
     """
-    visible = (variables or os.environ).get("CUDA_VISIBLE_DEVICES", "")  # the latter as Ray sets it
+    visible = (variables or os.environ).get("CUDA_VISIBLE_DEVICES", "")  # as Ray sets it
     on_gpu = any(word.endswith("cuda") for word in job.words())
     machine = {"cpu": cpu_model(), "gpu": gpu_model(visible) if on_gpu else ""}
     record, failures, begun = new_record(job) | machine, 0, time.monotonic()
@@ -228,7 +195,8 @@ def run_job(
             record["attempts"] += 1
             record["resumes"] += resume
             save_record(job, record)
-            status, reason = attempt(job, command(job, resume), timeout, variables or {}, stop, stall)
+            words = command(job, resume)
+            status, reason = attempt(job, words, timeout, variables or {}, stop, stall)
             record["seconds"] = round(time.monotonic() - begun, 1)  # of this invocation
             refused = reason == "exit status 2"
             if status != "failed":
@@ -242,26 +210,34 @@ def run_job(
                 resume = (job.run_dir / "checkpoint.pt").exists()
         save_record(job, record)
     except OSError as error:  # a full disk, for one; the record in memory still says so
-        record |= {"status": "failed", "reason": f"the benchmark could not go on: {error.strerror}"}
+        record |= failure("go on", error)
     return record
+
+
+def failure(what: str, error: OSError) -> dict:
+    """What a record says where not the script failed, but the benchmark."""
+    reason = f"the benchmark could not {what}: {error.strerror}"
+    return {"status": "failed", "reason": reason}
 
 
 def new_record(job: Job) -> dict:
     """What job.json holds of a job that begins."""
     return {
-        "algorithm": job.algorithm, "script": job.script.name, "env_id": job.env_id, "seed": job.seed,
-        "flags": job.flags, "extra": list(job.extra), "score_range": job.score_range, "threshold": job.threshold,
+        "algorithm": job.algorithm, "script": job.script.name, "env_id": job.env_id,
+        "seed": job.seed, "flags": job.flags, "extra": list(job.extra),
+        "score_range": job.score_range, "threshold": job.threshold,
         "status": "running", "reason": "", "attempts": 0, "resumes": 0,
     }  # fmt: skip
 
 
 def save_record(job: Job, record: dict) -> None:
     """Write job.json."""
-    write_atomically(job.directory / "job.json", json.dumps(record, indent=2).encode())
+    write_json(job.directory / "job.json", record)
 
 
 def last_sign(job: Job) -> int:
-    """When the script last wrote to its log or its run directory, as their file system counts."""
+    """When the script last wrote to its log or its run directory, as their file system
+    counts."""
     times = []
     for path in (job.directory / "log.txt", *job.run_dir.glob("*")):
         with suppress(FileNotFoundError):  # a temporary file may go at any time
@@ -277,49 +253,60 @@ def attempt(
     stop: threading.Event | None,
     stall: float | None = None,
 ) -> tuple[str, str]:
-    """Run one command to its end. Returns ("done", ""), ("failed", why) or ("interrupted", "")."""
+    """Run one command to its end. Returns ("done", ""), ("failed", why) or
+    ("interrupted", "")."""
     if stop is not None and stop.is_set():
         return "interrupted", ""
     launched = words
     if sys.platform == "linux":
         launched = [sys.executable, "-c", LAUNCHER, str(os.getpid()), *words[1:]]
-    reason, threads = "", {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
+    threads = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
     with (job.directory / "log.txt").open("a", encoding="utf-8") as log:
         print("$", shlex.join(words), file=log, flush=True)
+        # In a session of its own all of it can be ended, and no terminal's Ctrl-C hits it.
         process = subprocess.Popen(
-            launched,
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            cwd=job.folder,
-            env=os.environ | threads | job.variables() | variables,
-            start_new_session=True,  # its own process group: all of it can be ended, and no terminal's Ctrl-C hits it
-        )
+            launched, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
+            cwd=job.folder, env=os.environ | threads | job.variables() | variables,
+            start_new_session=True,
+        )  # fmt: skip
         try:
-            begun = looked = time.monotonic()
-            sign = last_sign(job)
-            while process.poll() is None and not reason:
-                now = time.monotonic()
-                if stop is not None and stop.is_set():
-                    return "interrupted", ""
-                if timeout and now - begun > timeout:
-                    reason = f"timed out after {timeout:g} s"
-                if stall and now - looked > stall:
-                    looked, before, sign = now, sign, last_sign(job)
-                    reason = reason or f"wrote nothing for {stall:g} s" * (sign == before)
-                with suppress(subprocess.TimeoutExpired):
-                    process.wait(0.2)
+            reason = follow(job, process, timeout, stop, stall)
         finally:
             end(process)
+    if reason is None:
+        return "interrupted", ""
     if has_summary(job):
         return "done", ""
-    if reason:
-        return "failed", reason
-    if process.returncode < 0:
-        return "failed", f"killed by {signal.Signals(-process.returncode).name}"
-    if process.returncode > 0:
-        return "failed", f"exit status {process.returncode}"
-    return "failed", "exit status 0, but no finite summary.json"
+    if not reason and process.returncode < 0:
+        reason = f"killed by {signal.Signals(-process.returncode).name}"
+    elif not reason and process.returncode > 0:
+        reason = f"exit status {process.returncode}"
+    return "failed", reason or "exit status 0, but no finite summary.json"
+
+
+def follow(
+    job: Job,
+    process: subprocess.Popen,
+    timeout: float | None,
+    stop: threading.Event | None,
+    stall: float | None,
+) -> str | None:
+    """Wait until the process ends (""), must end (why), or `stop` is set (None)."""
+    begun = looked = time.monotonic()
+    sign = last_sign(job)
+    while process.poll() is None:
+        now = time.monotonic()
+        if stop is not None and stop.is_set():
+            return None
+        if timeout and now - begun > timeout:
+            return f"timed out after {timeout:g} s"
+        if stall and now - looked > stall:
+            looked, before, sign = now, sign, last_sign(job)
+            if sign == before:
+                return f"wrote nothing for {stall:g} s"
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(0.2)
+    return ""
 
 
 def end(process: subprocess.Popen) -> None:
@@ -335,7 +322,8 @@ def end(process: subprocess.Popen) -> None:
 
 
 def ending(output: str, number: int) -> list[str]:
-    """The last lines of an output that are not empty; where it ends with a box, what the box says at its top."""
+    """The last lines of an output that are not empty; where it ends with a box, what the box
+    says at its top."""
     lines = [line for line in output.splitlines() if line.strip()]
     if not lines or not lines[-1].startswith("╰"):
         return lines[-number:]
@@ -350,29 +338,31 @@ def read_output(job: Job) -> str:
     return ""
 
 
-def show(jobs: list[Job]) -> None:
+def show(jobs: Iterable[Job]) -> None:
     """Print how far each run is: what the script last said of its steps and return."""
     for job in jobs:
-        steps = [line for line in read_output(job).splitlines()[-20:] if line.startswith("step ")]
-        if steps:
+        lines = read_output(job).splitlines()[-20:]
+        if steps := [line for line in lines if line.startswith("step ")]:
             print(f"  {job.name}: {steps[-1]}", flush=True)
 
 
-# ======================================================================================================================
+# ==============================================================================================
 # All jobs, on this machine
-# ======================================================================================================================
+# ==============================================================================================
 def run_local(
-    jobs: list[Job],
+    jobs: Iterable[Job],
     on_done: Callable[[Job, dict, int], None],
     workers: int,
     gpus: Sequence[str] = (),
     **limits: float | None,
 ) -> None:
-    """Run the jobs, `workers` at a time, spread over `gpus` if there are any, within run_job's `limits`; call on_done
-    with each record and `workers`. A job of several processes counts as so many.
+    """Run the jobs, `workers` at a time, spread over `gpus` if there are any, within run_job's
+    `limits`; call on_done with each record and `workers`. A job of several processes counts as
+    so many.
 
-    A record's status is done, failed, or else "finished" (there was nothing to do) or "locked" (another invocation is
-    at it). An exception here, KeyboardInterrupt above all, ends the scripts that run before it goes on.
+    A record's status is done, failed, or else "finished" (there was nothing to do) or "locked"
+    (another invocation is at it). An exception here, KeyboardInterrupt above all, ends the
+    scripts that run before it goes on.
     """
     slots: queue.SimpleQueue[dict[str, str]] = queue.SimpleQueue()
     for i in range(workers):
@@ -381,19 +371,21 @@ def run_local(
 
     def work(job: Job) -> dict:
         with turn:  # or two jobs could hold a part of what each needs
-            variables, *more = (slots.get() for _ in range(min(job.processes(), workers)))
+            held = [slots.get() for _ in range(min(job.processes(), workers))]
         running[job.name] = job
         try:
             with claim(job) as over:
-                return {"status": over} if over else run_job(job, **limits, variables=variables, stop=stop)
+                if over:
+                    return {"status": over}
+                return run_job(job, **limits, variables=held[0], stop=stop)
         except OSError as error:
-            return {"status": "failed", "reason": f"the benchmark could not begin: {error.strerror}"}
+            return failure("begin", error)
         finally:
             del running[job.name]
-            for each in (variables, *more):
-                slots.put(each)
+            for variables in held:
+                slots.put(variables)
 
-    threads = ThreadPoolExecutor(slots.qsize())
+    threads = ThreadPoolExecutor(workers)
     try:
         futures = {threads.submit(work, job): job for job in jobs}
         waiting, shown = set(futures), time.monotonic()

@@ -3,13 +3,14 @@
 import math
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from tempfile import NamedTemporaryFile
 
-from .grid import ROOT, BadInput, Job
-from .pool import GRACE, SHOW, claim, new_record, run_job, save_record, show
+from .grid import ROOT, Job
+from .pool import GRACE, SHOW, claim, failure, new_record, run_job, save_record, show
+from .words import BadInput
 
 IN_FLIGHT = 256  # jobs handed to Ray at a time; each holds its lock, and so an open file
 
@@ -21,7 +22,24 @@ def check_address(address: str) -> None:
         try:
             socket.create_connection((host, int(port)), timeout=10).close()
         except (OSError, OverflowError) as error:
-            raise BadInput(f"no Ray cluster answers at --address {address}: {error}") from None
+            what = f"no Ray cluster answers at --address {address}: {error}"
+            raise BadInput(what) from None
+
+
+def connect(address: str) -> None:
+    """Join the cluster at `address`, where this repository can be imported."""
+    try:
+        import ray
+    except ImportError:
+        what = "--executor ray needs Ray: pip install -r benchmark/requirements-ray.txt"
+        raise BadInput(what) from None
+    check_address(address)
+    path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
+    env = {"env_vars": {"PYTHONPATH": path}}
+    try:
+        ray.init(address=address, runtime_env=env, log_to_driver=False)
+    except (ConnectionError, ValueError) as error:
+        raise BadInput(f"no Ray cluster answers at --address {address}: {error}") from None
 
 
 def unseen(paths: list[Path]) -> list[str]:
@@ -30,8 +48,8 @@ def unseen(paths: list[Path]) -> list[str]:
 
 
 def probe(jobs: list[Job]) -> None:
-    """Refuse a cluster of which some node does not see the folder of the runs or the scripts, before any run is lost
-    there."""
+    """Refuse a cluster of which some node does not see the folder of the runs or the scripts,
+    before any run is lost there."""
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -42,93 +60,101 @@ def probe(jobs: list[Job]) -> None:
         paths = [Path(marker.name), *{job.script for job in jobs}]
         for node in nodes:
             there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+            look = ray.remote(num_cpus=0)(unseen).options(scheduling_strategy=there)
             try:
-                bad = ray.get(
-                    ray.remote(num_cpus=0)(unseen).options(scheduling_strategy=there).remote(paths), timeout=60
-                )
+                bad = ray.get(look.remote(paths), timeout=60)
             except ray.exceptions.RayTaskError as error:  # it has not even this module
                 bad = [type(error).__name__]
-            except ray.exceptions.RayError:  # a node that is lost, and does not know it yet: no work goes there either
+            except ray.exceptions.RayError:  # lost, which Ray has yet to see: it gets no work
                 continue
             if bad:
-                where = f"the Ray node {node['NodeManagerHostname']} does not share the folder of runs and scripts"
-                raise BadInput(f"{where}: {', '.join(bad)}")
+                what = "does not share the folder of runs and scripts"
+                what = f"the Ray node {node['NodeManagerHostname']} {what}"
+                raise BadInput(f"{what}: {', '.join(bad)}")
+
+
+def outcome(job: Job, future: object) -> dict:
+    """The record of a job that Ray has ended; a failed one where Ray lost it."""
+    import ray
+
+    try:
+        return ray.get(future)
+    except ray.exceptions.RayError as error:
+        reason = f"Ray lost it: {type(error).__name__}"
+        record = new_record(job) | {"status": "failed", "reason": reason}
+        with suppress(OSError):
+            save_record(job, record)
+            with (job.directory / "log.txt").open("a", encoding="utf-8") as log:
+                print(error, file=log)  # names machines: nothing for record and report
+        return record
 
 
 def run_ray(
-    jobs: list[Job],
+    jobs: Iterable[Job],
     on_done: Callable[[Job, dict, int], None],
     address: str = "local",
     runs_per_gpu: int | None = None,
     node_losses: int = 3,
     **limits: float | None,
 ) -> None:
-    """Run the jobs on the cluster at `address` (local: one of this machine alone), as run_local does on this machine.
+    """Run the jobs on the cluster at `address` (local: one of this machine alone), as run_local
+    does on this machine.
 
-    Each job asks Ray for a CPU for each of its processes and, with `runs_per_gpu`, for that fraction of a GPU; Ray
-    places it. Where a node is lost, Ray starts its jobs on other ones, up to `node_losses` times each, and they go on
-    from their checkpoints.
+    Each job asks Ray for a CPU for each of its processes and, with `runs_per_gpu`, for that
+    fraction of a GPU; Ray places it. Where a node is lost, Ray starts its jobs on other ones,
+    up to `node_losses` times each, and they go on from their checkpoints.
     """
-    try:
-        import ray
-    except ImportError:
-        raise BadInput("--executor ray needs Ray: pip install -r benchmark/requirements-ray.txt") from None
-    check_address(address)
+    connect(address)
+    import ray
+
     gpus = 1 / runs_per_gpu if runs_per_gpu else 0
-    path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
-    try:
-        ray.init(address=address, runtime_env={"env_vars": {"PYTHONPATH": path}}, log_to_driver=False)
-    except (ConnectionError, ValueError) as error:
-        raise BadInput(f"no Ray cluster answers at --address {address}: {error}") from None
-    # Ray hides the GPUs from a task that asked for one it did not get, but not from a task that asked for none.
+    # Ray hides the GPUs from a task that asked for one it did not get, but not from a task that
+    # asked for none.
     variables = {} if gpus else {"CUDA_VISIBLE_DEVICES": ""}
     remote = ray.remote(num_gpus=gpus, max_retries=node_losses)(run_job)
-    most = max(node["Resources"].get("CPU", 1) for node in ray.nodes())  # a job that asks for more would never begin
+    # A job that asks for more CPUs than a node has would never begin.
+    most = max(node["Resources"].get("CPU", 1) for node in ray.nodes())
+    running: dict = {}  # future -> job and its lock, held here rather than on a node
+
+    def begin(job: Job) -> None:
+        lock = ExitStack()
+        try:
+            over = lock.enter_context(claim(job))
+        except OSError as error:
+            return finish(job, failure("begin", error))
+        if over:
+            lock.close()
+            return finish(job, {"status": over})
+        placed = remote.options(num_cpus=min(job.processes(), most))
+        running[placed.remote(job, **limits, variables=variables)] = job, lock
+        return None
 
     def finish(job: Job, record: dict) -> None:
         have = ray.cluster_resources()
-        workers = min(have.get("CPU", 1), have.get("GPU", 1) / gpus if gpus else math.inf)
-        on_done(job, record, max(int(workers), 1))
+        room = have.get("GPU", 1) / gpus if gpus else math.inf
+        on_done(job, record, max(int(min(have.get("CPU", 1), room)), 1))
 
-    waiting, running = list(reversed(jobs)), {}  # running: future -> job, and its lock: held here rather than on a node
+    waiting = list(reversed(list(jobs)))
     try:
         if gpus and not ray.cluster_resources().get("GPU"):
-            raise BadInput("--runs-per-gpu: the Ray cluster has no GPU; leave it out to run on CPUs")
-        if jobs:
-            probe(jobs)
+            what = "the Ray cluster has no GPU; leave it out to run on CPUs"
+            raise BadInput(f"--runs-per-gpu: {what}")
+        if waiting:
+            probe(waiting)
         while waiting or running:
             while waiting and len(running) < IN_FLIGHT:
-                job, lock = waiting.pop(), ExitStack()
-                try:
-                    over = lock.enter_context(claim(job))
-                except OSError as error:
-                    finish(job, {"status": "failed", "reason": f"the benchmark could not begin: {error.strerror}"})
-                    continue
-                if over:
-                    lock.close()
-                    finish(job, {"status": over})
-                else:
-                    placed = remote.options(num_cpus=min(job.processes(), most))
-                    running[placed.remote(job, **limits, variables=variables)] = job, lock
+                begin(waiting.pop())
             if not running:
                 continue
             ready, _ = ray.wait(list(running), num_returns=1, timeout=SHOW)
             if not ready:
-                show([job for job, _ in running.values()])
-                continue
-            (future,) = ready
-            job, lock = running[future]
-            try:
-                record = ray.get(future)
-            except ray.exceptions.RayError as error:
-                record = new_record(job) | {"status": "failed", "reason": f"Ray lost it: {type(error).__name__}"}
-                with suppress(OSError):
-                    save_record(job, record)
-                    with (job.directory / "log.txt").open("a", encoding="utf-8") as log:
-                        print(error, file=log)  # names machines, so it is nothing for the record and the report
-            del running[future]
-            lock.close()
-            finish(job, record)
+                show(job for job, _ in running.values())
+            for future in ready:
+                job, lock = running[future]
+                record = outcome(job, future)
+                del running[future]
+                lock.close()
+                finish(job, record)
     finally:
         for future in running:
             ray.cancel(future)  # a KeyboardInterrupt in run_job, which then ends its script

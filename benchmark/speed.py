@@ -1,7 +1,7 @@
 """How fast the scripts and their peers train: one process at a time, one torch thread each.
 
-The folder holds runs/<name>/, each a job's folder as in pool.py, where nothing is done twice; and speed.csv, one row a
-run, and report.md, which are made anew from them.
+The folder holds runs/<name>/, each a job's folder as in pool.py, where nothing is done twice;
+and speed.csv, one row a run, and report.md, which are made anew from them.
 """
 
 import hashlib
@@ -20,54 +20,78 @@ import numpy as np
 import tyro
 
 from . import pool
-from .grid import ROOT, BadInput, Job, make_jobs
-from .report import number
+from .files import read_json, write_atomically, write_csv, write_json
+from .grid import ROOT, Job, make_jobs
+from .machine import cpu_model, installed_version
 from .runs import Run, read_run, registered_threshold
-from .store import write_csv
+from .words import BadInput, number
 
-PEER, BARE = "sb3-", "bare-"  # what the names of X's peer, and of its environments alone, begin with
+PEER, BARE = "sb3-", "bare-"  # how the names of X's peer and of its bare environments begin
 SIDES = {"": "ours", PEER: "peer", BARE: "bare"}
-PARTS = {  # part -> what the names of its contestants end with; its sides; the title of its table
+PARTS = {  # part -> the end of its contestants' names; its sides; the title of its table
     "pairs": ("", ("", PEER), "Equal hyperparameters, side by side"),
     "threshold": ("-best", ("", PEER), "Until it is solved, each side with flags of its own"),
     "environments": ("-alone", (BARE,), "Environments alone, steps per second"),
-    "num_envs": ("-sizes", ("", PEER, BARE), "Steps per second by num_envs, with which batches grow"),
-}
+    "num_envs": (
+        "-sizes", ("", PEER, BARE), "Steps per second by num_envs, with which batches grow",
+    ),
+}  # fmt: skip
 SIZES = {"environments": (1, 8), "num_envs": tuple(2**k for k in range(9))}  # of num_envs
 QUANTITIES = ("steps/s", "seconds to threshold", "steps to threshold")
-COLUMNS = ["part", "env_id", "contestant", "num_envs", "seed", *QUANTITIES, "script_sha256", "flags", "system", "load"]
+COLUMNS = [
+    "part", "env_id", "contestant", "num_envs", "seed", *QUANTITIES, "script_sha256", "flags",
+    "system", "load",
+]  # fmt: skip
 NOTE = """# Speed
-Made by `python -m benchmark speed`: one process at a time, on the CPU, with one torch thread. n is the number of
-repeats, each with one seed for all sides, which take turns to be first. Median [lowest-highest]; 'never' is above all
-numbers. Ratios are taken within each repeat; the true median ratio is within their range with probability 1 - 2^(1-n).
-Steps are those of all environments together. Training is timed without imports and evaluation, the way to the threshold
-(by the last 100 training episodes) from the start of the event file. Bare environments get random actions: roughly the
-ceiling of training, not a bound, as these end episodes early. A load far above 1 means that the machine was shared."""
+Made by `python -m benchmark speed`: one process at a time, on the CPU, with one torch thread. n
+is the number of repeats, each with one seed for all sides, which take turns to be first. Median
+[lowest-highest]; 'never' is above all numbers. Ratios are taken within each repeat; the true
+median ratio is within their range with probability 1 - 2^(1-n). Steps are those of all
+environments together. Training is timed without imports and evaluation, the way to the
+threshold (by the last 100 training episodes) from the start of the event file. Bare
+environments get random actions: roughly the ceiling of training, not a bound, as these end
+episodes early. A load far above 1 means that the machine was shared."""
 
 
 def make_plan(suite: dict, directory: Path, seeds: Iterable[int]) -> list[tuple[str, Job]]:
-    """Parts and their jobs in the order in which they run: seeds are the outermost loop of each part, and every second
-    of them turns the order round, so that a machine that slows down or speeds up does so for all alike."""
+    """Parts and their jobs in the order in which they run: seeds are the outermost loop of each
+    part, and every second of them turns the order round, so that a machine that slows down or
+    speeds up does so for all alike."""
     plan: list[tuple[str, Job]] = []
     for seed in seeds:
-        jobs, new = make_jobs(suite, directory / "runs", seeds=[seed], extra=("--eval-episodes", "1")), []
+        extra, new = ("--eval-episodes", "1"), []
+        jobs = make_jobs(suite, directory / "runs", seeds=[seed], extra=extra)
         names = {(job.algorithm, job.env_id) for job in jobs}
         for job in jobs:
-            part = next(part for part in reversed(PARTS) if job.algorithm.endswith(PARTS[part][0]))
-            script = job.algorithm.removeprefix(PEER).removeprefix(BARE)
-            for name in (side + script for side in PARTS[part][1]):
-                if (name, job.env_id) not in names:
-                    raise BadInput(f"{job.algorithm} has no partner on {job.env_id}: the suite lacks {name}")
-            if part == "threshold" and registered_threshold(job.env_id) is None:
-                raise BadInput(f"Gymnasium names no threshold for {job.env_id}, so {job.algorithm} cannot reach it")
+            part = find_part(job, names)
             for n in SIZES.get(part, [job.flags.get("num_envs", 0)]):  # 0: the script's own
-                steps = max(job.flags["total_timesteps"], 4 * job.flags.get("num_steps", 0) * n)  # 4 batches at least
-                flags = {"num_envs": n, "total_timesteps": steps} if part in SIZES else {}
+                batch = job.flags.get("num_steps", 0) * n
+                flags = {"num_envs": n, "total_timesteps": job.flags["total_timesteps"]}
+                flags["total_timesteps"] = max(flags["total_timesteps"], 4 * batch)
                 place = job.directory.with_name(f"{part}-{n}__{job.directory.name}")
-                new.append((part, replace(job, flags=job.flags | flags, directory=place)))
-        new.sort(key=lambda one: one[1].flags.get("num_envs", 0))  # the sides of a comparison stand together
+                if part in SIZES:
+                    new.append((part, replace(job, flags=job.flags | flags, directory=place)))
+                else:
+                    new.append((part, replace(job, directory=place)))
+        # The sides of a comparison stand together.
+        new.sort(key=lambda planned: planned[1].flags.get("num_envs", 0))
         plan += new if seed % 2 else new[::-1]
-    return sorted(plan, key=lambda one: list(PARTS).index(one[0]))
+    return sorted(plan, key=lambda planned: list(PARTS).index(planned[0]))
+
+
+def find_part(job: Job, names: set[tuple[str, str]]) -> str:
+    """The part that a job belongs to by its name; refuses one that lacks a partner or that
+    cannot reach a threshold."""
+    part = next(part for part in reversed(PARTS) if job.algorithm.endswith(PARTS[part][0]))
+    script = job.algorithm.removeprefix(PEER).removeprefix(BARE)
+    for name in (side + script for side in PARTS[part][1]):
+        if (name, job.env_id) not in names:
+            what = f"{job.algorithm} has no partner on {job.env_id}: the suite lacks {name}"
+            raise BadInput(what)
+    if part == "threshold" and registered_threshold(job.env_id) is None:
+        what = f"Gymnasium names no threshold for {job.env_id}"
+        raise BadInput(f"{what}, so {job.algorithm} cannot reach it")
+    return part
 
 
 def measure(part: str, job: Job) -> dict:
@@ -79,56 +103,78 @@ def measure(part: str, job: Job) -> dict:
             pool.set_aside(job)
         words = pool.command(job)
         words[1:1] = ["-m", "benchmark.speed"] if job.algorithm.startswith(BARE) else []
-        record = pool.new_record(job) | {"part": part, "cpu": pool.cpu_model(), "load": round(os.getloadavg()[0], 2)}
+        here = {"part": part, "cpu": cpu_model(), "load": round(os.getloadavg()[0], 2)}
+        record = pool.new_record(job) | here
         pool.save_record(job, record)
-        record["status"], record["reason"] = pool.attempt(job, words, None, {"PYTHONPATH": str(ROOT)}, None)
+        status, reason = pool.attempt(job, words, None, {"PYTHONPATH": str(ROOT)}, None)
+        record |= {"status": status, "reason": reason}
         pool.save_record(job, record)
         return record
 
 
-def speed(suite: dict, directory: Path, seed: int, repeats: int, only: list[str] | None) -> list[tuple[Job, dict]]:
-    """Measure what is not yet in `directory`, and report on all of it; return the jobs with their records."""
-    seeds, ends = set(range(seed + 1, seed + repeats + 1)), [p.name.split("__")[-1] for p in directory.glob("runs/*")]
-    plan = make_plan(suite, directory.resolve(), sorted(seeds | {int(end) for end in ends if end.isdecimal()}))
+def speed(
+    suite: dict, directory: Path, seed: int, repeats: int, only: list[str] | None
+) -> list[tuple[Job, dict]]:
+    """Measure what is not yet in `directory`, and report on all of it; return the jobs with
+    their records."""
+    seeds = set(range(seed + 1, seed + repeats + 1))
+    ends = [path.name.split("__")[-1] for path in directory.glob("runs/*")]
+    known = seeds | {int(end) for end in ends if end.isdecimal()}
+    plan = make_plan(suite, directory.resolve(), sorted(known))
     todo = [(part, job) for part, job in plan if part in (only or PARTS) and job.seed in seeds]
     if not todo:
         raise BadInput(f"the suite has nothing for {' and '.join(only)}")
     for _, job in plan:  # all of them: one report must not mix scripts, flags or machines
-        cpu = (pool.read_json(job.directory / "job.json") or {}).get("cpu", pool.cpu_model())
-        if differs := pool.differences(job) or [f"on {cpu}"] * (cpu != pool.cpu_model()):
-            raise BadInput(f"{job.name} in {directory} was made otherwise: {'; '.join(differs)}; name another --dir")
-    rows, path = read_rows(directory), directory / "speed.csv"
-    lines = path.read_text(errors="replace").splitlines() if path.exists() else map(str, directory.glob("*"))
-    strange = {tuple(line.split(",")[:5]) for line in lines} - {tuple(map(str, row[:5])) for row in (COLUMNS, *rows)}
-    if strange or directory.is_file():
-        raise BadInput(f"{directory} holds something else, or rows of which there are no runs; name another --dir")
+        cpu = (read_json(job.directory / "job.json") or {}).get("cpu", cpu_model())
+        differs = pool.differences(job) or ([] if cpu == cpu_model() else [f"on {cpu}"])
+        if differs:
+            what = f"{job.name} in {directory} was made otherwise: {'; '.join(differs)}"
+            raise BadInput(f"{what}; name another --dir")
+    check_folder(directory)
     records = []
     with pool.locked(directory / "runs") as mine:
         if not mine:
             raise BadInput(f"another invocation is measuring in {directory}")
-        write_report(directory, rows)  # speed.csv marks the folder as this command's
+        write_report(directory, read_rows(directory))  # speed.csv marks this command's folder
         try:
             for i, (part, job) in enumerate(todo, start=1):
                 records.append((job, measure(part, job)))
-                print(f"{i}/{len(todo)} {job.name}: {records[-1][1]['status']}", flush=True)
+                status = records[-1][1]["status"]
+                print(f"{i}/{len(todo)} {job.name}: {status}", flush=True)
         finally:  # after an interruption too, the report is of all that has been measured
             write_report(directory, read_rows(directory))
     return records
+
+
+def check_folder(directory: Path) -> None:
+    """Refuse a folder that is not this command's, or whose speed.csv has more than its runs."""
+    path = directory / "speed.csv"
+    lines = map(str, directory.glob("*"))
+    if path.exists():
+        lines = path.read_text(errors="replace").splitlines()
+    known = {tuple(map(str, row[:5])) for row in (COLUMNS, *read_rows(directory))}
+    if directory.is_file() or {tuple(line.split(",")[:5]) for line in lines} - known:
+        what = f"{directory} holds something else, or rows of which there are no runs"
+        raise BadInput(f"{what}; name another --dir")
 
 
 def read_rows(directory: Path) -> list[list]:
     """What speed.csv holds: a row for each run that is done."""
     rows = []
     for path in directory.glob("runs/*/run/summary.json"):
-        files = [pool.read_json(place) for place in (path, path.with_name("args.json"), path.parents[1] / "job.json")]
+        places = (path, path.with_name("args.json"), path.parents[1] / "job.json")
+        files = [read_json(place) for place in places]
         if not all(files):
             continue
         summary, args, job = files
         run = read_run(path.parent, None) if job["part"] == "threshold" else None
-        values = summary["sps"], *(run.reached[::-1] if isinstance(run, Run) and run.reached else ("", ""))
-        system = ", ".join([job["cpu"], *(f"{name} {version}" for name, version in args["versions"].items())])
-        row = [job["part"], job["env_id"], job["algorithm"], job["flags"].get("num_envs", 0), job["seed"]]
-        rows.append([*row, *values, args["script_sha256"], json.dumps(job["flags"]), system, job["load"]])
+        times = run.reached[::-1] if isinstance(run, Run) and run.reached else ("", "")
+        versions = [f"{name} {version}" for name, version in args["versions"].items()]
+        rows.append([
+            job["part"], job["env_id"], job["algorithm"], job["flags"].get("num_envs", 0),
+            job["seed"], summary["sps"], *times, args["script_sha256"],
+            json.dumps(job["flags"]), ", ".join([job["cpu"], *versions]), job["load"],
+        ])  # fmt: skip
     return sorted(rows, key=lambda row: row[:5])
 
 
@@ -136,7 +182,8 @@ def spread(values: np.ndarray, show: Callable[[float], str] = number) -> str:
     """'median [lowest-highest]', the only value, or '-' where there is none."""
     if not len(values) or np.isnan(values).any():
         return "-"
-    low, middle, high = ("never" if x == inf else show(x) for x in (values.min(), np.median(values), values.max()))
+    found = (values.min(), np.median(values), values.max())
+    low, middle, high = ("never" if x == inf else show(x) for x in found)
     return middle if len(values) == 1 else f"{middle} [{low}-{high}]"
 
 
@@ -145,10 +192,14 @@ def compare(rows: list[list], part: str) -> list[list[str]]:
     lines: dict[tuple, dict] = {}
     for _, env_id, name, n, seed, *values in (row[:8] for row in rows if row[0] == part):
         script = name.removeprefix(PEER).removeprefix(BARE)
-        for quantity, value in list(zip(QUANTITIES, values, strict=True))[part == "threshold" :]:
+        measured = dict(zip(QUANTITIES, values, strict=True))
+        if part == "threshold":
+            del measured["steps/s"]
+        for quantity, value in measured.items():
             if value != "":
                 key = (env_id, script, f"num_envs {n}" if part in SIZES else quantity)
-                lines.setdefault(key, {}).setdefault(name.removesuffix(script), {})[seed] = value
+                sides = lines.setdefault(key, {})
+                sides.setdefault(name.removesuffix(script), {})[seed] = value
     table = []
     for key, found in lines.items():
         cells = [found.get(side, {}) for side in PARTS[part][1]]
@@ -162,18 +213,23 @@ def compare(rows: list[list], part: str) -> list[list[str]]:
 
 def write_report(directory: Path, rows: list[list]) -> None:
     """Write speed.csv and report.md."""
-    write_csv(directory / "speed.csv", COLUMNS, [["never" if x == inf else x for x in row] for row in rows])
-    lines = [NOTE, "", *sorted({row[-2] for row in rows}), f"Load: {spread(np.array([row[-1] for row in rows]))}."]
+    table = [["never" if x == inf else x for x in row] for row in rows]
+    write_csv(directory / "speed.csv", COLUMNS, table)
+    load = f"Load: {spread(np.array([row[-1] for row in rows]))}."
+    lines = [NOTE, "", *sorted({row[-2] for row in rows}), load]
     for part, (_, sides, title) in PARTS.items():
         if table := compare(rows, part):
             names = [SIDES[side] for side in sides]
-            head = ["environment", "script", "", "n", *names, *(f"{names[0]} / {name}" for name in names[1:])]
-            lines += [f"\n## {title}\n", *(f"| {' | '.join(line)} |" for line in (head, ["---"] * len(head), *table))]
-    pool.write_atomically(directory / "report.md", "\n".join([*lines, ""]).encode())
+            ratios = [f"{names[0]} / {name}" for name in names[1:]]
+            head = ["environment", "script", "", "n", *names, *ratios]
+            lines.append(f"\n## {title}\n")
+            lines += [f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *table)]
+    write_atomically(directory / "report.md", "\n".join([*lines, ""]).encode())
 
 
 def bare(path: str, *words: str) -> None:
-    """python -m benchmark.speed SCRIPT FLAGS: step a script's environments with random actions, in a run directory."""
+    """python -m benchmark.speed SCRIPT FLAGS: step a script's environments with random actions,
+    in a run directory."""
     sys.path.insert(0, str(Path(path).parent))
     script = import_module(Path(path).stem)
     args = script.check_args(tyro.cli(script.Args, args=words))
@@ -181,7 +237,8 @@ def bare(path: str, *words: str) -> None:
     for i, env in enumerate(envs):
         env.reset(seed=args.seed + i)
         env.action_space.seed(args.seed + i)
-    actions = cycle([[env.action_space.sample() for env in envs] for _ in range(1000)])  # drawn now: that takes time
+    # Drawn beforehand, since that takes time.
+    actions = cycle([[env.action_space.sample() for env in envs] for _ in range(1000)])
     count, start = max(args.total_timesteps // args.num_envs, 1), time.perf_counter()
     for action in islice(actions, count):
         for i, env in enumerate(envs):
@@ -189,11 +246,13 @@ def bare(path: str, *words: str) -> None:
             if terminated or truncated:
                 env.reset()
     steps, seconds = count * args.num_envs, time.perf_counter() - start
-    versions = {name: pool.installed_version(name) for name in ("python", "torch", "gymnasium", "numpy")}
-    about = {"script_sha256": hashlib.sha256(Path(path).read_bytes()).hexdigest(), "versions": versions}
+    modules = ("python", "torch", "gymnasium", "numpy")
+    about = {"versions": {name: installed_version(name) for name in modules}}
+    about["script_sha256"] = hashlib.sha256(Path(path).read_bytes()).hexdigest()
     args.run_dir.mkdir(parents=True)
-    for name, content in (("args", about), ("summary", {"global_step": steps, "sps": steps / seconds})):
-        pool.write_atomically(args.run_dir / f"{name}.json", json.dumps(content).encode())
+    write_json(args.run_dir / "args.json", about)
+    summary = {"global_step": steps, "sps": steps / seconds}
+    write_json(args.run_dir / "summary.json", summary)
 
 
 if __name__ == "__main__":

@@ -44,7 +44,8 @@ def marks(left: str, right: str) -> tuple[list[int], list[int]]:
             first, last = bounds[2 * side : 2 * side + 2]
             start, end = (len("".join(pair[side][:n])) for n in (first, last))
             found = result[side]
-            if tag != "equal" and text[start:end].strip():
+            start = end - len(text[start:end].lstrip())  # no mark begins with indentation
+            if tag != "equal" and start < end:
                 if found and not text[found[-1] : start].strip():
                     found[-1] = end
                 else:
@@ -76,6 +77,27 @@ def line_pairs(left: list[str], right: list[str]) -> list[tuple[int, int]]:
             inner = pair_up(pair[0][i:i_end], pair[1][j:j_end])
             pairs += [(i + x, j + y) for x, y in inner]
     return pairs
+
+
+def docstring(lines: list[str], span: range) -> range:
+    """The lines of the first docstring among those of `span`."""
+    marked = [n for n in span for _ in range(lines[n].count('"""'))]
+    return range(marked[0], marked[1] + 1) if len(marked) > 1 else range(span.stop, span.stop)
+
+
+def sentences(lines: list[str], span: range) -> set[str]:
+    text = "\n".join(lines[n].strip() for n in span).strip('"\n')
+    return {" ".join(one.split()) for one in re.split(r"(?<=[.:;])\s|\n\n", text)} - {""}
+
+
+def compare_parts(left: list[str], right: list[str], a: range, b: range) -> list[list]:
+    """As compare_lines, but docstrings without a common sentence follow one another."""
+    x, y = docstring(left, a), docstring(right, b)
+    if not (x and y) or sentences(left, x) & sentences(right, y):
+        return compare_lines(left, right, a, b)
+    rows = compare_lines(left, right, range(a.start, x.start), range(b.start, y.start))
+    rows += [[LEFT, n, None, None] for n in x] + [[RIGHT, None, n, None] for n in y]
+    return rows + compare_lines(left, right, range(x.stop, a.stop), range(y.stop, b.stop))
 
 
 def compare_lines(left: list[str], right: list[str], a: range, b: range) -> list[list]:
@@ -159,7 +181,7 @@ def align(
         elsewhere = moved and j < 0
         spans = [range(0) if n < 0 or elsewhere else range(parts[n].start, parts[n].end)
                  for n, parts in ((i, left_parts), (j, right_parts))]  # fmt: skip
-        bodies.append(compare_lines(left, right, *spans))
+        bodies.append(compare_parts(left, right, *spans))
     mark_moved([row for body in bodies for row in body], left, right)
     return [
         (*entry, in_runs(body, left, right))

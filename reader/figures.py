@@ -1,6 +1,7 @@
 """The ladder, and the learning curves and results of the scripts, as inline SVG and HTML."""
 
 import csv
+import json
 import math
 from collections import defaultdict
 from html import escape
@@ -129,7 +130,8 @@ def results(
             chart = charts.setdefault(env, {"statistic": source["statistic"], "scripts": {}})
             if grouped[env, script] and script not in chart["scripts"]:
                 row = row_of_results(grouped[env, script], getattr(stats, chart["statistic"]))
-                shown = {"folder": source["folder"], "row": row, "shape": table}
+                flags = json.loads(grouped[env, script][0].get("flags") or "{}")
+                shown = {"folder": source["folder"], "row": row, "shape": table, "flags": flags}
                 chart["scripts"][script] = shown
     for chart in charts.values():
         shown = {s: chart["scripts"][s] for s in scripts if s in chart["scripts"]}

@@ -1,13 +1,16 @@
 """The page: scripts, alignments, notes and figures put into one HTML file."""
 
+import ast
+import base64
 import html
 import json
 import re
-from functools import cache, partial
+from functools import cache
 from itertools import combinations
 from pathlib import Path
 from string import Template
 from textwrap import dedent
+from xml.etree import ElementTree
 
 from math_core import LatexError, LatexToMathML
 from pygments.lexers import PythonLexer
@@ -50,35 +53,111 @@ def highlight(text: str) -> list[list[str]]:
 @cache
 def mathml(latex: str, display: bool = False) -> str:
     try:
-        return LatexToMathML().convert_with_local_state(latex, displaystyle=display)
+        text = LatexToMathML().convert_with_local_state(latex, displaystyle=display)
+        return text.replace(
+            "\ufe00", ""
+        )  # a form of script letters that the font has as theirs
     except LatexError as error:
         raise FaultyNotes(f"notes.toml: {latex}: {error}") from None
 
 
 def prose(text: str) -> str:
-    """Words with `code` and $mathematics$ as HTML."""
-    pieces = re.split(r"(`[^`]+`|\$[^$]+\$)", " ".join(text.split()))
-    marked = {
-        "`": lambda p: f"<code>{html.escape(p[1:-1])}</code>",
-        "$": lambda p: mathml(p[1:-1]),
-    }
-    return "".join(marked.get(p[:1], partial(html.escape, quote=False))(p) for p in pieces)
+    """Words with `code`, $mathematics$, [words](address) and plain addresses as HTML."""
+
+    def typeset(found: re.Match) -> str:
+        code, latex, words, to, url, paper = found.groups()
+        if code or latex:
+            return f"<code>{code}</code>" if code else mathml(html.unescape(latex))
+        shown = prose(html.unescape(words)) if words else found[0]
+        return f'<a href="{to or url or f"https://arxiv.org/abs/{paper}"}">{shown}</a>'
+
+    kinds = (r"`([^`]+)`", r"\$([^$]+)\$", r"\[([^]]+)\]\(([^)\s]+)\)",
+             r"(https?://[^\s,;)]+[\w/])", r"\barXiv:(\d{4}\.\d{5})")  # fmt: skip
+    return re.sub("|".join(kinds), typeset, html.escape(" ".join(text.split()), quote=False))
 
 
-def note_html(note: dict) -> str:
-    """A note as it stands beside the code."""
-    parts = [f'<div class="eq">{mathml(x, True)}</div>' for x in note.get("equations", [])]
-    if "symbols" in note:
+def shape(node: ElementTree.Element) -> tuple:
+    """An element without its attributes."""
+    return node.tag, node.text, tuple(map(shape, node))
+
+
+def mark_symbols(node: ElementTree.Element, symbols: list[tuple[list, str]]) -> None:
+    """Put each run of children that is a symbol, (shapes, variable), into a group of its own
+    that names the variable. The base of an index is none: r is not in r_t."""
+    i = int(node.tag in ("msub", "msubsup"))
+    while i < len(node):
+        for shapes, name in symbols:
+            run = node[i : i + len(shapes)]
+            row = len(run) == 1 or node.tag in ("math", "mrow", "mtd", "msqrt")
+            if row and [*map(shape, run)] == shapes:
+                group = ElementTree.Element("mrow", {"class": "v", "data-v": name})
+                group.extend(run)
+                node[i : i + len(shapes)] = [group]
+                break
+        else:
+            mark_symbols(node[i], symbols)
+        i += 1
+
+
+def pieces_of(latex: str) -> list[str]:
+    """An equation cut where a line may break: at wide spaces, and before a + or - outside of
+    all brackets, which keeps the spaces of a sign between two terms."""
+    pieces, depth = [""], 0
+    for token in re.split(r"(\\q?quad\b|\\[{}]|[{}()\[\]]| [+-] )", latex):
+        depth += (token in ("{", "(", "[", r"\{")) - (token in ("}", ")", "]", r"\}"))
+        if depth == 0 and (
+            token == r"\qquad" or (token in (" + ", " - ") and "=" in "".join(pieces))
+        ):
+            pieces.append("")
+        pieces[-1] += (
+            "{}" + token
+            if token[1:2] in "+-" and token[2:] == " " and not pieces[-1]
+            else token
+        )
+    return [piece.removeprefix(r"\qquad") for piece in pieces if piece.strip()]
+
+
+def equation(latex: str, symbols: list[list[str]] = ()) -> str:
+    """A displayed equation, with the symbols in it marked."""
+    known = [([*map(shape, tree(symbol))], name) for symbol, name, _ in symbols]
+    known.sort(key=lambda pair: -len(str(pair[0])))
+    done = ""
+    for piece in pieces_of(latex):
+        root = tree(piece, True)
+        mark_symbols(root, known)
+        done += "<wbr>" * bool(done) + "&emsp;" * (bool(done) and piece[0] != "{")
+        done += ElementTree.tostring(root, "unicode")
+    return f'<div class="eq">{done}</div>'
+
+
+def tree(latex: str, display: bool = False) -> ElementTree.Element:
+    text = re.sub(r"&(?!lt|gt|amp)\w+;", lambda m: html.unescape(m[0]), mathml(latex, display))
+    return ElementTree.fromstring(text)
+
+
+def note_html(note: dict, papers: dict[str, str]) -> str:
+    """A note as it stands beside the code. `papers` are addresses by the names in sources."""
+    symbols = note.get("symbols", [])
+    parts = [equation(latex, symbols) for latex in note.get("equations", [])]
+    if symbols:
         rows = "".join(
-            f"<tr><td>{mathml(symbol)}</td><td>{prose(f'`{name}`')}</td><td>{prose(shape)}</td></tr>"
-            for symbol, name, shape in note["symbols"]
+            f'<tr><td>{mathml(symbol)}</td><td><button type="button" class="v" '
+            f'data-v="{name}">{name}</button></td><td>{prose(means)}</td></tr>'
+            for symbol, name, means in symbols
         )
         head = "<tr><th>symbol</th><th>variable</th><th>shape or meaning</th></tr>"
         parts.append(f"<table><thead>{head}</thead><tbody>{rows}</tbody></table>")
-    titles = {"text": "", "why": "<b>Why so.</b> ", "pitfall": "<b>Pitfall.</b> "}
-    titles["source"] = "<b>Source.</b> "
-    parts += [f"<p>{titles[key]}{prose(note[key])}</p>" for key in titles if key in note]
-    return "".join(parts)
+    source = note.get("source", "")
+    if papers and "](" not in source:
+        names = "|".join(map(re.escape, sorted(papers, key=len, reverse=True)))
+        source = re.sub(names, lambda m: f"[{m[0]}]({papers[m[0]]})", source)
+    texts = {"": note.get("text"), "Why so.": note.get("why"),
+             "Pitfall.": note.get("pitfall"), "Source.": source}  # fmt: skip
+    return "".join(parts) + "".join(
+        f"<p>{title and f'<b>{title}</b> '}{prose(text)}</p>"
+        for title, text in texts.items()
+        if text
+    )
 
 
 def part_text(lines: list[str], part: Part) -> str:
@@ -119,13 +198,17 @@ def findings(root: Path) -> dict[str, str]:
     return {"": text.split("\n\n")[0].removesuffix(" Made by"), **dict(found)}
 
 
+def read_toml(name: str) -> dict:
+    try:
+        return tomllib.loads((HERE / name).read_text(encoding="utf-8"))
+    except tomllib.TOMLDecodeError as error:
+        raise FaultyNotes(f"{name}: {error}") from None
+
+
 def load(root: Path) -> tuple[dict, dict[str, str]]:
     """The notes, with each script's parent, and the texts of the scripts in the notes' order. A
     script is a file with the banner of the scaffold, its parent what it is compared with."""
-    try:
-        notes = tomllib.loads((HERE / "notes.toml").read_text(encoding="utf-8"))
-    except tomllib.TOMLDecodeError as error:
-        raise FaultyNotes(f"notes.toml: {error}") from None
+    notes = read_toml("notes.toml")
     texts = {path.stem: path.read_text(encoding="utf-8") for path in sorted(root.glob("*.py"))}
     texts = {name: text for name, text in texts.items() if "\n# Scaffold" in text}
     names = [script["name"] for script in notes["script"]]
@@ -140,6 +223,30 @@ def load(root: Path) -> tuple[dict, dict[str, str]]:
             raise FaultyNotes(f"notes.toml: {script['name']} must stand below {parent[1]}")
         script["parent"] = parent and parent[1]
     return notes, {name: texts[name] for name in names}
+
+
+def loss_of(script: dict, parts: list[Part], noted: list[int], notes: dict) -> dict:
+    """The function that is a script's loss, its [name, formula] pieces in order, and those of
+    what its symbols stand for."""
+    both = zip(parts, noted, strict=True)
+    found = [(p.name, n) for p, n in both if p.name in notes["counterparts"][0]]
+    part, note = (found[0][0], notes["note"][found[0][1]]) if found else ("", {})
+    terms = note.get("terms") or [["", latex] for latex in note.get("equations", [])[:1]]
+    terms = [
+        [name, mathml("{}" * (n > 0) + latex, True)] for n, (name, latex) in enumerate(terms)
+    ]
+    given = [[name, equation(latex)] for name, latex in script.get("given", [])]
+    return {"part": part, "terms": terms, "given": given}
+
+
+def flags_of(charts: dict, texts: dict[str, str]) -> None:
+    """Of every run that is shown its flags as [value, whether it is the script's default]."""
+    for name, text in texts.items():
+        args = next(n for n in ast.parse(text).body if getattr(n, "name", "") == "Args")
+        fields = [n for n in args.body if isinstance(getattr(n, "value", 0), ast.Constant)]
+        usual = {n.target.id: n.value.value for n in fields if isinstance(n, ast.AnnAssign)}
+        for run in (c["scripts"][name] for c in charts.values() if name in c["scripts"]):
+            run["flags"] = {x: [v, usual.get(x, v) == v] for x, v in run["flags"].items()}
 
 
 def page_data(root: Path) -> dict:
@@ -160,6 +267,9 @@ def page_data(root: Path) -> dict:
             "bullets": [prose(re.sub(r"\b([a-z]+_[a-z]\w+)\b(?!\.py)", r"`\1`", bullet))
                         for bullet in compared(texts[name])],
             "buys": prose(script.get("buys", "")),
+            "change": prose(script.get("change", script.get("buys", ""))),
+            "loss": loss_of(script, parts[name], noted[name], notes),
+            "flow": script.get("flow", {}),
             "findings": [[title, prose(known[title])]
                          for title in script.get("findings", []) if title in known],
         }  # fmt: skip
@@ -167,19 +277,67 @@ def page_data(root: Path) -> dict:
         f"{a}..{b}": align(lines[a], lines[b], parts[a], parts[b], notes["counterparts"])
         for a, b in combinations(texts, 2)
     }
+    charts = results(root, notes["results"], list(texts), notes["environments"])
+    flags_of(charts, texts)
     return {
         "lines": [json.loads(key) for key in table], "scripts": scripts, "pairs": pairs,
-        "notes": [note_html(note) for note in notes["note"]], "context": prose(known[""]),
-        "charts": results(root, notes["results"], list(texts), notes["environments"]),
+        "notes": [note_html(note, notes.get("papers", {})) for note in notes["note"]],
+        "variables": [[s[1] for s in note.get("symbols", [])] for note in notes["note"]],
+        "changes": {"..".join(pair["names"]): prose(pair["change"])
+                    for pair in notes.get("pair", [])},
+        "context": prose(known[""]), "charts": charts, "groups": notes["counterparts"],
     }  # fmt: skip
+
+
+def paragraph(text: str, stills: dict[str, str]) -> str:
+    """A paragraph of the essay: prose, a displayed equation, a list, a figure, or a pair."""
+    if text.startswith("$$"):
+        return equation(text.strip("$ \n"))
+    if found := re.fullmatch(r"\{play (\w+)\}", text):
+        still = stills.get(found[1], "")
+        words = [re.search(f"<{x}>(.*?)</{x}>", still) for x in ("title", "desc")]
+        title, caption = (one[1] if one else "" for one in words)
+        figure = f"<h3>{title}</h3>{still}<figcaption>{caption}</figcaption>"
+        return f'<figure class="play" data-play="{found[1]}">{figure}</figure>'
+    if found := re.fullmatch(r"\{pair (\w+)\.\.(\w+)\}", text):
+        a, b = found.groups()
+        return f'<p><a class="pair" href="#{a}..{b}">{a}.py beside {b}.py &#8644;</a></p>'
+    if text.startswith("- "):
+        items = [f"<li>{prose(item)}</li>" for item in re.split(r"(?m)^- ", text)[1:]]
+        return f"<ul>{''.join(items)}</ul>"
+    return f"<p>{prose(text)}</p>"
+
+
+def essay_html(stills: dict[str, str]) -> str:
+    """What the page says without a pair."""
+    essay = read_toml("essay.toml")
+
+    def body(text: str) -> str:
+        return "".join(paragraph(one, stills) for one in re.split(r"\n\s*\n", text.strip()))
+
+    return body(essay["lead"]) + "".join(
+        f'<section id="part-{section.get("script", number)}"><h2>{prose(section["title"])}</h2>'
+        f"{body(section['text'])}</section>"
+        for number, section in enumerate(essay["section"])
+    )
 
 
 def build(root: Path) -> str:
     """The whole page."""
+
+    def read(pattern: str) -> dict[str, str]:
+        paths = sorted(HERE.glob(pattern), key=lambda path: (path.stem != "common", path))
+        return {path.stem: path.read_text(encoding="utf-8") for path in paths}
+
     data = json.dumps(page_data(root), ensure_ascii=False, separators=(",", ":"))
-    template = Template((HERE / "page.html").read_text(encoding="utf-8"))
-    pieces = {x: (HERE / f"page.{x}").read_text(encoding="utf-8") for x in ("css", "js")}
+    font = base64.b64encode((HERE / "math.woff2").read_bytes()).decode()
+    css = "".join(read("page.css").values()) + "".join(read("play/*.css").values())
+    known = [f"play.{name}.data = {text};\n" for name, text in read("play/*.json").items()]
     scripts = load(root)[0]["script"]
     options = "".join(f'<option value="{s["name"]}">{s["name"]}.py</option>' for s in scripts)
-    pieces |= {"ladder": ladder(scripts), "data": data.replace("</", "<\\/")}
-    return template.substitute(pieces, options='<option value="">none</option>' + options)
+    return Template(read("page.html")["page"]).substitute(
+        css=css.replace("FONT", f"data:font/woff2;base64,{font}"), ladder=ladder(scripts),
+        essay=essay_html(read("play/*.svg")), data=data.replace("</", "<\\/"),
+        play="".join([*read("play/*.js").values(), *known]), js=read("page.js")["page"],
+        options='<option value="">none</option>' + options,
+    )  # fmt: skip

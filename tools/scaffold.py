@@ -23,10 +23,10 @@ OWN = {"Args", "train", "LIMITS"}  # every script has its own
 VARIANTS = {
     "flags of the run": ["a3c"],
     "mlp": ["sac"],
-    "Actor": ["ppo_continuous trpo_continuous", "sac"],
-    "Critic": ["ppo_continuous trpo_continuous", "sac"],
+    "Actor": ["ppo_continuous trpo_continuous", "sac", "ppo_images"],
+    "Critic": ["ppo_continuous trpo_continuous", "sac", "ppo_images"],
     "reinforce_loss": ["reinforce_baseline"],
-    "make_env": ["ppo_continuous trpo_continuous"],
+    "make_env": ["ppo_continuous trpo_continuous", "ppo_images"],
     "Run.record_step": ["a2c", "a3c"],
 }
 RULE = re.compile(r"# =+$")  # above and below a banner

@@ -1,5 +1,6 @@
 """Small environments whose properties the tests know exactly. Importing this module registers
-them; NAME-v0 has Discrete actions and NAMEBox-v0 continuous ones."""
+them; NAME-v0 has Discrete actions, NAMEBox-v0 continuous ones, and NAMEPixels-v0 shows the
+observations of NAME-v0 as images."""
 
 import os
 import random
@@ -11,6 +12,7 @@ from typing import ClassVar
 import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
+from gymnasium.envs.registration import WrapperSpec
 
 
 class TwoStates(gym.Env):
@@ -132,6 +134,22 @@ class Tape(gym.Env):
         return self.obs, reward, terminated, truncated, {}
 
 
+class Camera(Tape):
+    """A Tape of random images of any shape, as bytes, booleans or floats from 0 to 1."""
+
+    def __init__(self, shape: tuple = (10, 10, 4), dtype: str = "uint8", **kwargs):
+        super().__init__(**kwargs)
+        high = 255 if dtype == "uint8" else 1
+        self.observation_space = spaces.Box(0, high, tuple(shape), np.dtype(dtype).type)
+
+    def _obs(self) -> np.ndarray:
+        space = self.observation_space
+        image = self.np_random.random(space.shape)
+        if space.dtype == np.uint8:
+            return (256 * image).astype(np.uint8)
+        return image > 0.5 if space.dtype == bool else image.astype(space.dtype)
+
+
 class Faulty(gym.Env):
     """Episodes of five steps, reward 1 a step, harmless except for one fault: at step `at` of
     this process, or of the reset that follows it, whichever `kind` names.
@@ -236,10 +254,10 @@ class Scalar(Gossip):
         self.observation_space = spaces.Box(-1.0, 1.0, ())
 
     def reset(self, *, seed=None, options=None):
-        return np.float32(0.5), super().reset(seed=seed)[1]
+        return np.array(0.5, np.float32), super().reset(seed=seed)[1]
 
     def step(self, action):
-        return np.float32(0.5), *super().step(action)[1:]
+        return np.array(0.5, np.float32), *super().step(action)[1:]
 
 
 class Odd(Gossip):
@@ -384,9 +402,26 @@ class BrokenConstructor(gym.Env):
             Path("assets/of_mine.xml").read_text()
 
 
+class Pixels(gym.ObservationWrapper, gym.utils.RecordConstructorArgs):
+    """Observations (n,) as images (3, 3, n): nine pixels alike, with n channels."""
+
+    def __init__(self, env: gym.Env):
+        gym.utils.RecordConstructorArgs.__init__(self)
+        super().__init__(env)
+        flat = spaces.flatten_space(env.observation_space)
+        low, high = (np.tile(bound, (3, 3, 1)) for bound in (flat.low, flat.high))
+        self.observation_space = spaces.Box(low, high, dtype=flat.dtype)
+
+    def observation(self, observation):
+        space = self.env.observation_space
+        return np.tile(spaces.flatten(space, observation), (3, 3, 1))
+
+
 def register(name: str, entry_point, **kwargs) -> None:
-    """Both versions of an environment."""
+    """All versions of an environment."""
     gym.register(f"{name}-v0", entry_point, kwargs=kwargs)
+    pixels = WrapperSpec("Pixels", "envs:Pixels", {})
+    gym.register(f"{name}Pixels-v0", entry_point, kwargs=kwargs, additional_wrappers=(pixels,))
     gym.register(f"{name}Box-v0", entry_point, kwargs=kwargs | {"continuous": True})
 
 
@@ -395,6 +430,7 @@ register("TwoStatesCut", TwoStates, ends="truncated", length=3)
 register("TwoStatesInPlace", TwoStates, ends="truncated", length=3, in_place=True)
 register("DictObs", DictObs)
 register("Tape", Tape)
+gym.register("Camera-v0", Camera)
 register("Faulty", Faulty)
 register("Gossip", Gossip)
 register("Odd", Odd)

@@ -33,6 +33,7 @@ SCRIPTS = [name for name in EVERY if scaffold.family(SOURCES[name]) == "control"
 LM_SCRIPTS = [name for name in EVERY if name not in SCRIPTS]
 BOX = [name for name in SCRIPTS if re.search(r"env_id: .* with Box actions", SOURCES[name])]
 DISCRETE = [name for name in SCRIPTS if name not in BOX]
+PIXELS = [name for name in SCRIPTS if re.search(r"env_id: .*: images", SOURCES[name])]
 GAUSSIAN = [name for name in BOX if "class RunningNorm" in SOURCES[name]]
 WITH_GAE = [name for name in SCRIPTS if "\ndef gae(" in SOURCES[name]]
 PARENTS = {name: (*scaffold.ladder(name, SOURCES), None)[1] for name in EVERY}
@@ -69,12 +70,15 @@ def fields(script: str) -> set[str]:
 
 
 def env_id(script: str, discrete: str) -> str:
-    """The name of a test environment in the version whose actions `script` takes."""
-    return discrete.replace("-v", "Box-v") if script in BOX else discrete
+    """The name of a test environment in the version whose actions and observations `script`
+    takes."""
+    kind = "Box" if script in BOX else "Pixels" if script in PIXELS else ""
+    return discrete.replace("-v", f"{kind}-v")
 
 
 def benchmark_env(script: str) -> str:
-    return "Pendulum-v1" if script in BOX else "CartPole-v1"
+    other = "MinAtar/Breakout-v1" if script in PIXELS else "CartPole-v1"
+    return "Pendulum-v1" if script in BOX else other
 
 
 def small(script: str) -> dict:

@@ -17,7 +17,7 @@ def test_discrete_sample_follows_forward(name):
     torch.manual_seed(0)
     actor = module(name).Actor(3, 4)
     with torch.no_grad():
-        actor.logits[-1].bias += torch.tensor([1.0, 0.0, -1.0, -3.0])
+        [*actor.logits.modules()][-1].bias += torch.tensor([1.0, 0.0, -1.0, -3.0])
         obs = torch.tensor([[0.3, -0.2, 0.9]])
         counts = actor.sample(obs.expand(200_000, 3)).bincount(minlength=4).numpy()
         probabilities = actor.logits(obs).double().softmax(-1)[0].numpy()

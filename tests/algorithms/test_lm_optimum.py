@@ -102,7 +102,7 @@ def converge(script: str, folder, monkeypatch, policy, task: tuple, **flags):
 
 def count(run, rewards, lengths):
     run.global_step += len(rewards)
-    run.recent_returns.extend(rewards.tolist())
+    run.recent += rewards.tolist()
 
 
 # ---- tables ----

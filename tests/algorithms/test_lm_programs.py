@@ -122,7 +122,7 @@ def test_killed_interrupted_and_resumed_to_the_end(tmp_path):
     wait_until_beyond(reached, process, run_dir)
     stdout, stderr = interrupted(process)
     assert process.returncode == 130
-    assert f"resuming at step {reached} with new noise; changed: nothing" in stdout
+    assert f"resuming at step {reached} with new noise" in stdout
     error, hint = stderr.strip().splitlines()
     assert error == "stopped"
     words = shlex.split(hint.removeprefix("resume with: "))
@@ -278,8 +278,8 @@ def test_plain_lines_without_a_terminal(script, tmp_path, capsys):
 @every
 @pytest.mark.parametrize(("save_takes", "gap"), [(0.5, 10), (30, 270)])
 def test_checkpoints_are_at_the_interval(script, save_takes, gap, tmp_path, monkeypatch):
-    """On a clock of its own: a step takes 2 seconds. Between two saves are 10 seconds, or nine
-    times what a save takes, from the end of one to the beginning of the next."""
+    """On a clock of its own: between two saves are 10 seconds, or nine times what a save takes,
+    from the end of one to the beginning of the next, and what the iteration then takes."""
     found, clock, saves = module(script), [0.0], []
     save, record = torch.save, found.Run.record_step
 
@@ -289,7 +289,7 @@ def test_checkpoints_are_at_the_interval(script, save_takes, gap, tmp_path, monk
         clock[0] += save_takes
 
     def step(run, *args):
-        clock[0] += 2
+        clock[0] += 0.3 * gap
         record(run, *args)
 
     random_base(tmp_path / "base.pt")
@@ -298,10 +298,10 @@ def test_checkpoints_are_at_the_interval(script, save_takes, gap, tmp_path, monk
     monkeypatch.setattr(found.Run, "record_step", step)
     flags = {"num_generations": 2, "batch_size": 2, "num_minibatches": 1, "eval_episodes": 2}
     flags = {name: value for name, value in flags.items() if name in fields(script)}
-    train(script, tmp_path, total_timesteps=2 * gap, **flags | {"log_interval": 10_000})
+    train(script, tmp_path, total_timesteps=40, **flags | {"log_interval": 10_000})
     gaps = [begin - end for (_, end), (begin, _) in pairwise(saves)]
-    assert len(gaps) > 2
-    assert all(gap < found_gap <= gap + 2 for found_gap in gaps[:-1])
+    assert len(gaps) > 4
+    assert all(gap < found_gap <= 1.3 * gap for found_gap in gaps[:-1])
     inside = sum(end - begin for begin, end in saves[1:-1])
     assert inside <= 0.1 * (saves[-1][0] - saves[0][1])
 

@@ -22,7 +22,7 @@ def test_everything_is_restored_to_the_bit(script, tmp_path, monkeypatch):
             assert known == (name == "reference")  # the base model is the checkpoint's
         start(run, state, total_steps)
         restored.update({name: copied(part.state_dict()) for name, part in state.items()})
-        restored["counters"] = [run.global_step, saved["counters"][1], list(run.recent_returns)]
+        restored["counters"] = [run.global_step, saved["counters"][1], list(run.recent)]
         assert run.seconds == pytest.approx(saved["counters"][1], abs=0.1)
         raise Ended
 

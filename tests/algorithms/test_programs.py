@@ -154,7 +154,7 @@ def test_killed_anywhere_and_resumed_to_the_end(script, tmp_path):
     total = reached + 1000
     result = run(script, cwd=tmp_path, resume=run_dir, total_timesteps=total)
     assert result.returncode == 0, result.stderr
-    assert f"resuming at step {reached} with new noise; changed: nothing" in result.stdout
+    assert f"resuming at step {reached} with new noise" in result.stdout
     summary = summary_of(run_dir)
     assert total - 64 < summary["global_step"] <= total
     assert summary["wall_seconds"] > before["counters"][2]

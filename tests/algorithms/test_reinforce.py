@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from envs import Tape
-from helpers import module, networks, same, train
+from helpers import module, networks, train
 
 REWARD = np.array([[1.0, -0.5], [0.3, 2.0]])
 MOVE = np.array([[0.7, 0.2], [0.4, 0.9]])

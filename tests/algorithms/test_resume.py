@@ -7,6 +7,7 @@ import pytest
 import torch
 from helpers import (
     GAUSSIAN,
+    PIXELS,
     ROOT,
     Ended,
     benchmark_env,
@@ -55,6 +56,8 @@ def test_everything_is_restored_to_the_bit(script, tmp_path, monkeypatch):
         expected.add("critic")
     if script == "reinforce_baseline":
         expected.add("critic_optimizer")
+    if script in PIXELS:
+        expected.add("trunk")
     if script in GAUSSIAN:
         expected.add("reward_norm")
     if script == "sac":
@@ -228,19 +231,14 @@ def test_a_finished_run_can_be_evaluated_again_and_trained_on(script, tmp_path):
 
 
 @pair
-def test_a_changed_script_is_said_and_recorded_beside_the_old_record(
-    script, tmp_path, monkeypatch, capsys
-):
+def test_a_changed_script_is_recorded_beside_the_old_record(script, tmp_path, monkeypatch):
     run_dir, found = tmp_path / "run", module(script)
     train(script, run_dir, env_id=env_id(script, "Tape-v0"), total_timesteps=64)
     old = (run_dir / "args.json").read_bytes()
     found.train(found.Args(resume=run_dir))
-    assert "changed: nothing" in capsys.readouterr().out
     monkeypatch.setitem(found.ABOUT, "script_sha256", "0" * 64)
     monkeypatch.setitem(found.ABOUT, "versions", found.VERSIONS | {"torch": "1.0"})
     found.train(found.Args(resume=run_dir, total_timesteps=128))
-    said = capsys.readouterr().out
-    assert "changed: ['script_sha256', 'versions']" in said
     assert (run_dir / "args.json").read_bytes() == old
     first, second = (json.loads(p.read_text()) for p in sorted(run_dir.glob("args-*.json")))
     assert first["script_sha256"] == found.SHA256
@@ -258,7 +256,12 @@ def test_the_record_of_a_run_tells_a_changed_script_from_the_one_that_began(tmp_
     script.write_text(script.read_text() + "# an edit\n")
     result = run(script, cwd=tmp_path, resume=tmp_path / "run", total_timesteps=128)
     assert result.returncode == 0, result.stderr
-    assert "changed: ['script_sha256']\n" in result.stdout
+    old, new = (
+        json.loads(p.read_text()) for p in sorted((tmp_path / "run").glob("args*.json"))
+    )
+    assert "script_sha256" in old
+    assert old["script_sha256"] != new["script_sha256"]
+    assert old["versions"] == new["versions"]
 
 
 def test_the_checkpoint_may_be_named_and_given_flags_win_even_at_their_defaults(tmp_path):

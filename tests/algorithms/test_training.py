@@ -5,9 +5,11 @@ import numpy as np
 import pytest
 import torch
 from envs import Tape
+from gymnasium.spaces import Box
 from helpers import (
     BOX,
     GAUSSIAN,
+    PIXELS,
     Ended,
     checkpoint_of,
     env_id,
@@ -20,6 +22,7 @@ from helpers import (
     train,
     transitions,
 )
+from torch import nn
 
 import ppo_continuous
 
@@ -158,6 +161,8 @@ def test_evaluation_uses_the_mode_and_changes_nothing(script, tmp_path, monkeypa
     found, name = module(script), env_id(script, "DictObs-v0")
     torch.manual_seed(5)
     actor = found.Actor(7, 2 if script in BOX else 3)
+    if script in PIXELS:
+        actor = nn.Sequential(found.Trunk(Box(-1, 1, (3, 3, 7))), found.Actor(128, 3))
     with torch.no_grad():
         for parameter in actor.parameters():
             parameter.add_(0.2 * torch.randn_like(parameter))

@@ -3,7 +3,8 @@ truncation, and with observations that are written in place."""
 
 import pytest
 import torch
-from helpers import GAUSSIAN, WITH_GAE, env_id, fields, module, own_names, train
+from gymnasium.spaces import Box
+from helpers import GAUSSIAN, PIXELS, WITH_GAE, env_id, fields, module, own_names, train
 
 GAMMA, WITH_CRITIC = 0.9, [*WITH_GAE, "sac"]
 
@@ -26,6 +27,11 @@ def learned_values(script: str, name: str, run_dir) -> list[float]:
         critic.load_state_dict(checkpoint["critic"])
         return critic(torch.eye(2), torch.tensor([[0.3], [-0.4]])).mean(0).tolist()
     norm = [torch.nn.Identity()] if script in GAUSSIAN else []
+    if script in PIXELS:
+        trunk, critic = module(script).Trunk(Box(0, 1, (3, 3, 2))), module(script).Critic(128)
+        trunk.load_state_dict(checkpoint["trunk"])
+        critic.load_state_dict(checkpoint["critic"])
+        return critic(trunk(torch.eye(2)[:, None, None].expand(2, 3, 3, 2))).tolist()
     critic = module(script).Critic(2, *norm)
     critic.load_state_dict(checkpoint["critic"])
     return critic(torch.eye(2)).tolist()

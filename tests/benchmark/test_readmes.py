@@ -8,8 +8,8 @@ from statistics import median
 import pytest
 from harness import ROOT
 
-from benchmark.report import number, span
-from benchmark.store import read_csv
+from benchmark.files import read_csv
+from benchmark.words import number, span
 
 RESULTS = ROOT / "benchmark" / "results"
 PAGES = (ROOT / "README.md", RESULTS / "README.md", ROOT / "USAGE.md")

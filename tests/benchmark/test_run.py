@@ -28,7 +28,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from benchmark import __main__ as program
-from benchmark import grid, pool
+from benchmark import files, grid, pool
 from benchmark.grid import (
     SUITES,
     BadInput,
@@ -938,14 +938,14 @@ def test_half_finished_run_is_resumed_and_a_damaged_checkpoint_begins_anew(suite
 
 def test_full_disk_fails_the_run_and_not_the_benchmark(suite, tmp_path, monkeypatch):
     jobs = make_jobs(load_suite(str(suite())), tmp_path)
-    real = pool.write_atomically
+    real = pool.write_json
 
     def full(path, data):
         if "CartPole" in str(path):
             raise OSError(errno.ENOSPC, "No space left on device")
         real(path, data)
 
-    monkeypatch.setattr(pool, "write_atomically", full)
+    monkeypatch.setattr(pool, "write_json", full)
     records = {}
     pool.run_local(jobs, lambda job, record, _: records.update({job.name: record}), workers=2)
     assert [record["status"] for _, record in sorted(records.items())] == [
@@ -1072,8 +1072,8 @@ def test_the_time_left_is_shared_by_the_workers(
         for job, spent in zip(jobs[1:], (10.0, 30.0, 30.0), strict=False):
             on_done(job, {"status": "done", "seconds": spent}, workers)
 
-    monkeypatch.setattr(program, "run_local", run_local)
-    monkeypatch.setattr(program.Job, "processes", lambda job: processes)
+    monkeypatch.setattr(pool, "run_local", run_local)
+    monkeypatch.setattr(grid.Job, "processes", lambda job: processes)
     words = ["run", str(suite()), "--dir", str(tmp_path), "--workers", "4", "--seeds", "1-10"]
     assert program.main(words) == 0
     lines = capsys.readouterr().out.splitlines()
@@ -1128,13 +1128,13 @@ def test_two_writers_of_one_file_both_come_through(tmp_path, monkeypatch):
     def fsync(_) -> None:
         nonlocal second
         if second.ident is None:
-            second = threading.Thread(target=pool.write_atomically, args=(path, b"second"))
+            second = threading.Thread(target=files.write_atomically, args=(path, b"second"))
             second.start()
             second.join()
             assert path.read_bytes() == b"second"
 
     monkeypatch.setattr(os, "fsync", fsync)
-    pool.write_atomically(path, b"first")
+    files.write_atomically(path, b"first")
     assert path.read_bytes() == b"first"
     assert [file.name for file in tmp_path.iterdir()] == ["report.md"]
 

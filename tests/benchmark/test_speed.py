@@ -16,7 +16,7 @@ from fake_runs import write_run
 from harness import PATIENCE, ROOT, is_alive, wait_until
 
 from benchmark import __main__ as program
-from benchmark import pool, speed
+from benchmark import files, pool, speed
 from benchmark.grid import BadInput, load_suite
 
 SUITE = """
@@ -248,8 +248,8 @@ def test_other_scripts_flags_versions_and_machines_are_refused(
 
     refused("flags: total_timesteps 1024 instead of 512", both.replace("512", "1024"))
     with monkeypatch.context() as patch:
-        patch.setattr(pool, "cpu_model", lambda: "another processor")
-        refused(f"on {pool.read_json(next(run.out.rglob('job.json')))['cpu']};", both)
+        patch.setattr(speed, "cpu_model", lambda: "another processor")
+        refused(f"on {files.read_json(next(run.out.rglob('job.json')))['cpu']};", both)
     with monkeypatch.context() as patch:
         patch.setattr(pool, "installed_version", lambda name: "0")
         refused("versions: python 0 instead of", both)

@@ -105,7 +105,7 @@ def test_logits_are_the_models_own_with_and_without_a_cache(lora_rank, folder):
 def test_the_task_of_the_user(folder, tmp_path):
     """Prompts of one length are drawn together; a tenth is held out; rewards are the user's."""
     found = module("rloo")
-    task = found.Task(found.Args(**flags_of("rloo", folder, tmp_path / "run")), 16)
+    task = found.Task(found.Args(**flags_of("rloo", folder, tmp_path / "run")))
     policy = task.policy
     assert policy.eos.tolist() == [8]
     assert policy.context == 32
@@ -124,8 +124,8 @@ def test_the_task_of_the_user(folder, tmp_path):
     share = sum(len(p) == 3 for p in training) / len(training)
     assert lengths.count(3) / 300 == pytest.approx(share, abs=0.1)
     assert found.encode(policy, ["ab", "gh"]).tolist() == [[0, 1], [6, 7]]
-    completions = torch.tensor([[0, 0, 8, -1], [1, 0, 0, 0], [8, -1, -1, -1]])
-    assert found.decode(policy, completions) == ["aa", "baaa", ""]
+    completions = torch.tensor([[0, 0, 8, 8], [1, 0, 0, 0], [8, 8, 8, 8]])
+    assert list(map(policy.decode, completions.tolist())) == ["aa", "baaa", ""]
     assert task.rewards(["ab"] * 3, completions).tolist() == [0.5, 0.75, 0.0]
 
 
@@ -341,7 +341,11 @@ def test_every_end_ends(folder, tmp_path):
     assert policy.decode([0, 3]) == policy.decode([0]) == "a"
     prompts = torch.zeros(200, 1, dtype=torch.long)
     sampled = found.sample(policy, prompts, 1.0, 6)
-    assert not any(3 in row[:-1].tolist() and row[-1] != -1 for row in sampled)
+    ended = [row for row in sampled.tolist() if {3, 8} & {*row[:-1]}]
+    for row in ended:  # the first end, of either kind, is repeated as the first of them
+        first = next(k for k, token in enumerate(row) if token in (3, 8))
+        assert set(row[first + 1 :]) == {3}
+    assert {3, 8} <= {token for row in ended for token in row}
 
 
 def test_an_end_that_cannot_be_written(folder, tmp_path):

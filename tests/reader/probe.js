@@ -115,4 +115,61 @@ const probe = {
     }
     return longest;
   },
+
+  // The differences that are shown.
+  hunks: () => [...document.querySelectorAll(".hunk")].filter(probe.isSeen),
+
+  // How far from the top of the screen the line stands that defines something; null if no line does.
+  placeOf: text => {
+    const line = [...document.querySelectorAll(".side > span")].find(s => s.textContent.includes("def " + text));
+    return line ? line.getBoundingClientRect().top : null;
+  },
+
+  // Side and number of every line that is marked as different.
+  marked: () => [...document.querySelectorAll(".side:is(.changed, .only, .moved)")].filter(s => s.firstChild)
+    .map(s => [s.classList[1], s.lastChild.dataset.line].join()),
+
+  // Pairs whose first screen lacks the sentence, the losses, the flow, or a coloured box or term.
+  badFirstScreens: async names => {
+    const bad = [], fits = e => e && probe.isSeen(e) && e.getBoundingClientRect().bottom <= 800;
+    for (const one of names) for (const other of names) if (one !== other) {
+      await new Promise(done => {
+        addEventListener("hashchange", done, {once: true});
+        location.hash = `${one}..${other}`;
+      });
+      scrollTo(0, 0);
+      const whole = [".change p", ".loss.l .term", ".loss.r .term", ".flow"].every(x => fits(document.querySelector(x)));
+      const cut = [...document.querySelectorAll(".loss")].some(e => e.scrollWidth > e.clientWidth || !fits(e));
+      if (!whole || cut || !document.querySelector(".flow a.l, .flow a.r, .term.l, .term.r")) bad.push(location.hash);
+    }
+    return bad;
+  },
+
+  // Of every note that is seen its side, and what is wrong with its place by its code.
+  notes: () => [...document.querySelectorAll(".entry .note")].filter(probe.isSeen).map(note => {
+    const side = note.matches(".l") ? "l" : note.matches(".r") ? "r" : "";
+    const code = [...note.closest(".entry").querySelectorAll(".side" + (side && "." + side))].filter(s => s.firstChild && probe.isSeen(s));
+    const [a, b] = [note, code[0]].map(e => e.getBoundingClientRect());
+    const above = a.bottom <= b.top + 1, middle = document.documentElement.clientWidth / 2;
+    const column = innerWidth < 1100 || !side || (a.left < middle) === (b.left < middle);
+    return [side, above && column ? "" : note.textContent.slice(0, 60)];
+  }),
+
+  // Heights of a bracket around a fraction and of one around a letter.
+  brackets: () => {
+    const box = document.createElement("div");
+    box.innerHTML = "<math displaystyle='true'><mrow><mo>(</mo><mfrac><mfrac><mi>a</mi><mi>b</mi></mfrac><mi>c</mi></mfrac><mo>)</mo></mrow></math>" +
+      "<math><mo>(</mo><mi>a</mi><mo>)</mo></math>";
+    document.body.append(box);
+    const heights = [...box.children].map(m => m.querySelector("mo").getBoundingClientRect().height);
+    box.remove();
+    return heights;
+  },
+
+  // Whether the names chosen in the menus are whole.
+  selectsFit: () => [...document.querySelectorAll("select")].every(select => {
+    const pen = document.createElement("canvas").getContext("2d");
+    pen.font = getComputedStyle(select).font;
+    return pen.measureText(select.selectedOptions[0].text).width + 40 < select.clientWidth;
+  }),
 };

@@ -1,8 +1,17 @@
 """The page in a real browser. Debian's chromium is found on the path; without one these tests
-skip, but where REQUIRE_BROWSER is set, as .ci/run sets it, its absence is a failure."""
+skip, but where REQUIRE_BROWSER is set, as .ci/run sets it, its absence is a failure. Those that
+need axe, html-validate or Lighthouse (tests/reader/package.json) skip without them."""
 
+import csv
+import gzip
+import html
+import json
 import os
+import re
 import shutil
+import subprocess
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import combinations
 from pathlib import Path
 
@@ -12,7 +21,9 @@ from reader.page import build, load
 
 ROOT = Path(__file__).resolve().parents[2]
 TEXTS = {name: text.splitlines() for name, text in load(ROOT)[1].items()}
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)
+TOOLS = Path(os.environ.get("PAGE_TOOLS", ROOT / "tests/reader")) / "node_modules"
+judged = pytest.mark.skipif(not TOOLS.is_dir(), reason="npm install --prefix tests/reader")
 PATIENCE = 180_000  # milliseconds; generous, as the machine may be busy
 FLAGS = [
     "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
@@ -45,8 +56,8 @@ def open_page(browser):
     asked for anything but the file."""
     contexts, complaints, requests = [], [], []
 
-    def opened(address: str = "", width: int = 1600, root: Path = ROOT, **options):
-        context = browser.new_context(viewport={"width": width, "height": 900}, **options)
+    def opened(address="", width=1600, height=900, root: Path = ROOT, **options):
+        context = browser.new_context(viewport={"width": width, "height": height}, **options)
         contexts.append(context)
         page = context.new_page()
         page.set_default_timeout(PATIENCE)
@@ -54,6 +65,7 @@ def open_page(browser):
         page.on("pageerror", lambda error: complaints.append(str(error)))
         page.on("request", lambda request: requests.append(request.url.split("#")[0]))
         page.goto((root / "reader/index.html").as_uri() + address)
+        page.wait_for_function("view.key !== undefined")
         page.add_script_tag(content=(Path(__file__).parent / "probe.js").read_text())
         return page
 
@@ -61,7 +73,7 @@ def open_page(browser):
     for context in contexts:
         context.close()
     assert complaints == []
-    assert all(url.endswith("/reader/index.html") or url == "data:," for url in requests)
+    assert all(url.endswith("/reader/index.html") or url[:5] == "data:" for url in requests)
 
 
 def go(page, address: str) -> None:
@@ -130,7 +142,8 @@ def test_the_top_lists_where_they_differ_and_leads_there(page):
     page.wait_for_function("location.hash === '#a2c..ppo/UPDATE'")
     assert 0 < page.locator("#part-UPDATE").bounding_box()["y"] < 300
     page.go_back()
-    page.wait_for_function("location.hash === '#a2c..ppo' && scrollY === 0")
+    page.wait_for_function("location.hash === '#a2c..ppo'")
+    assert links.first.is_visible()
 
 
 def test_a_link_to_a_folded_part_opens_it(open_page):
@@ -240,49 +253,116 @@ def test_fold_and_unfold(page):
         assert lines.evaluate_all(SEEN) == n
         page.keyboard.press("f")
         assert lines.evaluate_all(SEEN) == few
-        fold = page.locator(".fold:has(.side)").first
+        fold = page.locator("main > .fold:has(> summary:text('identical line'))").first
         inside = fold.locator(".side.l").count()
-        assert fold.locator("summary").inner_text().startswith(f"{inside} identical line")
-        fold.locator("summary").click()
+        assert fold.locator("> summary").inner_text().startswith(f"{inside} identical line")
+        fold.locator("> summary").click()
         assert lines.evaluate_all(SEEN) == few + 2 * inside
 
 
 def test_what_is_identical_is_folded_and_what_differs_is_not(page):
     go(page, "#a2c..ppo")
+    plumbing = page.locator("main > .fold:has-text('difference')")
+    titles = plumbing.evaluate_all("all => all.map(fold => fold.previousSibling.textContent)")
+    assert titles == ["Header", "Scaffold"]
+    plumbing.evaluate_all("all => all.forEach(fold => fold.remove())")
     assert page.locator(".fold .hunk, .fold .changed, .fold .only, .fold .moved").count() == 0
     assert page.locator(".hunk .side:not(.changed, .only, .moved):not(:empty)").count() == 0
     longest = page.evaluate("probe.longestUnfoldedRun()")
     assert longest < 12
 
 
+AT = "probe.hunks().indexOf(document.activeElement)"
+
+
 def test_keys_step_through_differences_swap_and_can_be_switched_off(page):
     go(page, "#a2c..ppo")
-    n = page.locator(".hunk").count()
-    at = "[...document.querySelectorAll('.hunk')].indexOf(document.activeElement)"
+    n = page.evaluate("probe.hunks().length")  # those in the folded scaffold are not counted
+    assert 5 < n < page.locator(".hunk").count()
     count = page.locator("#count")
     assert count.inner_text() == f"{n} differences"
     for expected in (0, 1, 2):
         page.keyboard.press("n")
-        assert page.evaluate(at) == expected
+        assert page.evaluate(AT) == expected
         assert count.inner_text() == f"difference {expected + 1} of {n}"
-        box = page.locator(".hunk").nth(expected).bounding_box()
-        assert 0 < box["y"] < 900
+        assert 0 < page.evaluate(f"probe.hunks()[{expected}].getBoundingClientRect().top") < 900
     page.keyboard.press("p")
-    assert page.evaluate(at) == 1
+    assert page.evaluate(AT) == 1
     for _ in range(n + 2):
         page.keyboard.press("n")
-    assert page.evaluate(at) == n - 1
+    assert page.evaluate(AT) == n - 1
     page.keyboard.press("Control+s")  # the browser's, not ours
     page.keyboard.press("s")
     page.wait_for_function("probe.shows", arg="#ppo..a2c")
-    assert page.locator(".hunk").count() == n
+    assert page.evaluate("probe.hunks().length") == n
+    page.keyboard.press("f")
+    assert page.evaluate("probe.hunks().length") == page.locator(".hunk").count()
+    assert count.inner_text() == f"{page.locator('.hunk').count()} differences"
     page.locator("#keys").uncheck()
     page.keyboard.press("s")
     page.keyboard.press("n")
     assert page.evaluate("location.hash") == "#ppo..a2c"
-    assert page.evaluate(at) == -1
+    assert page.evaluate(AT) == -1
     page.locator("#next").click()
-    assert page.evaluate(at) == 0
+    assert page.evaluate(AT) >= 0
+
+
+def test_next_and_previous_go_from_where_the_reader_is(page):
+    update = "document.querySelector('#part-UPDATE').getBoundingClientRect().top < 300"
+    go(page, "#a2c..ppo/UPDATE")
+    page.wait_for_function(update)
+    below = page.evaluate("probe.hunks().findIndex(h => h.getBoundingClientRect().top > 60)")
+    assert below > 3
+    page.keyboard.press("n")
+    assert page.evaluate(AT) == below
+    page.evaluate("scrollTo(0, 0)")  # the reader goes elsewhere, and the focus stays
+    page.keyboard.press("n")
+    assert page.evaluate(AT) == 0
+    page.evaluate("document.querySelector('#part-UPDATE').scrollIntoView()")
+    page.wait_for_function(update)
+    page.keyboard.press("p")
+    assert page.evaluate(AT) == below - 1
+
+
+def test_swap_and_code_only_keep_the_place(page):
+    go(page, "#rloo..grpo/group_relative")
+    for key, side in (("s", "l"), ("s", "r"), ("c", "r"), ("c", "r")):
+        before = page.evaluate("probe.placeOf('group_relative(')")
+        assert 0 < before < 900
+        page.keyboard.press(key)
+        page.wait_for_function("probe.placeOf('group_relative(') !== null")
+        assert page.evaluate("probe.placeOf('group_relative(')") == pytest.approx(before, abs=1)
+        assert page.locator(f".side.{side} > span", has_text="def group_relative(").is_visible()
+
+
+def test_code_only_marks_code_alone(page):
+    go(page, "#a2c..ppo")
+    both = page.evaluate("probe.marked()")
+    page.locator("#only").check()
+    code = page.evaluate("probe.marked()")
+    assert len(code) < 0.75 * len(both)
+    assert set(code) < set(both)
+    for line in code:
+        side, number = line.split(",")
+        text = TEXTS["a2c" if side == "l" else "ppo"][int(number)].strip()
+        assert text, line
+        assert not text.startswith(("#", '"""')), text
+    assert page.locator(".changed .c mark, .changed .d mark").count() == 0
+    assert page.locator(".quiet").count() > 10
+    assert [page.evaluate(f"probe.column('{side}')") for side in "lr"] == [
+        TEXTS["a2c"],
+        TEXTS["ppo"],
+    ]
+
+
+def test_no_sign_stands_on_an_empty_line(page):
+    for address in ("#a2c..ppo", "#reinforce..dpo"):
+        go(page, address)
+        signs = page.locator(".side:has(a)").evaluate_all(
+            "all => all.map(s => [!s.lastChild.textContent.trim(), s.firstChild.dataset.sign])"
+        )
+        assert [sign for empty, sign in signs if empty and sign] == []
+        assert sum(bool(sign) for _, sign in signs) > 50
 
 
 def test_swapped_sides_are_mirrored(page):
@@ -365,7 +445,7 @@ def test_it_prints(open_page, scheme):
     page.emulate_media(media="print")
     page.set_viewport_size({"width": 1047, "height": 718})  # A4 landscape without its margins
     assert page.locator("#bar").evaluate("probe.isSeen") is False
-    both = page.locator(".row:has(.changed.l):has(.changed.r)").first
+    both = page.locator("main > .entry .row:has(.changed.l):has(.changed.r)").first
     left, right = (both.locator(f".{side}").bounding_box() for side in "lr")
     assert left["y"] == right["y"]
     assert right["x"] > left["x"] + 400
@@ -390,13 +470,259 @@ def test_links_lead_to_files(page):
             page.locator("main a").evaluate_all("all => all.map(a => a.getAttribute('href'))")
         )
     for address in addresses:
-        if not address.startswith("#"):
+        if not address.startswith(("#", "https://", "http://")):
             assert (ROOT / "reader" / address.split("#")[0]).resolve().is_file(), address
 
 
 def test_copying_takes_one_column(page):
     go(page, "#a2c..ppo")
-    row = page.locator(".row:has(.changed.l):has(.changed.r)").first
+    row = page.locator("main > .entry .row:has(.changed.l):has(.changed.r)").first
     row.locator(".r > span").dispatch_event("mousedown", {"bubbles": True})
     assert row.locator(".l").evaluate("e => getComputedStyle(e).userSelect") == "none"
     assert row.locator(".r > span").evaluate("e => getComputedStyle(e).userSelect") == "auto"
+
+
+def test_the_first_screen_has_the_difference_of_every_pair(open_page):
+    page = open_page("#a2c..ppo", 1280, 800)
+    assert page.evaluate("names => probe.badFirstScreens(names)", list(TEXTS)) == []
+
+
+def test_losses_differ_by_terms_and_flows_by_boxes(page):
+    def coloured(selector):
+        return page.locator(selector).evaluate_all("all => all.map(e => e.textContent)")
+
+    go(page, "#a2c..ppo")
+    assert coloured(".loss.l .term:is(.l, .r) small") == ["log-probability"]
+    ours = coloured(".loss.r .term:is(.l, .r) small")
+    assert ours[0] == "ratio"
+    assert len(ours) == 2
+    assert {"one step on the whole batch", "RMSprop"} == set(coloured(".flow a.l"))
+    assert "epochs of shuffled minibatches" in [
+        x.strip() for x in coloured(".flow a.r")
+    ] or any("epochs" in x for x in coloured(".flow a.r"))
+    assert "GAE" in coloured(".flow a:not(.l, .r)")
+    page.locator(".flow a", has_text="RMSprop").click()
+    page.wait_for_function("location.hash === '#a2c..ppo/UPDATE'")
+    assert 0 < page.locator("#part-UPDATE").bounding_box()["y"] < 300
+    go(page, "#reinforce_lm..rloo")  # the same loss
+    assert coloured(".loss .term:is(.l, .r)") == []
+    assert "is the same" in page.locator(".loss.r h3").inner_text()
+
+
+def test_flags_that_differ_are_those_of_the_runs(page):
+    with (ROOT / "benchmark/results/classic-anew/results.csv").open(newline="") as file:
+        rows = [r for r in csv.DictReader(file) if r["env_id"] == "CartPole-v1"]
+    a, b = (
+        json.loads(next(r["flags"] for r in rows if r["algorithm"] == x))
+        for x in ("a2c", "ppo")
+    )
+    go(page, "#a2c..ppo")
+    caption = page.locator("figure.curves", has_text="CartPole-v1").inner_text()
+    caption = caption.replace("\xa0", " ")
+    for flag in sorted(a.keys() & b.keys()):
+        line = f"--{flag.replace('_', '-')} {json.dumps(a[flag])} / {json.dumps(b[flag])}"
+        assert (line.replace(".0 ", " ") in caption.replace(".0 ", " ")) == (
+            a[flag] != b[flag]
+        ), line
+    assert "--learning-rate 0.0007 / 0.001" in caption
+    assert "a2c.py" in caption
+    assert "n = 10" in caption
+    assert "Saturated" in caption
+    go(page, "#reinforce..reinforce_baseline")
+    caption = page.locator("figure.curves", has_text="Acrobot-v1").inner_text()
+    assert "--norm-returns\xa0true" in caption
+
+
+@pytest.mark.parametrize("width", [1600, 1280, 1000, 400])
+def test_notes_stand_by_their_code_in_their_column(open_page, width):
+    page = open_page("#reinforce_baseline..trpo", width)
+    page.keyboard.press("f")
+    found = page.evaluate("probe.notes()")
+    assert len(found) > 15
+    assert [note for note in found if note[1]] == []
+    assert {"l", "r", ""} == {note[0] for note in found}
+
+
+@pytest.mark.parametrize("how", ["mouse", "keyboard", "touch"])
+def test_a_symbol_lights_its_variable_in_both_columns_and_the_reverse(open_page, how):
+    page = open_page("#a2c..ppo/ppo_loss", has_touch=how == "touch")
+    entry = page.locator(".entry:has(.code:has-text('def ppo_loss('))")
+    lit = """all => all.map(e => e.closest('.note, .side').classList[1] +
+      (e.closest('math') ? 'm' : e.tagName[0]))"""
+
+    def press(element):
+        if how == "mouse":
+            element.hover()
+        elif how == "touch":
+            element.tap()
+        else:
+            element.focus()
+
+    press(entry.locator(".note.r button", has_text="values"))
+    shown = entry.locator(".lit").evaluate_all(lit)
+    assert {"lm", "lB", "rm", "rB"} <= set(shown), shown  # symbols and variables
+    assert {e.strip() for e in entry.locator(".code .lit").all_inner_texts()} == {"values"}
+    press(page.locator("#next"))
+    assert page.locator(".lit").count() == 0
+    if how == "keyboard":
+        page.evaluate("document.querySelector('#part-ppo_loss').scrollIntoView()")
+        page.keyboard.press("v")
+        assert page.evaluate("document.activeElement.matches('.code .v')")
+        name = page.evaluate("document.activeElement.dataset.v")
+        page.keyboard.press("v")
+        page.keyboard.press("Shift+V")
+        assert page.evaluate("document.activeElement.dataset.v") == name
+    else:
+        press(entry.locator(".code .v[data-v=ratio]").first)
+        assert entry.locator("math .lit").count() >= 1
+    assert entry.locator("button.lit").count() >= 1
+
+
+def test_formulas_have_their_font(open_page):
+    """Its letters are those that the licence's file lists; brackets stretch."""
+    text = (ROOT / "reader/math-OFL.txt").read_text().replace("\\\n", "")
+    known = set()
+    for span in re.search(r"--unicodes=(\S+)", text)[1].split(","):
+        first, _, last = span.partition("-")
+        known |= set(range(int(first, 16), int(last or first, 16) + 1))
+    page = open_page("#reinforce..ppo_rlhf")
+    page.evaluate("document.fonts.ready.then(() => 0)")
+    assert page.evaluate("[...document.fonts].map(f => [f.family, f.status])") == [
+        ["Mathematics", "loaded"]
+    ]
+    data = json.loads(page.locator("#data").text_content())
+    math = " ".join(re.findall(r"<math.*?</math>", json.dumps(data, ensure_ascii=False)))
+    used = {ord(c) for c in re.sub(r"<[^>]*>|\\n", "", html.unescape(math))}
+    assert len(used) > 60
+    assert {chr(c) for c in used - known} == set()
+    tall, low = page.evaluate("probe.brackets()")
+    assert tall > 1.6 * low
+
+
+def test_published_lines_are_on_github_and_files_otherwise(browser):
+    page = browser.new_page()
+    body = (ROOT / "reader/index.html").read_text(encoding="utf-8")
+    page.route("**/*", lambda route: route.fulfill(body=body, content_type="text/html"))
+    page.goto("https://someone.github.io/house/#a2c..ppo")
+    links = page.locator("main a").evaluate_all("all => all.map(a => a.href)")
+    assert "https://github.com/someone/house/blob/HEAD/ppo.py#L10" in links
+    assert (
+        "https://github.com/someone/house/blob/HEAD/benchmark/results/classic/report.md"
+        in links
+    )
+    page.goto("http://localhost:1/reader/index.html#a2c..ppo")
+    links = page.locator("main a").evaluate_all("all => all.map(a => a.href)")
+    assert "http://localhost:1/ppo.py#L10" in links
+    page.close()
+
+
+def test_the_skip_link_is_first_and_leads_to_the_text(page):
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.id") == "skip"
+    assert page.locator("#skip").bounding_box()["x"] >= 0
+    page.keyboard.press("Enter")
+    assert page.evaluate("document.activeElement.id") == "main"
+    assert page.evaluate("location.hash") == ""
+
+
+def test_the_ladder_folds_and_opens(page):
+    go(page, "#trpo..ppo")
+    assert not page.locator("#ladder").is_visible()
+    assert page.locator("#path a").all_inner_texts() == [
+        "trpo",
+        "\u2190",
+        "a2c",
+        "\u2192",
+        "ppo",
+    ]
+    page.locator("#family").click()
+    assert page.locator("#ladder").is_visible()
+    page.locator("#path a", has_text="\u2190").click()
+    page.wait_for_function("probe.shows", arg="#a2c..trpo")
+    assert not page.locator("#ladder").is_visible()
+
+
+def test_names_are_whole_on_a_telephone(open_page):
+    page = open_page("#reinforce_baseline..trpo_continuous", 400)
+    assert page.evaluate("probe.selectsFit()")
+
+
+@judged
+@pytest.mark.parametrize("width", [1600, 400])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("address", ["", "#sac", "#a2c..ppo", "#rloo..dpo"])
+def test_axe_finds_nothing(open_page, address, scheme, width):
+    page = open_page(address, width, color_scheme=scheme)
+    page.add_script_tag(path=TOOLS / "axe-core/axe.min.js")
+    if address:
+        page.keyboard.press("f")
+    levels = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]
+    found = page.evaluate("levels => axe.run(document, {runOnly: levels})", levels)
+    assert len(found["passes"]) > 10
+    assert [
+        (rule["id"], node["html"][:150], node["any"][:1])
+        for rule in found["violations"]
+        for node in rule["nodes"]
+    ] == []
+
+
+@judged
+@pytest.mark.parametrize("address", ["", "#a2c..ppo", "#reinforce_lm"])
+def test_html_is_valid(open_page, address, tmp_path):
+    """The file; and what its script has made of it, as far as browsers write it so."""
+    file = ROOT / "reader/index.html"
+    rules = {"no-inline-style": "off"}  # of figures that are drawn
+    if address:
+        file = tmp_path / "page.html"
+        content = open_page(address).content()
+        file.write_text(re.sub(r"(?s)<script.*?</script>", "", content), encoding="utf-8")
+        rules |= dict.fromkeys(
+            ["doctype-style", "attribute-boolean-style", "void-style"], "off"
+        )
+    settings = {"root": True, "extends": ["html-validate:recommended"], "rules": rules}
+    (tmp_path / "settings.json").write_text(json.dumps(settings))
+    command = [TOOLS / ".bin/html-validate", "--config", tmp_path / "settings.json", file]
+    result = subprocess.run(command, capture_output=True, text=True)
+    assert (result.returncode, result.stdout[:2000]) == (0, "")
+
+
+class Zipped(BaseHTTPRequestHandler):
+    """The page as a server sends it."""
+
+    def do_GET(self):
+        body = gzip.compress((ROOT / "reader/index.html").read_bytes())
+        self.send_response(200)
+        self.send_header("Content-Type", "text/html; charset=utf-8")
+        self.send_header("Content-Encoding", "gzip")
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_):
+        pass
+
+
+@judged
+@pytest.mark.parametrize("address", ["", "#a2c..ppo"])
+def test_lighthouse(address, tmp_path):
+    """Accessibility 100. Of the page without a pair also performance over 90, where nothing
+    else runs: it is a matter of time, so only if LIGHTHOUSE_PERFORMANCE is set."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Zipped)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    report = tmp_path / "report.json"
+    url = f"http://127.0.0.1:{server.server_port}/{address}"
+    command = [TOOLS / ".bin/lighthouse", url, "--quiet", "--output=json"]
+    command += ["--only-categories=accessibility,performance", f"--output-path={report}"]
+    command += [f"--chrome-flags={' '.join(FLAGS)}"]
+    env = os.environ | {"CHROME_PATH": CHROMIUM}
+    subprocess.run(command, env=env, check=True, capture_output=True)
+    server.shutdown()
+    found = json.loads(report.read_text())
+    scores = {name: part["score"] for name, part in found["categories"].items()}
+    poor = [
+        name
+        for name in (part["id"] for part in found["categories"]["accessibility"]["auditRefs"])
+        if found["audits"][name]["score"] == 0
+    ]
+    assert (scores["accessibility"], poor) == (1, [])
+    if os.environ.get("LIGHTHOUSE_PERFORMANCE") and not address:
+        assert scores["performance"] > 0.9

@@ -2,11 +2,16 @@
 
 from vaderSentiment.vaderSentiment import SentimentIntensityAnalyzer
 
-SUBJECTS = ["film", "play", "book", "album", "concert", "ballet", "game", "museum", "restaurant", "hotel"]
+SUBJECTS = [
+    "film", "play", "book", "album", "concert", "ballet", "game", "museum", "restaurant",
+    "hotel",
+]  # fmt: skip
 OPENINGS = [
-    "After the {}, I felt", "My opinion of the {}:", "The {} was", "To my sister, the {} seemed",
+    "After the {}, I felt", "My opinion of the {}:", "The {} was",
+    "To my sister, the {} seemed",
     "I would call this {}", "The end of the {} was", "What I remember of the {} is",
-    "People told me the {} is", "For its price, the {} was", "Half way through the {}, it became",
+    "People told me the {} is", "For its price, the {} was",
+    "Half way through the {}, it became",
 ]  # fmt: skip
 
 

@@ -1,0 +1,170 @@
+"""The command line: python -m benchmark run | report | check | speed | gpu."""
+
+import argparse
+import os
+import shlex
+from pathlib import Path
+from typing import NoReturn
+
+from .grid import SUITES, parse_gpus
+from .machine import cpus
+from .words import BadInput
+
+RUNS = Path("runs/benchmark")  # where a suite's folder goes by default
+EXAMPLES = """examples:
+  %(prog)s smoke                                      every script, in a few minutes
+  %(prog)s classic --algorithms ppo a2c --seeds 1-5
+  %(prog)s classic --gpus 0-3 -- --eval-episodes 100  what follows -- goes to every script
+"""
+
+
+class Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line, as the scripts do."""
+
+    def error(self, message: str) -> NoReturn:
+        raise BadInput(message)
+
+
+def positive(text: str) -> int:
+    """A whole number from 1 on."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not a positive whole number")
+    return int(text)
+
+
+def whole(text: str) -> int:
+    """A whole number from 0 on."""
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text} is not a whole number")
+    return int(text)
+
+
+def parse_args(words: list[str]) -> argparse.Namespace:
+    """The command line; what stands after a bare -- is kept as it is, for the scripts."""
+    extra = []
+    if "--" in words:
+        words, extra = words[: words.index("--")], words[words.index("--") + 1 :]
+    about = "Run the scripts over environments and seeds, and report."
+    parser = Parser(prog="python -m benchmark", description=about)
+    commands = parser.add_subparsers(dest="command", required=True)
+    for add in (add_run, add_report, add_check, add_speed, add_gpu):
+        add(commands)
+    args = parser.parse_args(words)
+    if extra and args.command != "run":
+        raise BadInput(f"{args.command} takes no flags for scripts: {shlex.join(extra)}")
+    args.extra = tuple(extra)
+    if args.command == "run":
+        settle_executor(args)
+    return args
+
+
+def add_run(commands: argparse._SubParsersAction) -> None:
+    parser = commands.add_parser(
+        "run", help="run a suite; what is already done is not done again", epilog=EXAMPLES,
+        usage="%(prog)s SUITE [options] [-- flags for every script]",
+        formatter_class=argparse.RawTextHelpFormatter,
+    )  # fmt: skip
+    add = parser.add_argument
+    names = ", ".join(sorted(path.stem for path in SUITES.glob("*.toml")))
+    add("suite", help=f"{names}, or a .toml file")
+    add("--dir", type=Path, help=f"folder for the runs; default {RUNS}/<suite>")
+    add("--environments", nargs="+", metavar="ENV", help="in place of the suite's")
+    add("--algorithms", nargs="+", metavar="NAME", help="some of the suite's")
+    add("--seeds", help="in place of the suite's, such as 1-5 or 1,2,8")
+    what = "total timesteps of every run, in place of the suite's"
+    add("--steps", type=positive, help=what)
+    add_executor(parser)
+    add("--shard", default="1/1", metavar="k/N", help="only the k-th of N parts of the grid")
+    what = "set runs with other flags, script or versions aside"
+    add("--replace", action="store_true", help=what)
+    what = "print the commands, what they supersede, and run nothing"
+    add("--dry-run", action="store_true", help=what)
+
+
+def add_executor(parser: argparse.ArgumentParser) -> None:
+    """The flags on where runs are made, and when one fails."""
+    place, add = parser.add_mutually_exclusive_group(), parser.add_argument
+    what = f"runs at a time; default {cpus()}, the CPUs"
+    place.add_argument("--workers", type=positive, help=what)
+    what = "GPUs such as 0-3 or 0,2, in place of --workers; implies -- --device cuda"
+    place.add_argument("--gpus", help=what)
+    add("--runs-per-gpu", type=positive, help="runs at a time on each GPU; default 1")
+    what = "further attempts at a run that fails; default 1"
+    add("--retries", type=whole, default=1, help=what)
+    what = "for one attempt; default 0, any"
+    add("--timeout", type=whole, default=0, metavar="SECONDS", help=what)
+    what = "without a change in log or run directory; default 3600; 0, any"
+    add("--stall", type=whole, default=3600, metavar="SECONDS", help=what)
+    what = "this machine, or a Ray cluster"
+    add("--executor", choices=("local", "ray"), default="local", help=what)
+    what = "the Ray cluster's, or auto; default: local, one of this machine alone"
+    add("--address", help=what)
+
+
+def settle_executor(args: argparse.Namespace) -> None:
+    """Refuse flags that would have no effect, and find the workers and GPUs."""
+    if args.executor == "ray" and (args.gpus or args.workers):
+        what = "Ray takes --runs-per-gpu and places the runs"
+        raise BadInput(f"--workers and --gpus are for the local pool; {what}")
+    if args.executor == "local" and args.address:
+        raise BadInput("--address is of a Ray cluster; add --executor ray")
+    if args.executor == "local" and args.runs_per_gpu and not args.gpus:
+        raise BadInput("--runs-per-gpu needs to know which GPUs: --gpus 0,1")
+    gpus = args.gpus
+    args.gpus = []
+    if gpus is not None:
+        args.gpus = parse_gpus(gpus, os.environ.get("CUDA_VISIBLE_DEVICES"))
+    args.workers = len(args.gpus) * (args.runs_per_gpu or 1) or args.workers or cpus()
+    placed = any(word.startswith("--device") for word in args.extra)
+    if (args.gpus or args.runs_per_gpu) and not placed:
+        args.extra += ("--device", "cuda")
+
+
+def add_report(commands: argparse._SubParsersAction) -> None:
+    add = commands.add_parser("report", help="turn runs into tables and plots").add_argument
+    what = f"folder with the runs, or a report; default: the newest in {RUNS}"
+    add("dir", type=Path, nargs="?", help=what)
+    add("--out", type=Path, help="folder for the report; default <dir>/report")
+    what = "of the curves over seeds; default iqm"
+    add("--aggregate", choices=("iqm", "mean"), help=what)
+    what = "add a table of the differences to this algorithm"
+    add("--against", metavar="NAME", help=what)
+    what = "draw these logged values by steps too"
+    add("--log", nargs="+", action="extend", default=[], metavar="TAG", help=what)
+
+
+def add_check(commands: argparse._SubParsersAction) -> None:
+    what = "compare runs with stored results; exit status 1 if they are worse"
+    add = commands.add_parser("check", help=what).add_argument
+    add("dir", type=Path, help="folder with the new runs")
+    what = "results.csv of an earlier report"
+    add("--against", type=Path, required=True, help=what)
+
+
+def add_speed(commands: argparse._SubParsersAction) -> None:
+    what = "time the scripts, their peers and the environments, one at a time"
+    add = commands.add_parser("speed", help=what).add_argument
+    what = "what is trained; default speed, whose comments say more"
+    add("--suite", default="speed", help=what)
+    add("--dir", type=Path, help=f"folder for the measurements; default {RUNS}/<suite>")
+    add("--repeats", type=positive, default=5, help="of every measurement; default 5")
+    add("--seed", type=whole, default=0, help="repeat k has this seed + k; default 0")
+    parts = ("pairs", "threshold", "environments", "num_envs")
+    what = "of pairs, threshold, environments and num_envs; default all"
+    add("--only", nargs="+", choices=parts, metavar="PART", help=what)
+
+
+def add_gpu(commands: argparse._SubParsersAction) -> None:
+    what = "time the scripts on the CPU and on a CUDA card, one run and many"
+    add = commands.add_parser("gpu", help=what).add_argument
+    what = f"folder for the measurements; default {RUNS}/gpu"
+    add("--dir", type=Path, default=RUNS / "gpu", help=what)
+    both = ["cpu", "cuda"]
+    add("--device", nargs="+", choices=both, default=both, help="default both")
+    what = "of control, language and grid; default all"
+    add("--only", nargs="+", metavar="PART", help=what)
+    what = "of every measurement but the grid; default 3"
+    add("--repeats", type=positive, default=3, help=what)
+    add("--minutes", type=positive, default=9, help="begin no measurement later; default 9")
+    what = "an iteration of each, to see that everything works"
+    add("--short", action="store_true", help=what)

@@ -1,0 +1,44 @@
+"""The machine that runs are made on, and the packages on it."""
+
+import importlib.metadata
+import os
+import platform
+import subprocess
+from contextlib import suppress
+from pathlib import Path
+
+
+def cpu_model() -> str:
+    """The processor's name."""
+    path = Path("/proc/cpuinfo")
+    lines = path.read_text().splitlines() if path.exists() else []
+    names = [line.partition(":")[2] for line in lines if line.startswith("model name")]
+    return names[0].strip() if names else platform.machine()
+
+
+def cpus() -> int:
+    """How many CPUs this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def gpu_model(visible: str) -> str:
+    """The name of the first GPU, of all or in a CUDA_VISIBLE_DEVICES; "" where there is none or
+    it is unknown."""
+    words = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
+    words += ["-i", visible.split(",")[0]] if visible else []
+    with suppress(OSError):
+        return subprocess.run(words, capture_output=True, text=True).stdout.partition("\n")[0]
+    return ""
+
+
+def installed_version(module: str) -> str | None:
+    """The version of `module` as it is installed here, without a local suffix such as +cpu;
+    None if it is not."""
+    if module == "python":
+        return platform.python_version()
+    try:
+        return importlib.metadata.version(module).split("+")[0]
+    except importlib.metadata.PackageNotFoundError:
+        return None

@@ -1,0 +1,275 @@
+"""The tables of a report."""
+
+import json
+import math
+from itertools import combinations
+
+import numpy as np
+
+from . import stats
+from .captions import (
+    AGGREGATES,
+    Groups,
+    all_runs,
+    caption_counts,
+    cell_counts,
+    count_words,
+    shown,
+    threshold,
+    with_interval,
+)  # fmt: skip
+from .page import Table
+from .prepared import Prepared, values
+from .runs import done, grouped
+from .tasks import with_exact
+from .words import BadInput, did_you_mean, fine, number, share, span
+
+HEADS = {"eval_return_mean": "final evaluation", "exact_success": "exact success"}
+
+
+# ==============================================================================================
+# The first screen
+# ==============================================================================================
+def headline(groups: Groups) -> str:
+    """What the first table shows of an environment: the exact success where all know it, or
+    else the evaluation."""
+    ended = {name for name, runs in groups.items() if done(runs)}
+    exact = with_exact(groups).keys()
+    return "exact_success" if exact and ended <= exact else "eval_return_mean"
+
+
+def unbeaten(groups: Groups, key: str, statistic) -> set[str]:
+    """The algorithms whose interval lies below no other's; none where that holds for all."""
+    found = {name: values(runs, key) for name, runs in groups.items()}
+    ends = {name: stats.interval([x], statistic) for name, x in found.items() if len(x) > 1}
+    highest = max((low for low, _ in ends.values()), default=-math.inf)
+    best = {name for name, (_, high) in ends.items() if not highest > high}
+    return best if len(best) < len(ends) else set()
+
+
+def main_cell(runs: list[Prepared], groups: Groups, statistic, bold: bool) -> str:
+    """What came out for an algorithm on an environment, how sure it is, and what it took."""
+    show = shown(groups)
+    cell = with_interval([values(runs, headline(groups))], statistic, show)
+    if bold:
+        cell = f"**{cell}**"
+    if not (times := [run.reached for run in runs if run.reached]):
+        return cell
+    steps, seconds = stats.median([np.array(times).T])
+    if not math.isfinite(steps):
+        return f"{cell}\nnever"
+    unit = "completions" if show is fine else "steps"
+    return f"{cell}\n{number(steps)} {unit}, {number(seconds)} s"
+
+
+def main_table(runs: list[Prepared], aggregate: str) -> Table:
+    """Algorithm x environment."""
+    statistic, environments = AGGREGATES[aggregate], grouped(runs, "env_id", "algorithm")
+    rows, best = [], {}
+    for env_id, groups in environments.items():
+        best[env_id] = unbeaten(groups, headline(groups), statistic)
+    for name in sorted({run.algorithm for run in runs}):
+        rows.append([name])
+        for env_id, groups in environments.items():
+            bold = name in best[env_id]
+            rows[-1].append(main_cell(groups.get(name, []), groups, statistic, bold))
+    what = " or ".join(sorted({HEADS[headline(groups)] for groups in environments.values()}))
+    caption = (
+        f"{'IQM' if aggregate == 'iqm' else 'Mean'} of the {what} with its 95% interval; below "
+        "it the median steps and seconds to the threshold of the environment. Bold: no other "
+        "interval lies wholly above this one; where that holds for all, none is bold. "
+        "Saturated: the interval has no width, so it says nothing of the spread. "
+        f"{cell_counts(runs)}."
+    )
+    return Table(caption, ["algorithm", *environments], rows)
+
+
+# ==============================================================================================
+# Of one environment
+# ==============================================================================================
+def return_table(groups: Groups, env_id: str, comparison: str) -> Table:
+    """The final evaluation, the last training episodes and the area: means and IQMs with their
+    intervals."""
+    measures = {
+        "evaluation": "eval_return_mean",
+        "last 100 episodes": "train_return_mean",
+        "area": "area",
+    }
+    rows, show = [], shown(groups)
+    for name, runs in groups.items():
+        lengths = [run.summary["global_step"] for run in done(runs)]
+        failed = sum(run.status == "failed" for run in runs)
+        row = [name, str(len(lengths)), str(failed), span(lengths) if lengths else "-"]
+        for key in measures.values():
+            found = [values(runs, key)]
+            row += [with_interval(found, f, show) for f in (stats.mean, stats.iqm)]
+        rows.append(row)
+    counts = [f"{caption_counts(groups)}."]
+    for what, key in (("last 100 episodes", "train_return_mean"), ("area", "curve")):
+        if (text := caption_counts(groups, key)) != caption_counts(groups):
+            counts.append(f"For the {what}: {text}.")
+    caption = (
+        f"{env_id}: returns of the final evaluation, with the mode of the policy, and of the "
+        "last 100 training episodes, and the area under the learning curve; 95% intervals over "
+        "seeds, Student's for means, which may go beyond what returns can be, and the "
+        f"bootstrap's for IQMs. {comparison} {' '.join(counts)}"
+    )
+    columns = [f"{what}, {statistic}" for what in measures for statistic in ("mean", "IQM")]
+    return Table(caption, ["algorithm", "n", "failed", "steps", *columns], rows)
+
+
+def time_cells(runs: list[Prepared]) -> list[str]:
+    """How many of the runs reached the threshold, after how many steps and seconds, and their
+    steps per second."""
+    times = np.array([run.reached for run in runs if run.reached]).reshape(-1, 2).T
+    solved = f"{np.isfinite(times[0]).sum()}/{times.shape[1]}" if times.size else "-"
+    medians = [with_interval([x], stats.median) for x in times]
+    return [solved, *medians, with_interval([values(runs, "sps")], stats.mean)]
+
+
+def time_table(groups: Groups, env_id: str) -> Table:
+    """Steps and seconds to the threshold, and steps per second; for language models what they
+    learned, and how far they went from their base model for it."""
+    exact, level, rows = with_exact(groups), threshold(all_runs(groups)), []
+    for name, runs in groups.items():
+        if exact:
+            known = exact.get(name, [])
+            found = [values(known, key) for key in ("eval_return_mean", "exact_success", "kl")]
+            learned = [with_interval([x], stats.mean, fine) for x in found]
+            rows.append([name, str(len(known)), *learned, *time_cells(known)])
+        else:
+            rows.append([name, *time_cells([run for run in runs if run.has_curve])])
+    goal = "no threshold is named" if level is None else f"threshold {level:g}"
+    steps = "completions" if any(run.is_task for run in all_runs(groups)) else "steps"
+    first = "reached: runs in which the last 100 training episodes averaged the threshold"
+    if exact:
+        first = (
+            "on held-out problems: success of the policy's mode; exact success, the "
+            "probability that a sampled completion is right; KL(policy || base model) in nats. "
+            "Reached: runs whose exact success was once logged at the threshold"
+        )
+    counts = caption_counts(groups, "" if exact else "curve")
+    caption = (
+        f"{env_id} ({goal}), {first}; {steps} and seconds of training until then, medians over "
+        "all n runs with bootstrap intervals ('never': half of them or more did not); others "
+        f"are means with Student's intervals. {counts}."
+    )
+    columns = ["n", "mode", "exact success", "KL"] if exact else []
+    columns += ["reached", *(f"to threshold, {unit}" for unit in (steps, "seconds"))]
+    return Table(caption, ["algorithm", *columns, f"{steps} per second"], rows)
+
+
+# ==============================================================================================
+# Algorithms beside each other
+# ==============================================================================================
+def difference_rows(name: str, ours: Groups, theirs: Groups) -> list[list[str]]:
+    """How much higher an algorithm's returns are than the reference's, and over environments
+    its scores: both by environment."""
+    statistics, rows = (stats.mean_difference, stats.iqm_difference), []
+    scores: dict[str, list[np.ndarray]] = {"compared": [], "area": []}
+    common = [env_id for env_id in ours if env_id in theirs]
+    for env_id in common:
+        sides, run = (ours[env_id], theirs[env_id]), ours[env_id][0]
+        row = [name, env_id, *(str(len(done(runs))) for runs in sides)]
+        for key, groups in scores.items():
+            found = [values(runs, key) for runs in sides]
+            show = fine if run.is_task else number
+            row += [with_interval(found, statistic, show) for statistic in statistics]
+            groups += map(run.score, found)
+        rows.append(row)
+    if len(common) > 1 and all(ours[env_id][0].score_range for env_id in common):
+        cells = [with_interval(x, f, share) for x in scores.values() for f in statistics]
+        rows.append([name, f"score over these {len(common)}", "", "", *cells])
+    return rows
+
+
+def differences_table(runs: list[Prepared], reference: str) -> Table:
+    """How much higher than the reference's every other algorithm's returns are."""
+    tried = grouped(runs, "algorithm", "env_id")
+    if reference not in tried:
+        hint = did_you_mean(reference, list(tried))
+        raise BadInput(f"there is no algorithm {reference} to compare with; {hint}")
+    theirs, rows = tried.pop(reference), []
+    for name, ours in tried.items():
+        rows += difference_rows(name, ours, theirs)
+    caption = (
+        f"By how much it is higher than that of {reference}. Return: of the final evaluation, "
+        "or of the training at equal steps where budgets differ (see the environment). Area: "
+        "under the learning curve. Score: normalised, each environment weighing the same. 95% "
+        "intervals, each for itself: Welch's for differences of means, the bootstrap's, seeds "
+        "drawn anew on each side and environment, for those of IQMs. One that holds 0 leaves "
+        f"open which of the two is higher. {cell_counts(runs)}."
+    )
+    measures = [f"{what}, {x}" for what in ("return", "area") for x in ("mean", "IQM")]
+    columns = ["algorithm", "environment", "n", f"n of {reference}", *measures]
+    return Table(caption, columns, rows)
+
+
+def scores_table(scores: dict[str, list[np.ndarray]], members: Groups, counts: str) -> Table:
+    """Normalised scores, each environment's (seeds,), by algorithm; `members` are the runs."""
+    ranges = {run.env_id: run.score_range for run in all_runs(members)}
+    scale = [f"{low:g} and {high:g} on {env_id}" for env_id, (low, high) in ranges.items()]
+    rows = []
+    for name, groups in scores.items():
+        cells = [with_interval(groups, f, share) for f in (stats.mean, stats.iqm)]
+        rows.append([name, str(sum(map(len, groups))), *cells])
+    caption = (
+        f"Normalised score: 0 and 1 stand for {', '.join(scale)}; every environment weighs the "
+        "same. It is of the final evaluation, or of the training returns at equal steps where "
+        "budgets differ (see the environment). 95% intervals: Welch's for means, the "
+        f"bootstrap's, seeds drawn anew in each environment, for IQMs. {counts}."
+    )
+    return Table(caption, ["algorithm", "runs", "mean", "IQM"], rows)
+
+
+def improvement_table(runs: list[Prepared], key: str) -> Table:
+    """The probability of improvement for each pair of algorithms that share an environment, by
+    "compared" or "area"."""
+    found = {
+        name: {env_id: values(x, key) for env_id, x in environments.items()}
+        for name, environments in grouped(runs, "algorithm", "env_id").items()
+    }
+    rows = []
+    for x, y in combinations(found, 2):
+        common = [(found[x][env], found[y][env]) for env in found[x] if env in found[y]]
+        used = [side for sides in common if all(map(len, sides)) for side in sides]
+        if common:
+            cell = with_interval(used, stats.improvement, share)
+            rows.append([x, y, str(len(used) // 2), cell])
+    what = "final evaluation, or training returns at equal steps where budgets differ"
+    counts = cell_counts(runs)
+    if key == "area":
+        what, counts = "area under the learning curve", cell_counts(runs, "curve")
+    caption = (
+        f"By {what}: the probability that a run of X is higher than one of Y on the same "
+        "environment, a tie counting half, averaged over the environments where both have such "
+        f"a run; 95% bootstrap intervals. {counts}."
+    )
+    return Table(caption, ["X", "Y", "environments", "P(X > Y)"], rows)
+
+
+def without_result(tried: dict[str, Groups]) -> list[str]:
+    """A sentence for each algorithm and environment of which no run is done."""
+    return [
+        f"{name} on {env_id}: {count_words(runs)}, so there is no result."
+        for name, environments in tried.items()
+        for env_id, runs in environments.items()
+        if not done(runs)
+    ]
+
+
+# ==============================================================================================
+# All runs
+# ==============================================================================================
+def runs_table(runs: list[Prepared]) -> Table:
+    """Every run with its flags."""
+    rows = []
+    for run in runs:
+        status = f"{run.status}: {run.reason}" if run.reason else run.status
+        value = (fine if run.is_task else number)(run.summary.get("eval_return_mean"))
+        flags = {name: x for name, x in run.args.items() if name not in ("run_dir", "resume")}
+        text = json.dumps(flags, indent=1, sort_keys=True) if flags else "-"
+        rows.append([run.env_id, run.algorithm, str(run.seed), status, value, text])
+    columns = ["environment", "algorithm", "seed", "status", "evaluation", "flags"]
+    failed = sum(run.status == "failed" for run in runs)
+    return Table(f"Every run; n = {len(runs)}, {failed} failed.", columns, rows)

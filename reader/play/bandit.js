@@ -1,0 +1,69 @@
+play.bandit = {
+  title: "What a baseline does",
+  caption: "Move the baseline: every single gradient changes, their mean (the thick arrow) " +
+    "does not, and the spread is smallest near the expected reward. Drag the policy.",
+  at: ["reinforce.reinforce_loss", "reinforce_baseline.reinforce_loss"],
+
+  corners: [[0, 0], [1, 0], [0.5, Math.sqrt(0.75)]],
+  plane: vector => [0, 1].map(k => kit.dot(vector, play.bandit.corners.map(c => c[k]))),
+  // The policy at a place of the triangle, a little inside of it.
+  policy: (x, y) => {
+    const third = y / Math.sqrt(0.75), second = x - third / 2;
+    const inside = [1 - second - third, second, third].map(p => Math.max(p, 0.02));
+    return inside.map(p => p / kit.sum(inside));
+  },
+  // Of one action a, by the logits of a softmax: (r_a - b) grad log pi(a).
+  gradient: (policy, rewards, baseline, a) =>
+    policy.map((p, k) => (rewards[a] - baseline) * ((k === a) - p)),
+  mean: (policy, rewards) => policy.map((p, k) => p * (rewards[k] - kit.dot(policy, rewards))),
+  // The expected squared distance of a single gradient from the mean, and what makes it least.
+  spread: (policy, rewards, baseline) => {
+    const {gradient, mean} = play.bandit, middle = mean(policy, rewards);
+    return kit.dot(policy, policy.map((_, a) => kit.sum(
+      gradient(policy, rewards, baseline, a).map((g, k) => (g - middle[k]) ** 2))));
+  },
+  best: (policy, rewards) => {
+    const sizes = policy.map((p, a) => p * kit.sum(policy.map((q, k) => ((k === a) - q) ** 2)));
+    return kit.dot(sizes, rewards) / kit.sum(sizes);
+  },
+
+  draw(root) {
+    const {corners, plane, gradient, mean, spread, best} = this;
+    const noise = kit.range(120, i =>
+      kit.range(16, j => Math.abs(4e4 * Math.sin(16 * i + j)) % 1));
+    const view = state => {
+      const {baseline, shift} = state, policy = this.policy(state.x, state.y);
+      const rewards = [1, 2, 3].map(r => r + shift), value = kit.dot(policy, rewards);
+      const from = plane(policy), middle = mean(policy, rewards);
+      const to = vector => plane(vector).map((u, k) => from[k] + 0.3 * u);
+      const triangle = kit.panel({title: "gradients by the logits, one per action",
+        plain: true, height: 330, x: [-0.25, 1.25], y: [-0.17, 0.98]});
+      const curve = kit.panel({title: "spread of a single gradient", label: "baseline",
+        height: 330, x: [-1, 7], y: [0, 16]});
+      const singles = policy.map((_, a) => gradient(policy, rewards, baseline, a));
+      const batches = noise.map(row => {  // of 16 actions, the same at every baseline
+        const drawn = row.map(u => singles[(u > policy[0]) + (u > policy[0] + policy[1])]);
+        return to([0, 1, 2].map(k => kit.mean(drawn.map(g => g[k]))));
+      });
+      const now = spread(policy, rewards, baseline), least = best(policy, rewards);
+      [state.x, state.y] = from;  // what was dragged out comes back
+      return {panels: [triangle.draw([triangle.line([...corners, corners[0]], "thin"),
+        batches.map(place => triangle.dot(...place, "", 2)),
+        rewards.map((r, a) => triangle.legend(...corners[a],
+          [["ink mid", `r = ${kit.digits(r, 1)}`]], a < 2 ? 0 : 40, a < 2 ? 18 : 4)),
+        singles.map(g => triangle.arrow(from, to(g), "one")),
+        triangle.arrow(from, to(middle), "ink thick"), triangle.legend(-0.25, 0.98,
+          [["one", "of one action"], ["ink", "their mean"], ["", "means of 16 drawn"]])]),
+      curve.draw([curve.line([[value, 0], [value, 16]], "dash two"),
+        curve.legend(value, 16, [["two", "V, the expected reward"]]),
+        curve.curve(b => spread(policy, rewards, b), "one"), curve.dot(baseline, now, "one")]),
+      ], text: kit.words`V = ${value}. Spread ${now} with this baseline, ${
+        spread(policy, rewards, 0)} with none; least at ${least}: ${
+        spread(policy, rewards, least)}. Length of the mean: ${Math.hypot(...middle)}.`};
+    };
+    kit.figure(root, {state: {baseline: 0, shift: 1, x: 0.45, y: 0.3}, view,
+      handles: [{label: "the policy", x: "x", y: "y", limits: [0, 1]}], controls: [
+        {name: "baseline", label: "baseline b", range: [-1, 7, 0.05]},
+        {name: "shift", label: "added to all rewards", range: [-1, 3, 0.1]}]});
+  },
+};

@@ -1,0 +1,59 @@
+play.groups = {
+  title: "Eight completions of one prompt",
+  caption: "Drag a reward: all advantages answer. Make the rewards nearly equal, and the " +
+    "division by the std blows their difference up; exactly equal, and nothing is learned.",
+  at: ["rloo.leave_one_out", "grpo.group_relative", "grpo.grpo_loss"],
+
+  leaveOneOut: rewards => rewards.map(r => r - (kit.sum(rewards) - r) / (rewards.length - 1)),
+  groupRelative: (rewards, normStd) => {
+    const group = rewards.map(r => r - rewards[0]), middle = kit.mean(group);
+    const apart = group.map(r => r - middle);
+    const std = Math.sqrt(kit.dot(apart, apart) / (apart.length - 1));
+    return apart.map(a => normStd ? a / (std + 1e-8) : a);
+  },
+  // What a token's log-probability is multiplied by, at ratio 1 and without the KL term.
+  tokenWeights: (advantages, lengths, norm, longest) => advantages.map((advantage, i) =>
+    advantage / [lengths[i], kit.mean(lengths), longest][norm]),
+
+  draw(root) {
+    const lengths = [2, 5, 3, 8, 4, 6, 2, 8], names = kit.range(8, i => `r${i}`);
+    const lines = [["two", "RLOO: minus the others' mean"], ["three", "minus the group's mean"],
+      ["one", "GRPO: and divided by the std"]];
+    const kinds = [this.leaveOneOut, r => this.groupRelative(r, false),
+      r => this.groupRelative(r, true)];
+    const view = state => {
+      const rewards = names.map(name => state[name]), middle = kit.mean(rewards);
+      const all = kinds.map(kind => kind(rewards)), label = "completion", x = [0.4, 8.6];
+      const weights = this.tokenWeights(all[state.kind], lengths, state.norm, 8);
+      const most = Math.max(...weights.map(Math.abs), 1e-9);
+      const top = kit.panel({title: "rewards: drag them", x, y: [-0.1, 1.1], label});
+      const low = kit.panel({title: "advantages", x, y: [-3, 3], label});
+      const rows = kit.panel({title: "weight of each token", plain: true, x: [0, 10],
+        y: [8.1, -0.1]});
+      const share = kit.panel({title: "how much a prompt weighs: sum of |A|", x: [0, 8],
+        y: [0, 10], label: "right ones of eight"});
+      return {panels: [top.draw([top.line([[0, middle], [9, middle]], "dash"),
+        rewards.map((r, i) => top.line([[i + 1, -1], [i + 1, r]], "thin"))]),
+      low.draw([all.map((values, k) => values.map((a, i) =>
+        low.bar(i + 0.75 + 0.25 * k, 0, a, 8, lines[k][0]))), low.legend(0.4, -1.2, lines)]),
+      rows.draw(weights.map((w, i) => [kit.range(lengths[i], k => rows.bar(k + 0.5, i + 0.1,
+        i + 0.9, 34, w > 0 ? "two" : "one", 0.08 + 0.92 * Math.abs(w) / most)),
+      rows.legend(lengths[i], i + 0.7, [["ink", kit.digits(w, 2)]], 6, 0)])),
+      share.draw(kinds.map((kind, k) => share.line(kit.range(9, right => [right, kit.sum(
+        kind(kit.range(8, i => Number(i < right))).map(Math.abs))]), lines[k][0]))),
+      ], text: kit.words`Mean ${middle}. Completion 1: RLOO ${all[0][0]}, minus the mean ${
+        all[1][0]}, GRPO ${all[2][0]}.`};
+    };
+    const set = (label, first, rest, n = 1) => ({label, press: state => {
+      for (const [i, name] of names.entries()) state[name] = i < n ? first : rest;
+    }});
+    kit.figure(root, {view, handles: names.map((y, i) => (
+      {label: `reward of completion ${i + 1}`, x: i + 1, y, limits: [0, 1]})),
+    state: {norm: 0, kind: 2, r0: 1, r1: 0, r2: 1, r3: 0, r4: 0, r5: 1, r6: 0, r7: 0},
+    controls: [
+      {name: "kind", label: "the tokens' advantages", options: ["RLOO", "minus mean", "GRPO"]},
+      {name: "norm", label: "length_norm", options: ["own", "mean", "max: 8"]},
+      set("one right", 1, 0), set("half right", 1, 0, 4), set("nearly equal", 0.51, 0.5),
+      set("equal", 0.5, 0.5)]});
+  },
+};
