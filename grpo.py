@@ -554,6 +554,7 @@ class Run(ExitStack):
         args, run_dir, self.state = self.args, self.args.run_dir, state
         name = f"args-{datetime.now():%Y%m%d-%H%M%S-%f}.json" if args.resume else "args.json"
         try:
+            str(run_dir).encode()  # or else TensorBoard cannot write there
             run_dir.mkdir(parents=True, exist_ok=True)
             self.enter_context(FileLock(run_dir / "lock", timeout=0))  # freed even by a kill
             if args.resume:
@@ -649,7 +650,7 @@ def evaluate(policy: nn.Module, reference: nn.Module, task: Task, run: Run) -> d
         text += f"; sampled {new:.3f}, before {base:.3f}; answers begin with their last digit"
     if not np.isfinite([x for x in summary.values() if not isinstance(x, str)]).all():
         raise FloatingPointError(f"evaluation: a number is not finite, {summary}")
-    (args.run_dir / "samples.txt").write_text(text)
+    (args.run_dir / "samples.txt").write_text(text, encoding="utf-8")
     (args.run_dir / "new.tmp").write_text(json.dumps(summary, indent=2))
     (args.run_dir / "new.tmp").replace(args.run_dir / "summary.json")
     print(f"{text}; {run.name}")

@@ -27,7 +27,7 @@ import random
 import sys
 import time
 import traceback
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
@@ -416,8 +416,9 @@ def make_env(args: Args, **kwargs: str) -> gym.Env:
         if len(shape := env.observation_space.shape or ()) == 3 and np.prod(shape) > 1024:
             gym.logger.warn(f"images {shape} are flattened here, not in ppo_images.py")
         if not isinstance(env.observation_space, Box) or len(env.observation_space.shape) != 1:
-            env = gym.wrappers.FlattenObservation(env)
-    except (gym.error.Error, ImportError, NotImplementedError, TypeError, ValueError) as error:
+            with suppress(NotImplementedError):  # of a space that is not Gymnasium's
+                env = gym.wrappers.FlattenObservation(env)
+    except (gym.error.Error, ImportError, TypeError, ValueError) as error:
         if isinstance(error, TypeError) and "argument" not in str(error):
             raise  # an error in the environment's own code
         hint = f" Or package:{args.env_id}?" * isinstance(error, gym.error.UnregisteredEnv)
@@ -459,6 +460,7 @@ class Run(ExitStack):
         args, run_dir, self.state = self.args, self.args.run_dir, state
         name = f"args-{datetime.now():%Y%m%d-%H%M%S-%f}.json" if args.resume else "args.json"
         try:
+            str(run_dir).encode()  # or else TensorBoard cannot write there
             run_dir.mkdir(parents=True, exist_ok=bool(args.resume))
             self.enter_context(FileLock(run_dir / "lock", timeout=0))  # freed even by a kill
             if args.resume:

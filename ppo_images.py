@@ -65,7 +65,7 @@ from tqdm import tqdm
 class Args:
     # Defaults: tried on this environment with seeds from 1000 on.
     env_id: str = "MinAtar/Breakout-v1"  # Gymnasium environment: images, Discrete actions
-    total_timesteps: int | float = 1_000_000  # environment steps in all, in whole batches
+    total_timesteps: int | float = 1_500_000  # environment steps in all, in whole batches
     num_envs: int = 64  # environments stepped side by side
     num_steps: int = 32  # steps per environment and iteration; a batch is num_envs * num_steps
     learning_rate: float = 3e-3  # Adam's initial step size
@@ -568,11 +568,18 @@ class Run(ExitStack):
         for fix in (torch.manual_seed, np.random.seed, random.seed):  # for environments too
             fix(args.seed % 2**32)
 
+    def __exit__(self, *raised):
+        try:
+            return super().__exit__(*raised)
+        except Exception as error:  # of an environment's close(): the work is done
+            print(f"while closing: {error!r}", file=sys.stderr)
+
     def start(self, state: dict, total_steps: int) -> None:
         """Make the run directory, or restore all that `state` names from the one to resume."""
         args, run_dir, self.state = self.args, self.args.run_dir, state
         name = f"args-{datetime.now():%Y%m%d-%H%M%S-%f}.json" if args.resume else "args.json"
         try:
+            str(run_dir).encode()  # or else TensorBoard cannot write there
             run_dir.mkdir(parents=True, exist_ok=bool(args.resume))
             self.enter_context(FileLock(run_dir / "lock", timeout=0))  # freed even by a kill
             if args.resume:

@@ -3,13 +3,25 @@ one process, a locale that knows only ASCII. What is tried elsewhere for control
 here for language models."""
 
 import json
+import subprocess
 import threading
 
 import pytest
 import torch
-from helpers import benchmark_env, checkpoint_of, module, run, same, scalars, summary_of
+from helpers import (
+    PATIENCE,
+    benchmark_env,
+    checkpoint_of,
+    command,
+    environment,
+    module,
+    run,
+    same,
+    scalars,
+    summary_of,
+)
 from helpers import small as small_control
-from lm_helpers import every, flags_of, some_reward, train, two, with_reward
+from lm_helpers import every, flags_of, some_reward, train, with_reward
 
 
 @every
@@ -32,7 +44,7 @@ def test_gradients_that_the_caller_has_switched_off(
     assert not same(one["policy"], one["reference"]), "nothing was learned"
 
 
-@two
+@pytest.mark.parametrize("script", ["reinforce_lm", "grpo"])
 def test_two_threads_of_one_process(script, tmp_path, monkeypatch):
     """One seed, default directories: each has its own, with a summary and all its events."""
     monkeypatch.chdir(tmp_path)
@@ -85,3 +97,24 @@ def test_a_locale_of_utf_8_and_a_directory_of_any_script(script, tmp_path, monke
     again = run(script, cwd=tmp_path, resume=folder, eval_episodes=3)
     assert again.returncode == 0, again.stderr
     assert summary_of(folder)["eval_episodes"] == 3
+
+
+TASK = """
+from grpo import GPT
+
+def task():
+    prompts = [a + b for a in "äöü日本" for b in "äöü日本"]
+    return GPT("äöü日本."), prompts, lambda prompts, completions, ended: [1.0] * len(prompts)
+"""
+
+
+def test_samples_of_any_script_in_a_locale_of_ascii(tmp_path):
+    """Files are written in UTF-8, wherever."""
+    (tmp_path / "words.py").write_text(TASK, encoding="utf-8")
+    env = environment(LC_ALL="C", PYTHONUTF8="0", PYTHONIOENCODING="utf-8")
+    env["PYTHONPATH"] = str(tmp_path)
+    flags = flags_of("grpo", tmp_path, task="words:task", task_kwargs="{}", total_timesteps=16)
+    words = command("grpo", **flags)
+    result = subprocess.run(words, cwd=tmp_path, env=env, capture_output=True, timeout=PATIENCE)
+    assert result.returncode == 0, result.stderr
+    assert "日" in (tmp_path / "run" / "samples.txt").read_text(encoding="utf-8")

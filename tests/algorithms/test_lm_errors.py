@@ -145,16 +145,17 @@ def test_the_ends_of_the_ranges_work(script, flags, tmp_path):
     assert train(script, tmp_path, total_timesteps=16, **flags)["global_step"] == 16
 
 
-def test_an_existing_run_directory(tmp_path):
+@every
+def test_an_existing_run_directory(script, tmp_path):
     """Refused before the base model is made, and left as it was."""
     path = tmp_path / "there"
     path.mkdir()
     (path / "mine").write_text("mine")
-    line = refused("rloo", tmp_path, run_dir=path, base_model=str(tmp_path / "none.pt"))
+    line = refused(script, tmp_path, run_dir=path, base_model=str(tmp_path / "none.pt"))
     assert f"{path} exists" in line
     assert [p.name for p in path.iterdir()] == ["mine"]
     assert not (tmp_path / "none.pt").exists()
-    assert "cannot resume" in refused("rloo", tmp_path, resume=path, run_dir=path)
+    assert "cannot resume" in refused(script, tmp_path, resume=path, run_dir=path)
 
 
 @every
@@ -189,6 +190,20 @@ def test_a_reward_that_is_not_finite(script, value, tmp_path, monkeypatch):
         train(script, tmp_path, checkpoint_interval=0.0)
     assert step_of(tmp_path / "run") == 32
     assert not (tmp_path / "run" / "summary.json").exists()
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_one_number_that_is_not_finite_is_enough(value, tmp_path, monkeypatch):
+    """An infinite one where no other is NaN, as of a KL divergence, too."""
+    found, record = module("grpo"), module("grpo").Run.record_iteration
+
+    def spoil(run, policy, task, losses):
+        record(run, policy, task, losses | ({"kl": value} if run.global_step == 32 else {}))
+
+    monkeypatch.setattr(found.Run, "record_iteration", spoil)
+    with pytest.raises(FloatingPointError, match="step 32: a loss is not finite"):
+        train("grpo", tmp_path, checkpoint_interval=0.0)
+    assert step_of(tmp_path / "run") == 16
 
 
 @every

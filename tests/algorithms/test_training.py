@@ -1,10 +1,12 @@
 """What train() does around its updates: annealing, minibatches, running statistics, seeds,
 evaluation."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
-from envs import Tape
+from envs import Faulty, Tape
 from gymnasium.spaces import Box
 from helpers import (
     BOX,
@@ -23,8 +25,6 @@ from helpers import (
     transitions,
 )
 from torch import nn
-
-import ppo_continuous
 
 
 @pytest.mark.parametrize("script", ["a2c", "a3c", "ppo", "ppo_continuous"])
@@ -102,16 +102,17 @@ def test_the_last_minibatch_of_an_epoch_decides_whether_it_was_the_last(
     assert told_apart
 
 
-def test_running_statistics_are_those_of_all_training_steps(monkeypatch, tmp_path):
+@pytest.mark.parametrize("script", GAUSSIAN)
+def test_running_statistics_are_those_of_all_training_steps(script, monkeypatch, tmp_path):
     """Three iterations; observations before each step, and discounted sums of rewards that
     start anew after an end."""
     num_envs, num_steps, iterations, gamma = 3, 16, 3, 0.8
-    scaled, gae = [], ppo_continuous.gae
-    monkeypatch.setattr(ppo_continuous, "gae", lambda *a: (scaled.append(a[0]), gae(*a))[1])
+    scaled, gae = [], module(script).gae
+    monkeypatch.setattr(module(script), "gae", lambda *a: (scaled.append(a[0]), gae(*a))[1])
     Tape.episodes.clear()
     flags = {"num_envs": num_envs, "num_steps": num_steps, "gamma": gamma}
     flags["total_timesteps"] = num_envs * num_steps * iterations
-    _, checkpoint = train("ppo_continuous", tmp_path / "run", env_id="TapeBox-v0", **flags)
+    _, checkpoint = train(script, tmp_path / "run", env_id="TapeBox-v0", **flags)
     tapes = transitions(num_envs, num_steps * iterations)
     obs = np.array([step[0] for tape in tapes for step in tape])
     assert checkpoint["actor"]["norm.count"].item() == len(obs)
@@ -134,9 +135,26 @@ def test_running_statistics_are_those_of_all_training_steps(monkeypatch, tmp_pat
         np.testing.assert_allclose(scaled[k], expected, rtol=1e-4, atol=1e-5)
 
 
-def test_switched_off_there_are_no_statistics(tmp_path):
+@pytest.mark.parametrize("script", GAUSSIAN)
+@pytest.mark.parametrize("value", [1e6, -1e6])
+def test_a_reward_far_off_the_others_counts_ten_stds(script, value, monkeypatch, tmp_path):
+    """Of 512 rewards one is a million, and so nearly 23 of the std that it makes."""
+    seen, gae = [], module(script).gae
+    monkeypatch.setattr(module(script), "gae", lambda *a: (seen.append(a[0]), gae(*a))[1])
+    monkeypatch.setattr(Faulty, "steps", 0)
+    kwargs = json.dumps({"kind": "reward", "at": 50, "value": value})
+    flags = {"env_id": "FaultyBox-v0", "env_kwargs": kwargs, "gamma": 0.0, "num_steps": 256}
+    train(script, tmp_path / "run", total_timesteps=512, **flags)
+    (rewards,) = seen
+    assert rewards.abs().max() == 10
+    assert (rewards.abs() > 0.01).sum() == 1
+    assert rewards.sum().sign() == np.sign(value)
+
+
+@pytest.mark.parametrize("script", GAUSSIAN)
+def test_switched_off_there_are_no_statistics(script, tmp_path):
     flags = {"norm_obs": False, "norm_reward": False, "total_timesteps": 64}
-    _, checkpoint = train("ppo_continuous", tmp_path / "run", env_id="TapeBox-v0", **flags)
+    _, checkpoint = train(script, tmp_path / "run", env_id="TapeBox-v0", **flags)
     assert not any("norm" in key for key in [*checkpoint["actor"], *checkpoint["critic"]])
     assert checkpoint["reward_norm"]["count"] == 0
 

@@ -81,6 +81,19 @@ def test_conjugate_gradient_stops_early_and_at_negative_curvature():
     assert torch.equal(trpo.conjugate_gradient(lambda v: v, torch.zeros(2), 50), torch.zeros(2))
 
 
+@pytest.mark.parametrize("scale", [1e-9, 1.0, 1e9])
+def test_conjugate_gradient_takes_as_many_steps_in_any_unit(scale):
+    """Rewards have the user's unit, so gradients may be of any size: x grows with b, and the
+    residual at which it stops does, too."""
+    rng, calls = np.random.default_rng(3), []
+    root = rng.normal(size=(6, 6))
+    matrix, b = root @ root.T + 0.5 * np.eye(6), rng.normal(size=6)
+    matvec = lambda v: calls.append(1) or torch.as_tensor(matrix) @ v  # noqa: E731
+    x = trpo.conjugate_gradient(matvec, torch.as_tensor(scale * b), 50)
+    np.testing.assert_allclose(x / scale, np.linalg.solve(matrix, b), rtol=1e-4)
+    assert len(calls) <= 6 + 1
+
+
 def test_fisher_vector_product_equals_the_explicit_hessian_of_the_kl(actor, batch):
     shrink(actor)
     actor, obs = actor.double(), batch[0][:32].double()
