@@ -27,7 +27,7 @@ import random
 import sys
 import time
 import traceback
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
@@ -416,8 +416,9 @@ def make_env(args: Args, **kwargs: str) -> gym.Env:
         if len(shape := env.observation_space.shape or ()) == 3 and np.prod(shape) > 1024:
             gym.logger.warn(f"images {shape} are flattened here, not in ppo_images.py")
         if not isinstance(env.observation_space, Box) or len(env.observation_space.shape) != 1:
-            env = gym.wrappers.FlattenObservation(env)
-    except (gym.error.Error, ImportError, NotImplementedError, TypeError, ValueError) as error:
+            with suppress(NotImplementedError):  # of a space that is not Gymnasium's
+                env = gym.wrappers.FlattenObservation(env)
+    except (gym.error.Error, ImportError, TypeError, ValueError) as error:
         if isinstance(error, TypeError) and "argument" not in str(error):
             raise  # an error in the environment's own code
         hint = f" Or package:{args.env_id}?" * isinstance(error, gym.error.UnregisteredEnv)

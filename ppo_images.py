@@ -65,7 +65,7 @@ from tqdm import tqdm
 class Args:
     # Defaults: tried on this environment with seeds from 1000 on.
     env_id: str = "MinAtar/Breakout-v1"  # Gymnasium environment: images, Discrete actions
-    total_timesteps: int | float = 1_000_000  # environment steps in all, in whole batches
+    total_timesteps: int | float = 1_500_000  # environment steps in all, in whole batches
     num_envs: int = 64  # environments stepped side by side
     num_steps: int = 32  # steps per environment and iteration; a batch is num_envs * num_steps
     learning_rate: float = 3e-3  # Adam's initial step size
@@ -567,6 +567,12 @@ class Run(ExitStack):
         torch.set_num_threads(args.torch_threads)
         for fix in (torch.manual_seed, np.random.seed, random.seed):  # for environments too
             fix(args.seed % 2**32)
+
+    def __exit__(self, *raised):
+        try:
+            return super().__exit__(*raised)
+        except Exception as error:  # of an environment's close(): the work is done
+            print(f"while closing: {error!r}", file=sys.stderr)
 
     def start(self, state: dict, total_steps: int) -> None:
         """Make the run directory, or restore all that `state` names from the one to resume."""

@@ -24,8 +24,8 @@ from examples.watch import load
 
 
 class Policy(nn.Module):
-    """A flat observation (obs_dim,) -> the action that the script's evaluation takes, a number
-    () or a vector (action_dim,) within the environment's own bounds."""
+    """A flat observation (obs_dim,), or an image as it comes -> the action that the script's
+    evaluation takes, a number () or a vector (action_dim,) within the environment's bounds."""
 
     def __init__(self, actor: nn.Module, env: gym.Env):
         super().__init__()
@@ -75,7 +75,7 @@ def main(run_dir: tyro.conf.Positional[Path]) -> None:
     example = torch.zeros(env.observation_space.shape)
     warnings.simplefilter("ignore", DeprecationWarning)  # of both formats' exporters
     traced = torch.jit.trace(policy, example)
-    for obs in 3 * torch.randn(100, len(example)):
+    for obs in 3 * torch.randn(100, *example.shape):
         action = actor(obs).mode.numpy()
         expected = env.action(action) if policy.box else action
         if not np.allclose(traced(obs), expected, rtol=1e-6, atol=1e-6):

@@ -25,15 +25,20 @@ def load(run_dir: Path, **kwargs) -> tuple[gym.Env, torch.nn.Module]:
         sys.exit(f"error: {run_dir} needs {name}.py here, a script for control")
     args = script.Args(**checkpoint["args"])
     try:
-        env = script.make_env(args, **kwargs)  # flat observations, rescaled actions
+        env = script.make_env(args, **kwargs)  # flat or images; rescaled actions
     except script.BadInput as error:  # a package is missing, or the argument render_mode
         sys.exit(f"error: {error}")
     space = env.action_space
     size = space.n if isinstance(space, gym.spaces.Discrete) else space.shape[0]
     norm_obs = {"norm_obs": args.norm_obs} if hasattr(args, "norm_obs") else {}
-    actor = script.Actor(env.observation_space.shape[0], int(size), **norm_obs)
+    if hasattr(script, "Trunk"):  # ppo_images.py
+        trunk = script.Trunk(env.observation_space)
+        actor = script.Actor(trunk.num_features, int(size))
+        trunk.load_state_dict(checkpoint["trunk"])
+    else:
+        actor = script.Actor(env.observation_space.shape[0], int(size), **norm_obs)
     actor.load_state_dict(checkpoint["actor"])
-    return env, actor
+    return env, torch.nn.Sequential(trunk, actor) if "trunk" in checkpoint else actor
 
 
 @torch.no_grad()

@@ -47,10 +47,8 @@ function rowsOf([i, j, , runs], names) {  // {kind, l, r}; what only the right h
   for (const [kind, ...rest] of runs) for (let n = 0; n < (kind === CHANGED ? 1 : rest[0]); n++) {
     const both = kind < LEFT, onLeft = both || kind % 2, onRight = view.right && (both || !onLeft), at = kind < LEFT_MOVED ? undefined : rest[1] + n;
     let [marks, other] = kind === CHANGED ? rest : [[0, 1], [0, 1]], shown = kind;
-    if (codeOnly && kind > INDENTED) {
-      [marks, other] = [onLeft ? inCode(view.left, a, marks) : [], onRight ? inCode(view.right, b, other) : []];
-      if (!marks.length && !other.length) shown = QUIET;
-    }
+    if (codeOnly) [marks, other] = [onLeft ? inCode(view.left, a, marks) : [], onRight ? inCode(view.right, b, other) : []];
+    if (codeOnly && kind > INDENTED && !marks.length && !other.length) shown = QUIET;
     if (kind !== CHANGED) marks = other = [];
     if (both || (onRight && isDocstring(view.right, b))) free = [];  // a docstring does not stand beside another
     const l = onLeft ? sideHtml("l", a++, shown, marks, at, names) : "", r = onRight ? sideHtml("r", b++, shown, other, at, names) : "";
@@ -102,22 +100,16 @@ function bodyHtml(entries) {
   for (const entry of entries) sections.set(partOf(entry)[1], [...(sections.get(partOf(entry)[1]) || []), entry]);
   return [...sections].map(([section, entries]) => {
     let html = "", quiet = [];
-    const flush = () => {  // what is identical, as one line
-      const parts = data.scripts[view.left].parts, lines = quiet.reduce((sum, entry) => sum + entry[3][0][1], 0);
-      const titles = quiet.map(([i]) => parts[i]).filter(p => p[0].toLowerCase() !== p[1].toLowerCase());
-      const list = titles.map(p => p[0]).join(", ") + (titles.some(p => p[4] >= 0) ? "; with notes" : "");
-      if (lines) html += foldHtml(plural(lines, "identical line") + (list && ": " + list), quiet.map(e => partHtml(e, true)).join(""));
-      quiet = [];
-    };
-    for (const entry of entries) {
-      const calm = view.right && entry[0] >= 0 && entry[1] >= 0 && !entry[2] && entry[3].every(r => r[0] === SAME);
-      if (calm) quiet.push(entry);
+    for (const entry of [...entries, null]) {  // what is identical, as one line
+      if (entry && view.right && entry[0] >= 0 && entry[1] >= 0 && !entry[2] && entry[3].every(r => r[0] === SAME)) quiet.push(entry);
       else {
-        flush();
-        html += partHtml(entry);
+        const lines = quiet.reduce((sum, one) => sum + one[3][0][1], 0), parts = quiet.map(([i]) => data.scripts[view.left].parts[i]);
+        const titles = parts.filter(p => p[0].toLowerCase() !== p[1].toLowerCase()), list = titles.map(p => p[0]).join(", ");
+        const title = plural(lines, "identical line") + (list && ": " + list) + (titles.some(p => p[4] >= 0) ? "; with notes" : "");
+        html += (lines ? foldHtml(title, quiet.map(one => partHtml(one, true)).join("")) : "") + (entry ? partHtml(entry) : "");
+        quiet = [];
       }
     }
-    flush();
     const n = html.split('class="hunk"').length - 1, plumbing = section === "Scaffold" || (view.right && section === "Header");
     return `<h2>${section}</h2>` + (plumbing ? foldHtml({Header: "docstring and imports", Scaffold: "environments, checkpoints, checks of flags"}[section] +
       (view.right ? ": " + plural(n, "difference") : ""), html) : html);
@@ -211,11 +203,9 @@ function tableHtml(drawn) {
 }
 function topHtml() {
   const {left, right} = view, {ups, downs} = path(left, right || left), steps = right ? [...ups, ...downs] : [left].filter(n => data.scripts[n].parent);
-  const words = steps.map(name => {
-    const s = data.scripts[name], items = s.bullets.map(b => `<li>${b}</li>`).join("");
-    const found = s.findings.map(([title, body]) => `<p><b>${title}.</b> ${body}</p>`).join("");
-    return `<div><h3>${name}.py compared with <a href="#${s.parent}..${name}">${s.parent}.py</a></h3><p>${s.buys}</p><ul>${items}</ul>${found}</div>`;
-  }).join("");
+  const words = steps.map(name => [name, data.scripts[name]]).map(([name, {parent, buys, bullets, findings}]) =>
+    `<div><h3>${name}.py compared with <a href="#${parent}..${name}">${parent}.py</a></h3><p>${buys}</p><ul>${bullets.map(b => `<li>${b}</li>`).join("")}</ul>` +
+    `${findings.map(([title, body]) => `<p><b>${title}.</b> ${body}</p>`).join("")}</div>`).join("");
   const differ = right ? alignment(left, right).filter(([, , moved, rows]) => rows.length && (moved || rows.some(r => r[0] !== SAME))) : [];
   const links = differ.map(partsOf).map(({side, both, link}) => both ? link : `${link} (<span class="${side}">${side === "l" ? "left" : "right"} only</span>)`);
   const where = links.length ? `<p id="where">The code differs in ${links.join(", ")}.</p>` : "";
@@ -237,7 +227,7 @@ function show() {
   const old = view.key, [left, other] = known(pair.split("..")[0]) ? pair.split("..") : ["", ""];
   const right = known(other) && other !== left ? other : "", key = `${left}..${right}`;
   if (old !== key) {
-    view = {left, right, key, at: null};
+    view = {left, right, key};
     [byId("left").value, byId("right").value] = [left, right];
     for (const link of document.querySelectorAll("#ladder a"))  // an edge, if both its ends are shown
       link.classList.toggle("on", link.getAttribute("href").slice(1).split("..").every(name => name === left || name === right));
@@ -274,7 +264,7 @@ const seen = new IntersectionObserver(all => all.forEach(one => one.isIntersecti
 const shown = element => !element.closest("details:not([open])"), edge = () => byId("bar").getBoundingClientRect().bottom;
 function count() {  // and let the keyboard scroll formulas that are too wide
   for (const e of document.querySelectorAll(".eq, .loss")) if (e.scrollWidth > e.clientWidth) e.tabIndex = 0;
-  const hunks = view.hunks.filter(shown), at = hunks.indexOf(view.at) + 1;
+  const hunks = view.hunks.filter(shown), at = hunks.indexOf(document.activeElement) + 1;
   byId("count").textContent = at ? `difference ${at} of ${hunks.length}` : hunks.length ? plural(hunks.length, "difference") : "";
 }
 function move(elements, by) {  // to the next or previous of them, from the one that has the focus and is seen, or from the top of the screen
@@ -284,10 +274,6 @@ function move(elements, by) {  // to the next or previous of them, from the one 
   const at = here ? now + by : by > 0 ? from : from - 1, element = elements[Math.min(elements.length - 1, Math.max(0, at))];
   element?.focus({preventScroll: true});
   element?.scrollIntoView({block: element.offsetHeight > innerHeight / 2 ? "start" : "center"});
-  return element;
-}
-function step(by) {
-  view.at = move(view.hunks.filter(shown), by);
   count();
 }
 function keep() {  // a function that brings the line which now stands below the bar back to its height on the screen
@@ -314,26 +300,15 @@ function light(target) {  // a variable and its symbols, in both columns of its 
 }
 const go = (...names) => { location.hash = names.filter(Boolean).join(".."); };
 const actions = {
-  next: () => step(1), previous: () => step(-1),
-  swap: () => {
-    kept = view.right ? keep() : null;
-    if (view.right) go(view.right, view.left);
-  },
+  next: () => move(view.hunks.filter(shown), 1), previous: () => move(view.hunks.filter(shown), -1),
+  swap: () => view.right && (kept = keep(), go(view.right, view.left)),
   fold: () => setFolds(byId("fold").textContent === "unfold all"),
   family: () => { byId("family").ariaExpanded = document.documentElement.classList.toggle("ladder"); },
+  skip: event => (event.preventDefault(), byId("main").focus()),
 };
 for (const [id, action] of Object.entries(actions)) byId(id).addEventListener("click", action);
 for (const menu of [byId("left"), byId("right")]) menu.addEventListener("change", () => go(byId("left").value, byId("right").value));
-byId("only").addEventListener("change", () => {
-  const back = keep();
-  if (view.left) render();
-  back();
-  count();
-});
-byId("skip").addEventListener("click", event => {
-  event.preventDefault();
-  byId("main").focus();
-});
+byId("only").addEventListener("change", (event, back = keep()) => view.left && (render(), back(), count()));
 addEventListener("keydown", event => {
   const held = event.ctrlKey || event.altKey || event.metaKey || event.target.closest("select, input[type=range], [role=slider]");
   if (!byId("keys").checked || held) return;

@@ -1,6 +1,7 @@
 """What only ppo_images.py has: convolutions, images as they come, its game, Atari's protocol,
 clipped rewards, and an update through one trunk."""
 
+import importlib
 import json
 import math
 from functools import partial
@@ -363,6 +364,27 @@ def test_stable_baselines3s_cnn_policy_is_the_same(tmp_path, monkeypatch):
         torch.testing.assert_close(
             value - start[key], theirs[key] - start[key], rtol=1e-2, atol=1e-2 * moved
         )
+
+
+def test_an_agent_is_loaded_and_exported(tmp_path, monkeypatch):
+    """It acts on an image as trunk and actor of the run do."""
+    large_outputs(monkeypatch)
+    _, checkpoint = train("ppo_images", tmp_path / "run", total_timesteps=64)
+    env, policy = importlib.import_module("examples.watch").load(tmp_path / "run")
+    importlib.import_module("examples.export").main(tmp_path / "run")
+    exported = torch.jit.load(tmp_path / "run" / "policy.pt")
+    trunk, actor = Trunk(env.observation_space), Actor(128, 3)
+    trunk.load_state_dict(checkpoint["trunk"])
+    actor.load_state_dict(checkpoint["actor"])
+    obs, actions = env.reset(seed=1)[0], set()
+    for _ in range(30):
+        seen = torch.as_tensor(obs, dtype=torch.float32)
+        action = actor.logits(trunk(seen)).argmax().item()
+        assert policy(seen).mode.item() == exported(seen).item() == action
+        actions.add(action)
+        obs, _, terminated, *_ = env.step(action)
+        obs = env.reset()[0] if terminated else obs
+    assert len(actions) > 1
 
 
 # ---- Breakout ----

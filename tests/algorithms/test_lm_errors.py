@@ -145,16 +145,17 @@ def test_the_ends_of_the_ranges_work(script, flags, tmp_path):
     assert train(script, tmp_path, total_timesteps=16, **flags)["global_step"] == 16
 
 
-def test_an_existing_run_directory(tmp_path):
+@every
+def test_an_existing_run_directory(script, tmp_path):
     """Refused before the base model is made, and left as it was."""
     path = tmp_path / "there"
     path.mkdir()
     (path / "mine").write_text("mine")
-    line = refused("rloo", tmp_path, run_dir=path, base_model=str(tmp_path / "none.pt"))
+    line = refused(script, tmp_path, run_dir=path, base_model=str(tmp_path / "none.pt"))
     assert f"{path} exists" in line
     assert [p.name for p in path.iterdir()] == ["mine"]
     assert not (tmp_path / "none.pt").exists()
-    assert "cannot resume" in refused("rloo", tmp_path, resume=path, run_dir=path)
+    assert "cannot resume" in refused(script, tmp_path, resume=path, run_dir=path)
 
 
 @every

@@ -39,18 +39,22 @@ def test_other_seeds_have_other_bits(script, tmp_path, monkeypatch):
     assert same(a["reference"], c["reference"])
 
 
-def test_numbers_may_be_of_numpy_and_paths_strings(tmp_path):
+@every
+def test_numbers_may_be_of_numpy_and_paths_strings(script, tmp_path):
     train(
-        "rloo", tmp_path, run_dir=f"{tmp_path}/run", total_timesteps=np.float64(3.2e1),
-        seed=np.int64(5), kl_coef=np.float32(0.5), learning_rate=0,
+        script, tmp_path, run_dir=f"{tmp_path}/run", total_timesteps=np.float64(3.2e1),
+        seed=np.int64(5), temperature=np.float32(0.5), learning_rate=0,
     )  # fmt: skip
-    found = module("rloo")
+    found = module(script)
     summary = found.train(found.Args(resume=f"{tmp_path}/run", total_timesteps=64.0))
     assert (summary["global_step"], summary["seed"]) == (64, 5)
 
 
+@every
 @pytest.mark.parametrize("fate", ["success", "failure", "interrupt"])
-def test_the_callers_settings_are_given_back(fate, tmp_path, monkeypatch, settings_of_torch):
+def test_the_callers_settings_are_given_back(
+    script, fate, tmp_path, monkeypatch, settings_of_torch
+):
     inside = []
 
     def reward(prompt, answer):
@@ -60,15 +64,15 @@ def test_the_callers_settings_are_given_back(fate, tmp_path, monkeypatch, settin
         return math.nan if fate == "failure" else 0.0
 
     random_base(tmp_path / "base.pt")
-    with_reward(module("grpo"), monkeypatch, reward)
+    with_reward(module(script), monkeypatch, reward)
     errors = {"failure": FloatingPointError, "interrupt": KeyboardInterrupt}
     if fate == "success":
-        train("grpo", tmp_path)
+        train(script, tmp_path, total_timesteps=16)
         weights = checkpoint_of(tmp_path / "run")["policy"].values()
         assert {v.dtype for v in weights} == {torch.float32}
     else:
         with pytest.raises(errors[fate]):
-            train("grpo", tmp_path)
+            train(script, tmp_path, total_timesteps=16)
     assert (torch.get_num_threads(), torch.get_default_dtype()) == (3, torch.float64)
     assert inside[0] == (1, torch.float32)
 

@@ -248,7 +248,7 @@ def test_what_cannot_be_loaded_is_said_in_one_line(acrobot):
         assert re.fullmatch(f"error: .*{words}.*\n", shown)
 
 
-@pytest.mark.parametrize("script", ["ppo", "sac", "trpo_continuous"])
+@pytest.mark.parametrize("script", ["ppo", "ppo_images", "sac", "trpo_continuous"])
 def test_an_agent_that_is_loaded_is_the_one_that_was_evaluated(script, tmp_path):
     """One episode from the evaluation's seed: the same return."""
     watch = pytest.importorskip("examples.watch")

@@ -150,8 +150,7 @@ const probe = {
     const side = note.matches(".l") ? "l" : note.matches(".r") ? "r" : "";
     const code = [...note.closest(".entry").querySelectorAll(".side" + (side && "." + side))].filter(s => s.firstChild && probe.isSeen(s));
     const [a, b] = [note, code[0]].map(e => e.getBoundingClientRect());
-    const above = a.bottom <= b.top + 1, middle = document.documentElement.clientWidth / 2;
-    const column = innerWidth < 1100 || !side || (a.left < middle) === (b.left < middle);
+    const above = a.bottom <= b.top + 1, column = innerWidth < 1100 || !side || Math.abs(a.left - b.left) < 40;
     return [side, above && column ? "" : note.textContent.slice(0, 60)];
   }),
 

@@ -286,3 +286,30 @@ def test_any_edits_keep_every_line(edits):
             lines[n] = re.sub(r"\bvalues?\b", "worth", lines[n])
     right = "\n".join(lines) + "\n"
     assert_nothing_lost(aligned(left, right), left, right)
+
+
+@pytest.mark.parametrize(("left", "right"), [*combinations(TEXTS, 2)])
+def test_no_mark_begins_or_ends_with_a_blank(left, right):
+    a, b = TEXTS[left].splitlines(), TEXTS[right].splitlines()
+    found = lines_of(aligned(TEXTS[left], TEXTS[right], GROUPS), TEXTS[left], TEXTS[right])
+    for kind, x, y, rest in found:
+        for text, marks in ((a[x], rest[0]), (b[y], rest[1])) if kind == CHANGED else ():
+            assert not any(text[start].isspace() for start in marks[::2]), text
+
+
+def with_docstring(text: str) -> str:
+    """a2c.py with another docstring of its loss."""
+    old = TEXTS["a2c"]
+    start = old.index('"""', old.index("def a2c_loss(")) + 3
+    return old[:start] + text + old[old.index('"""', start) :]
+
+
+def test_docstrings_without_a_common_sentence_follow_one_another():
+    """Word by word they would look alike; with a common sentence they stand side by side."""
+    one, two = "The loss to minimise, of a batch.", "The loss to log, of a batch here."
+    for more, kinds_of_it in (("", {LEFT, RIGHT}), (" Shapes: (batch,).", {CHANGED})):
+        left, right = with_docstring(one + more), with_docstring(two + more)
+        entries = aligned(left, right)
+        assert_nothing_lost(entries, left, right)
+        rows = rows_by_name(entries, left, right)["a2c_loss"]
+        assert {row[0] for row in rows} - {SAME} == kinds_of_it

@@ -20,6 +20,7 @@ import pytest
 from reader.page import build, load
 
 ROOT = Path(__file__).resolve().parents[2]
+ESSAY = (ROOT / "reader/essay.toml").read_text(encoding="utf-8")
 TEXTS = {name: text.splitlines() for name, text in load(ROOT)[1].items()}
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)
 TOOLS = Path(os.environ.get("PAGE_TOOLS", ROOT / "tests/reader")) / "node_modules"
@@ -645,6 +646,41 @@ def test_the_ladder_folds_and_opens(page):
 def test_names_are_whole_on_a_telephone(open_page):
     page = open_page("#reinforce_baseline..trpo_continuous", 400)
     assert page.evaluate("probe.selectsFit()")
+
+
+def test_every_figure_of_the_essay_is_drawn_when_it_comes_near(open_page):
+    page, names = open_page(), re.findall(r"(?m)^\{play (\w+)\}", ESSAY)
+    assert len(names) > 5
+    for name in names:
+        figure = page.locator(f".home figure[data-play={name}]")
+        figure.scroll_into_view_if_needed()
+        figure.locator(":is(input, [role=slider])").first.wait_for()
+        assert figure.locator("h3").count() == figure.locator("figcaption").count() == 1
+
+
+def test_figures_stand_by_their_functions(open_page):
+    page = open_page("#a2c..ppo/ppo_loss")
+    before = page.locator("figure[data-play=ppo]").evaluate(
+        "e => e.previousSibling.textContent"
+    )
+    assert "def ppo_loss(" in before
+    page.locator("figure[data-play=ppo] input").first.wait_for()
+
+
+def test_without_javascript_the_essay_has_still_pictures(browser):
+    context = browser.new_context(java_script_enabled=False)
+    page = context.new_page()
+    page.goto((ROOT / "reader/index.html").as_uri())
+    n = len(re.findall(r"(?m)^\{play \w+\}", ESSAY))
+    assert page.locator(".home figure.play > svg").count() == n
+    assert all(page.locator(".home .play figcaption").all_inner_texts())
+    assert page.locator(".home h2").count() > 10
+    context.close()
+
+
+def test_the_essay_prints_on_10_to_16_pages(open_page):
+    pdf = open_page().pdf(prefer_css_page_size=True, print_background=True)
+    assert 10 <= pdf.count(b"/Type /Page\n") + pdf.count(b"/Type /Page ") <= 16
 
 
 @judged

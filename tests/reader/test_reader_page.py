@@ -14,7 +14,18 @@ import numpy as np
 import pytest
 
 from reader import figures
-from reader.page import build, compared, findings, load, page_data, prose
+from reader.page import (
+    build,
+    compared,
+    equation,
+    findings,
+    load,
+    note_html,
+    page_data,
+    paragraph,
+    pieces_of,
+    prose,
+)
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "reader/index.html"
@@ -218,9 +229,82 @@ def test_findings_are_those_of_the_results(data):
             assert body[:60] in text
 
 
-def test_prose_escapes_and_typesets():
+def test_prose_escapes_typesets_and_links():
     assert prose("a < b & `x < y`") == "a &lt; b &amp; <code>x &lt; y</code>"
     assert prose("so $x_t$ is").startswith("so <math>")
+    assert "&lt;</mo>" in prose("$x < y$")
+    assert prose("[the `x` of it](#a..b)") == '<a href="#a..b">the <code>x</code> of it</a>'
+    assert prose("see http://x.org/a.html, k3") == (
+        'see <a href="http://x.org/a.html">http://x.org/a.html</a>, k3'
+    )
+    paper = "arXiv:1801.01290"
+    assert prose(f"{paper}; more") == (
+        f'<a href="https://arxiv.org/abs/1801.01290">{paper}</a>; more'
+    )
+
+
+def test_sources_link_to_their_papers():
+    papers = {"Author 2017": "https://x.org/a", "Author 2017, Part II": "https://x.org/b"}
+    html = note_html({"source": "Author 2017, Part II, section 3; Author 2017"}, papers)
+    assert html == (
+        '<p><b>Source.</b> <a href="https://x.org/b">Author 2017, Part II</a>, section 3; '
+        '<a href="https://x.org/a">Author 2017</a></p>'
+    )
+
+
+@pytest.mark.parametrize(
+    ("latex", "pieces"),
+    [
+        ("L = a + b - c", ["L = a", "{} + b", "{} - c"]),
+        ("L = -a", ["L = -a"]),
+        (r"L = (a + b)\, c", [r"L = (a + b)\, c"]),
+        (r"L = \frac{a + b}{c} + d", [r"L = \frac{a + b}{c}", "{} + d"]),
+        (r"x = y, \qquad z = u", ["x = y, ", " z = u"]),
+    ],
+)
+def test_equations_break_between_terms_only(latex, pieces):
+    assert pieces_of(latex) == pieces
+
+
+def test_symbols_are_marked_where_they_are_whole():
+    def marked(latex, *symbols):
+        text = equation(latex, [[symbol, name, ""] for symbol, name in symbols])
+        return re.findall(r'<mrow class="v" data-v="(\w+)">(.*?)</mrow>', text)
+
+    assert marked("r_t + r", ("r", "rewards")) == [("rewards", "<mi>r</mi>")]
+    assert [name for name, _ in marked(r"\rho_t A_t", ("A_t", "a"), (r"\rho_t", "b"))] == [
+        "b",
+        "a",
+    ]
+    assert [n for n, _ in marked("x_t x", ("x", "short"), ("x_t", "long"))] == ["long", "short"]
+    assert marked("x", ("y", "other")) == []
+
+
+def test_most_symbols_of_the_notes_are_marked():
+    missing = []
+    for note in load(ROOT)[0]["note"]:
+        html = note_html(note, {}).partition("<table>")[0]
+        missing += [s for s in note.get("symbols", []) if f'data-v="{s[1]}"' not in html]
+    assert len(missing) < 8, missing
+
+
+def test_paragraphs_of_the_essay():
+    still = "<svg><title>T</title><desc>D</desc></svg>"
+    assert paragraph("one\ntwo", {}) == "<p>one two</p>"
+    assert paragraph("- a\n  b\n- c", {}) == "<ul><li>a b</li><li>c</li></ul>"
+    assert paragraph("$$ x $$", {}).startswith('<div class="eq"><math')
+    assert '<a class="pair" href="#a2c..ppo">' in paragraph("{pair a2c..ppo}", {})
+    assert paragraph("{play gae}", {"gae": still}) == (
+        f'<figure class="play" data-play="gae"><h3>T</h3>{still}'
+        "<figcaption>D</figcaption></figure>"
+    )
+
+
+def test_flags_are_those_of_the_runs_and_defaults_the_scripts(data):
+    shown = data["charts"]["Acrobot-v1"]["scripts"]["reinforce"]["flags"]
+    assert shown["norm_returns"] == [True, False]
+    assert shown["learning_rate"] == [0.005, False]
+    assert shown["eval_episodes"] == [20, True]
 
 
 def test_bad_arguments_end_with_one_line():
