@@ -227,6 +227,9 @@ def test_decoding_shows_no_end(script):
     assert task.rewards(texts[::-1], answers).tolist() == [0.0, 0.0]
     cut = torch.tensor([[6, 4, 0, 0], [0, 0, 1, EOS]])
     assert task.rewards(texts, cut).tolist() == [0.0, 1.0]
+    for text, digits in zip(texts, ([6, 4], [0, 0, 1]), strict=True):  # right, but without end
+        assert task.rewards([text], torch.tensor([digits])).tolist() == [0.0]
+        assert task.rewards([text], torch.tensor([[*digits, EOS]])).tolist() == [1.0]
 
 
 # ---- the exact success ----
