@@ -11,7 +11,18 @@ from pathlib import Path
 from tempfile import NamedTemporaryFile
 
 from .grid import ROOT, Job
-from .pool import GRACE, SHOW, WATCH, claim, failure, new_record, run_job, save_record, show
+from .pool import (
+    GRACE,
+    SHOW,
+    WATCH,
+    claim,
+    failure,
+    has_summary,
+    new_record,
+    run_job,
+    save_record,
+    show,
+)  # fmt: skip
 from .words import BadInput
 
 IN_FLIGHT = 256  # jobs handed to Ray at a time; each holds its lock, and so an open file
@@ -85,7 +96,7 @@ def outcome(job: Job, future: object, pruned: str) -> dict:
     except ray.exceptions.RayError as error:
         status, reason = "failed", f"Ray lost it: {type(error).__name__}"
         if pruned:
-            status, reason = "pruned", pruned
+            status, reason = ("done", "") if has_summary(job) else ("pruned", pruned)
         record = new_record(job) | {"status": status, "reason": reason}
         with suppress(OSError):
             save_record(job, record)
