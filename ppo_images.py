@@ -422,7 +422,8 @@ def make_env(args: Args, **kwargs: str) -> gym.Env:
     except (gym.error.Error, ImportError, NotImplementedError, TypeError, ValueError) as error:
         if isinstance(error, TypeError) and "argument" not in str(error):
             raise  # an error in the environment's own code
-        hint = f" Or package:{args.env_id}, as in ale_py:ALE/Pong-v5?"
+        package = "ale_py" if args.env_id.startswith("ALE/") else "package"
+        hint = f" Or {package}:{args.env_id}?"
         hint *= isinstance(error, gym.error.UnregisteredEnv)
         raise BadInput(f"{args.env_id} with {args.env_kwargs}: {error}{hint}") from None
     if not isinstance(env.action_space, Discrete) or env.action_space.start:

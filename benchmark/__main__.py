@@ -1,4 +1,4 @@
-"""python -m benchmark run | report | check | speed | gpu: see README.md in this folder."""
+"""python -m benchmark run | report | check | tune | speed | gpu: see README.md here."""
 
 import argparse
 import os
@@ -7,6 +7,8 @@ import shlex
 import signal
 import sys
 from collections import Counter
+from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 
 if not __package__:  # python PATH/benchmark, from any folder
@@ -14,7 +16,16 @@ if not __package__:  # python PATH/benchmark, from any folder
     runpy.run_module("benchmark", run_name="__main__", alter_sys=True)  # ends with sys.exit
 
 from .arguments import RUNS, parse_args
-from .grid import Job, load_suite, make_jobs, parse_numbers, parse_shard, take_shard
+from .grid import (
+    Job,
+    find_path,
+    load_suite,
+    make_jobs,
+    parse_flags,
+    parse_numbers,
+    parse_shard,
+    take_shard,
+)
 from .words import BadInput
 
 # The commands import what they take: `report` needs no locks and `run` no figures.
@@ -85,17 +96,17 @@ def time_left(records: list[tuple[Job, dict]], total: int, workers: int) -> str:
     return f"; about {left:.0f} s left"
 
 
-def execute(args: argparse.Namespace, jobs: list[Job], on_done) -> None:
+def execute(args: argparse.Namespace, jobs: Iterable[Job | None], on_done, **more) -> None:
     """Run the jobs where the command line says."""
     from .pool import run_local
 
-    limits = {name: getattr(args, name) for name in ("retries", "timeout", "stall")}
+    more |= {name: getattr(args, name) for name in ("retries", "timeout", "stall")}
     if args.executor == "local":
-        run_local(jobs, on_done, args.workers, args.gpus, **limits)
+        run_local(jobs, on_done, args.workers, args.gpus, **more)
         return
     from .ray_pool import run_ray
 
-    run_ray(jobs, on_done, args.address or "local", args.runs_per_gpu, **limits)
+    run_ray(jobs, on_done, args.address or "local", args.runs_per_gpu, **more)
 
 
 def conclude(records: list[tuple[Job, dict]], directory: Path) -> int:
@@ -149,6 +160,33 @@ def check(args: argparse.Namespace) -> int:
     return 1 if worse else 0
 
 
+def tune(args: argparse.Namespace) -> int:
+    """Search flags; return the exit status."""
+    from .space import load_space, space_name
+    from .tune import Search
+    from .tune import tune as search_flags
+
+    script, flag = find_path(args.script), "env-id" if args.env_id else "task"
+    trained = args.env_id or args.task
+    fixed = parse_flags(args.extra)
+    if "total_timesteps" in fixed:
+        raise BadInput("what follows -- must not give total_timesteps: that is --steps")
+    if args.env_kwargs is not None:
+        fixed["env_kwargs"] = args.env_kwargs
+    space = load_space(args.space or space_name(script, fixed), fixed)
+    name = f"tune-{script.stem}-{trained}".replace("/", "_").replace(":", "_")
+    seeds, fresh = parse_numbers(args.seeds), parse_numbers(args.fresh_seeds, "--fresh-seeds")
+    if shared := set(seeds) & set(fresh):
+        raise BadInput(
+            f"--fresh-seeds has {min(shared)}, which the search uses: it is not fresh"
+        )
+    search = Search(
+        script, trained, flag, args.steps, fixed, space, seeds, fresh, args.trials,
+        args.objective, args.dir or RUNS / name,
+    )  # fmt: skip
+    return search_flags(search, partial(execute, args))
+
+
 def speed(args: argparse.Namespace) -> int:
     """Measure speeds; return the exit status."""
     from .speed import speed as measure
@@ -167,7 +205,9 @@ def gpu(args: argparse.Namespace) -> int:
 
 def main(words: list[str]) -> int:
     """Run the command of these words; return the exit status."""
-    commands = {"run": run, "report": report, "check": check, "speed": speed, "gpu": gpu}
+    commands = {
+        "run": run, "report": report, "check": check, "tune": tune, "speed": speed, "gpu": gpu,
+    }  # fmt: skip
     try:
         args = parse_args(words)
         return commands[args.command](args)

@@ -1,4 +1,4 @@
-"""The command line: python -m benchmark run | report | check | speed | gpu."""
+"""The command line: python -m benchmark run | report | check | tune | speed | gpu."""
 
 import argparse
 import os
@@ -47,13 +47,13 @@ def parse_args(words: list[str]) -> argparse.Namespace:
     about = "Run the scripts over environments and seeds, and report."
     parser = Parser(prog="python -m benchmark", description=about)
     commands = parser.add_subparsers(dest="command", required=True)
-    for add in (add_run, add_report, add_check, add_speed, add_gpu):
+    for add in (add_run, add_report, add_check, add_tune, add_speed, add_gpu):
         add(commands)
     args = parser.parse_args(words)
-    if extra and args.command != "run":
+    if extra and args.command not in ("run", "tune"):
         raise BadInput(f"{args.command} takes no flags for scripts: {shlex.join(extra)}")
     args.extra = tuple(extra)
-    if args.command == "run":
+    if args.command in ("run", "tune"):
         settle_executor(args)
     return args
 
@@ -139,6 +139,31 @@ def add_check(commands: argparse._SubParsersAction) -> None:
     add("dir", type=Path, help="folder with the new runs")
     what = "results.csv of an earlier report"
     add("--against", type=Path, required=True, help=what)
+
+
+def add_tune(commands: argparse._SubParsersAction) -> None:
+    what = "search flags for a script on an environment"
+    parser = commands.add_parser(
+        "tune", help=what, usage="%(prog)s SCRIPT --env-id ENV [options] [-- flags of all runs]"
+    )
+    add, trained = parser.add_argument, parser.add_mutually_exclusive_group(required=True)
+    add("script", help="ppo, or the path of any script that keeps the contract")
+    trained.add_argument("--env-id", metavar="ENV", help="what it trains on")
+    trained.add_argument("--task", help="likewise, for a language model's script")
+    add("--env-kwargs", metavar="JSON", help="the environment's, for every run")
+    add("--steps", type=positive, required=True, help="total timesteps of every run")
+    add("--trials", type=positive, default=40, help="in all, of all shells; default 40")
+    what = "what is varied: a table of spaces.toml, or FILE.toml:TABLE; default the script's"
+    add("--space", metavar="NAME", help=what)
+    what = "of a trial, at most; default 1000-1002"
+    add("--seeds", default="1000-1002", help=what)
+    what = "on which the best is run again; default 2000-2009"
+    add("--fresh-seeds", default="2000-2009", help=what)
+    what = "what is maximised: the area under the learning curve, or the final evaluation"
+    add("--objective", choices=("area", "evaluation"), default="area", help=what)
+    what = f"folder for the search; default {RUNS}/tune-<script>-<env>"
+    add("--dir", type=Path, help=what)
+    add_executor(parser)
 
 
 def add_speed(commands: argparse._SubParsersAction) -> None:

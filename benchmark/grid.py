@@ -3,7 +3,7 @@
 import os
 import re
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -149,6 +149,37 @@ def find_script(name: str, folder: Path) -> Path:
     """The script of that name in the suite's folder, or else in that of the scripts."""
     beside = folder / name
     return (beside if beside.is_file() else ROOT / name).resolve()
+
+
+def find_path(name: str) -> Path:
+    """The script of a command line: a path, here or beside benchmark/, or a name there."""
+    for path in (Path(name), ROOT / name, ROOT / f"{name}.py"):
+        if path.is_file():
+            return path.resolve()
+    hint = did_you_mean(name, [path.stem for path in ROOT.glob("*.py")])
+    raise BadInput(f"there is no script {name}; {hint}")
+
+
+def parse_flags(words: Sequence[str]) -> dict[str, bool | str]:
+    """['--gamma', '0.9', '--no-anneal-lr', '--norm-adv'] -> flags as a suite has them."""
+    refuse_reserved_words(words)
+    flags: dict[str, bool | str] = {}
+    unvalued = ""  # the flag before, if it may still get a value
+    for word in words:
+        if word.startswith("--"):
+            name, equals, value = word[2:].partition("=")
+            name, unvalued = name.replace("-", "_"), ""
+            if equals:
+                flags[name] = value
+            elif name.startswith("no_"):
+                flags[name.removeprefix("no_")] = False
+            else:
+                flags[name], unvalued = True, name
+        elif unvalued:
+            flags[unvalued], unvalued = word, ""
+        else:
+            raise BadInput(f"what follows --: {word} belongs to no flag")
+    return flags
 
 
 def check_suite(suite: dict, path: Path) -> None:

@@ -35,6 +35,7 @@ from .words import BadInput
 
 GRACE = 5.0  # seconds that a script has to end by itself once interrupted
 SHOW = 30.0  # seconds between two looks at what runs
+WATCH = 5.0  # seconds between two looks at whether a run should go on, if a command asks for it
 
 # The script dies with the process (on Linux) that started it, even where that one is killed: a
 # lost node or a killed invocation must not leave a script behind that writes to a run directory
@@ -350,24 +351,27 @@ def show(jobs: Iterable[Job]) -> None:
 # All jobs, on this machine
 # ==============================================================================================
 def run_local(
-    jobs: Iterable[Job],
+    jobs: Iterable[Job | None],
     on_done: Callable[[Job, dict, int], None],
     workers: int,
     gpus: Sequence[str] = (),
+    watch: Callable[[Job], str] | None = None,
     **limits: float | None,
 ) -> None:
     """Run the jobs, `workers` at a time, spread over `gpus` if there are any, within run_job's
     `limits`; call on_done with each record and `workers`. A job of several processes counts as
-    so many.
+    so many. Jobs are taken as workers get free; None stands for none at the moment.
 
-    A record's status is done, failed, or else "finished" (there was nothing to do) or "locked"
-    (another invocation is at it). An exception here, KeyboardInterrupt above all, ends the
-    scripts that run before it goes on.
+    A record's status is done, failed, or else "finished" (there was nothing to do), "locked"
+    (another invocation is at it), or "pruned": `watch` said why it should end. An exception
+    here, KeyboardInterrupt above all, ends the scripts that run before it goes on.
     """
     slots: queue.SimpleQueue[dict[str, str]] = queue.SimpleQueue()
     for i in range(workers):
         slots.put({"CUDA_VISIBLE_DEVICES": gpus[i % len(gpus)]} if gpus else {})
-    stop, running, turn = threading.Event(), {}, threading.Lock()
+    running, turn = {}, threading.Lock()
+    stops: dict[str, threading.Event] = {}
+    pruned: dict[str, str] = {}
 
     def work(job: Job) -> dict:
         with turn:  # or two jobs could hold a part of what each needs
@@ -377,7 +381,11 @@ def run_local(
             with claim(job) as over:
                 if over:
                     return {"status": over}
-                return run_job(job, **limits, variables=held[0], stop=stop)
+                record = run_job(job, **limits, variables=held[0], stop=stops[job.name])
+                if record["status"] == "interrupted" and job.name in pruned:
+                    record |= {"status": "pruned", "reason": pruned[job.name]}
+                    save_record(job, record)
+                return record
         except OSError as error:
             return failure("begin", error)
         finally:
@@ -385,17 +393,26 @@ def run_local(
             for variables in held:
                 slots.put(variables)
 
-    threads = ThreadPoolExecutor(workers)
+    threads, source, futures = ThreadPoolExecutor(workers), iter(jobs), {}
+    shown = time.monotonic()
     try:
-        futures = {threads.submit(work, job): job for job in jobs}
-        waiting, shown = set(futures), time.monotonic()
-        while waiting:
-            finished, waiting = wait(waiting, SHOW, FIRST_COMPLETED)
+        while True:
+            while len(futures) < workers and (job := next(source, None)):
+                stops[job.name] = threading.Event()
+                futures[threads.submit(work, job)] = job
+            if not futures:
+                break
+            finished, _ = wait(futures, min(SHOW, WATCH) if watch else SHOW, FIRST_COMPLETED)
             for future in finished:
-                on_done(futures[future], future.result(), workers)
+                on_done(futures.pop(future), future.result(), workers)
+            for job in futures.values() if watch else ():
+                if job.name not in pruned and (reason := watch(job)):
+                    pruned[job.name] = reason
+                    stops[job.name].set()
             if time.monotonic() - shown >= SHOW:
                 show(list(running.values()))
                 shown = time.monotonic()
     finally:
-        stop.set()
+        for stop in stops.values():
+            stop.set()
         threads.shutdown(cancel_futures=True)

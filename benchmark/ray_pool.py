@@ -3,13 +3,15 @@
 import math
 import os
 import socket
-from collections.abc import Callable, Iterable
+import time
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack, suppress
+from itertools import chain
 from pathlib import Path
 from tempfile import NamedTemporaryFile
 
 from .grid import ROOT, Job
-from .pool import GRACE, SHOW, claim, failure, new_record, run_job, save_record, show
+from .pool import GRACE, SHOW, WATCH, claim, failure, new_record, run_job, save_record, show
 from .words import BadInput
 
 IN_FLIGHT = 256  # jobs handed to Ray at a time; each holds its lock, and so an open file
@@ -73,15 +75,18 @@ def probe(jobs: list[Job]) -> None:
                 raise BadInput(f"{what}: {', '.join(bad)}")
 
 
-def outcome(job: Job, future: object) -> dict:
-    """The record of a job that Ray has ended; a failed one where Ray lost it."""
+def outcome(job: Job, future: object, pruned: str) -> dict:
+    """The record of a job that Ray has ended; a failed one where Ray lost it, unless it was
+    `pruned` for a reason."""
     import ray
 
     try:
         return ray.get(future)
     except ray.exceptions.RayError as error:
-        reason = f"Ray lost it: {type(error).__name__}"
-        record = new_record(job) | {"status": "failed", "reason": reason}
+        status, reason = "failed", f"Ray lost it: {type(error).__name__}"
+        if pruned:
+            status, reason = "pruned", pruned
+        record = new_record(job) | {"status": status, "reason": reason}
         with suppress(OSError):
             save_record(job, record)
             with (job.directory / "log.txt").open("a", encoding="utf-8") as log:
@@ -90,11 +95,12 @@ def outcome(job: Job, future: object) -> dict:
 
 
 def run_ray(
-    jobs: Iterable[Job],
+    jobs: Iterable[Job | None],
     on_done: Callable[[Job, dict, int], None],
     address: str = "local",
     runs_per_gpu: int | None = None,
     node_losses: int = 3,
+    watch: Callable[[Job], str] | None = None,
     **limits: float | None,
 ) -> None:
     """Run the jobs on the cluster at `address` (local: one of this machine alone), as run_local
@@ -115,6 +121,7 @@ def run_ray(
     # A job that asks for more CPUs than a node has would never begin.
     most = max(node["Resources"].get("CPU", 1) for node in ray.nodes())
     running: dict = {}  # future -> job and its lock, held here rather than on a node
+    pruned: dict[str, str] = {}
 
     def begin(job: Job) -> None:
         lock = ExitStack()
@@ -129,32 +136,46 @@ def run_ray(
         running[placed.remote(job, **limits, variables=variables)] = job, lock
         return None
 
-    def finish(job: Job, record: dict) -> None:
+    def workers() -> int:
         have = ray.cluster_resources()
         room = have.get("GPU", 1) / gpus if gpus else math.inf
-        on_done(job, record, max(int(min(have.get("CPU", 1), room)), 1))
+        return max(int(min(have.get("CPU", 1), room)), 1)
 
-    waiting = list(reversed(list(jobs)))
+    def finish(job: Job, record: dict) -> None:
+        on_done(job, record, workers())
+
+    source, at_once = iter(jobs), IN_FLIGHT
     try:
         if gpus and not ray.cluster_resources().get("GPU"):
             what = "the Ray cluster has no GPU; leave it out to run on CPUs"
             raise BadInput(f"--runs-per-gpu: {what}")
-        if waiting:
-            probe(waiting)
-        while waiting or running:
-            while waiting and len(running) < IN_FLIGHT:
-                begin(waiting.pop())
+        known = jobs
+        if not isinstance(jobs, Sequence):  # they are made one by one, by what became of others
+            known, at_once = [job for job in [next(source, None)] if job], workers()
+            source = chain(known, source)
+        if known:
+            probe(known)
+        shown = time.monotonic()
+        while True:
+            while len(running) < at_once and (job := next(source, None)):
+                begin(job)
             if not running:
-                continue
-            ready, _ = ray.wait(list(running), num_returns=1, timeout=SHOW)
-            if not ready:
-                show(job for job, _ in running.values())
+                break
+            pause = min(SHOW, WATCH) if watch else SHOW
+            ready, _ = ray.wait(list(running), num_returns=1, timeout=pause)
             for future in ready:
                 job, lock = running[future]
-                record = outcome(job, future)
+                record = outcome(job, future, pruned.get(job.name, ""))
                 del running[future]
                 lock.close()
                 finish(job, record)
+            for future, (job, _) in running.items() if watch else ():
+                if job.name not in pruned and (reason := watch(job)):
+                    pruned[job.name] = reason
+                    ray.cancel(future)
+            if not ready and time.monotonic() - shown >= SHOW:
+                show(job for job, _ in running.values())
+                shown = time.monotonic()
     finally:
         for future in running:
             ray.cancel(future)  # a KeyboardInterrupt in run_job, which then ends its script

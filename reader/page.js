@@ -1,5 +1,5 @@
 "use strict";
-const byId = id => document.getElementById(id), data = JSON.parse(byId("data").textContent), HOME = byId("main").innerHTML;
+const byId = id => document.getElementById(id), data = JSON.parse(byId("data").textContent), HOME = [...byId("main").childNodes];
 const [SAME, INDENTED, CHANGED, LEFT, RIGHT, LEFT_MOVED, RIGHT_MOVED, QUIET] = [0, 1, 2, 3, 4, 5, 6, 7], SIGNS = ["", "\u21e5", "~", "-", "+", "\u2195", "\u2195", ""];
 const STYLES = ["same", "same", "changed", "only", "only", "moved", "moved", "quiet"], CONTEXT = 2, SHORTEST = 4;  // lines of context around a difference; lines worth a fold
 const escape = text => text.replace(/[&<>"]/g, c => `&#${c.charCodeAt(0)};`), plural = (n, word) => `${n} ${word}${n === 1 ? "" : "s"}`;
@@ -246,10 +246,12 @@ function show() {
   count();
 }
 function render() {
-  byId("main").innerHTML = view.left ? `<div id="top">${topHtml()}</div>${bodyHtml(alignment(view.left, view.right))}` : HOME;
+  if (view.left) byId("main").innerHTML = `<div id="top">${topHtml()}</div>${bodyHtml(alignment(view.left, view.right))}`;
+  else if (byId("top")) byId("main").replaceChildren(...HOME);
   view.hunks = [...document.querySelectorAll(".hunk")];
   setFolds(false);
-  for (const figure of document.querySelectorAll(".play")) if (play[figure.dataset.play]) seen.observe(figure);
+  for (const figure of document.querySelectorAll(".play:not([data-drawn])")) if (play[figure.dataset.play]) seen.observe(figure);
+  for (const formula of document.querySelectorAll(".eq, .loss")) sizes.observe(formula);
   const [, owner] = location.hostname.match(/^(.+)\.github\.io$/) || [], home = `https://github.com/${owner}/${location.pathname.split("/")[1]}/blob/HEAD/`;
   if (owner) for (const link of document.querySelectorAll('main a[href^="../"]')) link.href = home + link.getAttribute("href").slice(3);
 }
@@ -258,12 +260,15 @@ function drawFigure(figure) {
   figure.innerHTML = `<h3>${title}</h3><figcaption>${caption}</figcaption>`;
   figure.firstChild.after(drawing);
   seen.unobserve(figure);
+  figure.dataset.drawn = "";
   play[figure.dataset.play].draw(drawing);
 }
 const seen = new IntersectionObserver(all => all.forEach(one => one.isIntersecting && drawFigure(one.target)), {rootMargin: "400px"});
+const sizes = new ResizeObserver(all => {  // the keyboard scrolls formulas that are too wide
+  for (const {target} of all) if (target.scrollWidth > target.clientWidth) target.tabIndex = 0;
+});
 const shown = element => !element.closest("details:not([open])"), edge = () => byId("bar").getBoundingClientRect().bottom;
-function count() {  // and let the keyboard scroll formulas that are too wide
-  for (const e of document.querySelectorAll(".eq, .loss")) if (e.scrollWidth > e.clientWidth) e.tabIndex = 0;
+function count() {
   const hunks = view.hunks.filter(shown), at = hunks.indexOf(document.activeElement) + 1;
   byId("count").textContent = at ? `difference ${at} of ${hunks.length}` : hunks.length ? plural(hunks.length, "difference") : "";
 }

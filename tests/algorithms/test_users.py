@@ -36,6 +36,7 @@ from helpers import (
 )
 from test_environments import finite
 from test_errors import refused, resume_refused
+from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 
@@ -410,17 +411,29 @@ def test_a_checkpoint_every_interval(script, tmp_path, monkeypatch):
 @pytest.mark.parametrize("script", EVERY)
 def test_events_are_on_disk_before_the_checkpoint_that_follows(script, tmp_path, monkeypatch):
     """Else a kill between the two would lose episodes for ever: a resume purges none. Whenever
-    a checkpoint is written, the last event is of its step: in control an episode of two steps
-    has ended there, in a language model completions."""
-    save, seen = torch.save, []
+    a checkpoint is written, all events are flushed, and the last is of its step: in control an
+    episode of two steps has ended there, in a language model completions."""
+    save, seen, pending = torch.save, [], []
+    add, flush = SummaryWriter.add_scalar, SummaryWriter.flush
 
     def look(checkpoint, path):
         if "counters" in checkpoint:
+            assert not pending, "the thread that writes them may be slower than this one"
             events = scalars(path.parent).get("charts/episodic_return", [])
             seen.append((events[-1].step if events else 0, checkpoint["counters"][0]))
         save(checkpoint, path)
 
+    def note(writer, *event):
+        pending.append(event)
+        add(writer, *event)
+
+    def done(writer):
+        flush(writer)
+        pending.clear()
+
     monkeypatch.setattr(torch, "save", look)
+    monkeypatch.setattr(SummaryWriter, "add_scalar", note)
+    monkeypatch.setattr(SummaryWriter, "flush", done)
     if script in SCRIPTS:
         flags = {"env_id": env_id(script, "TwoStates-v0"), "num_envs": 1}
         train(script, tmp_path / "run", total_timesteps=96, checkpoint_interval=0.0, **flags)

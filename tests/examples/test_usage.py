@@ -336,6 +336,25 @@ def test_another_network(script, names, tmp_path, monkeypatch):
     assert all((first[part][key] != last[part][key]).any() for part, key in weights)
 
 
+def test_images(folder):
+    """MinAtar's and Atari's games, CarRacing-v3 and Minigrid; a film of the first."""
+    pytest.importorskip("minigrid")
+    short = {"--run-dir runs/breakout": "--run-dir runs/breakout --total-timesteps 2048"}
+    short |= {"Asterix-v1": "Asterix-v1 --total-timesteps 2048 --eval-episodes 1"}
+    short |= {"1e7": "128 --eval-episodes 1", "--num-envs 8": "--num-envs 1"}
+    short |= {"--reward-clip inf\n": "--reward-clip inf --num-steps 16 --total-timesteps 16\n"}
+    short |= {'"continuous": false': '"continuous": false, "max_episode_steps": 5'}
+    film, games, car, grids = blocks("Images", short)
+    run(folder, film)
+    (file,) = (folder / "videos").iterdir()
+    assert file.suffix == ".mp4"
+    shown = run(folder, games) + run(folder, car, SDL_VIDEODRIVER="dummy")
+    (folder / "grids.py").write_text(grids)
+    shown += run(folder, "python ppo_images.py --env-id grids:Grid-v0 --total-timesteps 2048")
+    for size in ("10 x 10, 4", "84 x 84, 4", "96 x 96, 3", "7 x 7, 3"):
+        assert f"images {size} channels (last)" in shown
+
+
 def test_an_environment_of_ones_own(folder):
     (code,) = blocks("An environment of your own")
     run(folder, f"{code.strip()} --run-dir runs/match {SHORT}")
@@ -375,7 +394,7 @@ def test_tuned_flags_are_printed(folder):
     """Those of the suite, for each of its scripts."""
     leave_out = shutil.ignore_patterns("results", "__pycache__")
     shutil.copytree(ROOT / "benchmark", folder / "benchmark", ignore=leave_out)
-    (code,) = blocks("Which flags for my environment?")
+    code, _ = blocks("Which flags for my environment?")
     lines = run(folder, code).splitlines()
     suite = (ROOT / "benchmark/suites/classic.toml").read_text()
     for script in ("reinforce", "a2c", "trpo", "ppo"):
@@ -387,6 +406,20 @@ def test_tuned_flags_are_printed(folder):
             assert float(re.search(rf"--{name.replace('_', '-')} (\S+)", line)[1]) == float(
                 value
             )
+
+
+def test_a_search_for_flags(folder):
+    """On an environment that no suite has: one trial, and short runs."""
+    leave_out = shutil.ignore_patterns("results", "__pycache__")
+    shutil.copytree(ROOT / "benchmark", folder / "benchmark", ignore=leave_out)
+    seeds = "--seeds 1000 --fresh-seeds 2000-2001 -- --eval-episodes 1"
+    short = {"--steps 20000 --trials 20": f"--steps 2048 --trials 1 {seeds}"}
+    _, code = blocks("Which flags for my environment?", short)
+    output = run(folder, code)
+    assert "\npython ppo.py --env-id examples.match:Match-v0 --total-timesteps 2048" in output
+    out = folder / "runs" / "benchmark" / "tune-ppo-examples.match_Match-v0"
+    assert (out / "best.toml").exists()
+    assert "P(tuned > default)" in (out / "report" / "report.md").read_text()
 
 
 def test_the_addition_with_another_teacher(folder):

@@ -1,10 +1,12 @@
 """Every loss, and what it is made of, as it is typeset beside the code: its value is that of
 the script's function on random numbers."""
 
+import ast
 import importlib
 import re
 from contextlib import suppress
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -26,12 +28,25 @@ def rand(*shape: int) -> torch.Tensor:
     return torch.randn(*shape, dtype=torch.float64)
 
 
+def assigned(script: str, name: str, **known):
+    """What train() assigns to `name`, of what is known: for formulas that are no function."""
+    tree = ast.parse(Path(module(script).__file__).read_text(encoding="utf-8"))
+    for node in ast.walk(tree):
+        target = node.targets[0] if isinstance(node, ast.Assign) else None
+        if isinstance(target, ast.Name) and target.id == name:
+            words = {x.id for x in ast.walk(node.value) if isinstance(x, ast.Name)}
+            if words <= known.keys() and words:
+                code = compile(ast.Expression(node.value), script, "eval")
+                return eval(code, {}, known)
+    raise AssertionError(f"{script}.py assigns nothing of {[*known]} to {name}")
+
+
 def statements(equation: str) -> list[str]:
     """Those that a comma and a space part; without words in brackets, and of what is assigned
     only the new value."""
     equation = re.sub(r"\\quad \\text\{\([A-Z]+\)\}", "", equation)
-    equation = re.sub(r"\S+ \\leftarrow ", "", equation)
-    return re.split(r", \\q?quad |\\quad \\text\{subject to\} \\quad ", equation)
+    parts = re.split(r", \\q?quad |\\quad \\text\{subject to\} \\quad ", equation)
+    return [part.rpartition(r"\leftarrow ")[2] for part in parts]
 
 
 # ---- Numbers for the symbols: each returns the symbols, and what sums and means go over ----
@@ -123,6 +138,32 @@ def token_advantages():
     }, {}  # fmt: skip
 
 
+def normal_advantages(script="ppo", name="mb_advantages", size=1e-30):
+    """Of numbers so small that what is added to their std counts."""
+    values = size * rand(B)
+    mean, std = values.mean(), values.std()
+    found = assigned(script, name, **{name: values}, mean=mean, std=std)
+    symbols = {"result": found, r"\hat A_t": values, r"\mathrm{mean}": mean}
+    return symbols | {r"\mathrm{std}": std}, {}
+
+
+def normal_tokens():
+    return normal_advantages("ppo_rlhf", "advantages", 1e-8)
+
+
+def targets(script: str = "a2c"):
+    advantages, values = rand(B), rand(B)
+    found = assigned(script, "returns", advantages=advantages, values=values)
+    symbols = {r"\hat V_t": found, "V(s_t)": values, "V_t": values, r"\hat A_t": advantages}
+    return symbols | {r"\hat A_t^{\mathrm{raw}}": advantages}, {}
+
+
+def scaled_rewards():
+    rewards, norm = 9 * rand(B), SimpleNamespace(std=torch.tensor(0.7).double())
+    found = assigned("ppo_continuous", "s_rewards", s_rewards=rewards, reward_norm=norm)
+    return {"result": found, "r_t": rewards, r"\mathrm{std}(\tilde G)": norm.std}, {}
+
+
 def critic_and_entropy(dist, values, targets) -> dict:
     symbols = {"c_v": 0.4, "c_e": 0.3, "V_t": values, r"\hat V_t": targets}
     return symbols | {r"H(\pi(\cdot \mid s_t))": dist.entropy()}
@@ -160,19 +201,16 @@ def ppo():
 
 
 def trpo():
-    actor, obs, actions = (
-        module("trpo").Actor(4, 3).double(),
-        rand(B, 4),
-        torch.randint(3, (B,)),
-    )
-    advantages, old = rand(B), actor(obs)
-    old = Categorical(logits=old.logits.detach())
+    """A bound so wide that the quadratic model's step, tried first, goes beyond it."""
+    actor, obs, actions = module("trpo").Actor(4, 3).double(), rand(B, 4), torch.arange(B) % 3
+    advantages, old = rand(B), Categorical(logits=actor(obs).logits.detach())
     found = module("trpo").trust_region_step(
-        actor, obs, actions, advantages, 0.01, 15, 0.1, 10, 0.8
+        actor, obs, actions, advantages, 0.5, 15, 1e-3, 10, 0.8
     )
+    assert 0 < found["step_fraction"] < 1
     new = actor(obs)
     symbols = ratios(new.log_prob(actions), old.log_prob(actions))
-    symbols |= {"L": found["policy_loss"], r"\hat A_t": advantages, r"\mathrm{KL}_{\max}": 0.01}
+    symbols |= {"L": found["policy_loss"], r"\hat A_t": advantages, r"\mathrm{KL}_{\max}": 0.5}
     symbols[r"\mathrm{KL}(\pi_{\mathrm{old}} \,\|\, \pi)"] = kl_divergence(old, new)
     return symbols, {"t": (0, None)}
 
@@ -422,6 +460,10 @@ CASES = [
     ("reinforce_baseline.reinforce_loss", 1, 0, baseline),
     ("a2c.gae", 0, 0, advantages), ("a2c.gae", 1, 0, advantages),
     ("a2c.a2c_loss", 0, 0, a2c),
+    ("a2c.ADVANTAGE", 0, 0, targets), ("ppo_continuous.ADVANTAGE", 0, 1, targets),
+    ("ppo_continuous.ADVANTAGE", 0, 0, scaled_rewards),
+    ("ppo.UPDATE", 0, 0, normal_advantages),
+    ("ppo_rlhf.ADVANTAGE", 0, 0, normal_tokens), ("ppo_rlhf.ADVANTAGE", 0, 1, targets),
     ("ppo_continuous.Actor", 0, 0, gaussian),
     ("ppo_continuous.RunningNorm.update", 0, 0, merged),
     ("ppo_continuous.RunningNorm.update", 0, 1, merged_variance),
