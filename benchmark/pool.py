@@ -274,10 +274,10 @@ def attempt(
             reason = follow(job, process, timeout, stop, stall)
         finally:
             end(process)
-    if reason is None:
-        return "interrupted", ""
     if has_summary(job):
         return "done", ""
+    if reason is None:
+        return "interrupted", ""
     if not reason and process.returncode < 0:
         reason = f"killed by {signal.Signals(-process.returncode).name}"
     elif not reason and process.returncode > 0:

@@ -6,12 +6,24 @@ import socket
 import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack, suppress
+from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
 from tempfile import NamedTemporaryFile
 
 from .grid import ROOT, Job
-from .pool import GRACE, SHOW, WATCH, claim, failure, new_record, run_job, save_record, show
+from .pool import (
+    GRACE,
+    SHOW,
+    WATCH,
+    claim,
+    failure,
+    has_summary,
+    new_record,
+    run_job,
+    save_record,
+    show,
+)  # fmt: skip
 from .words import BadInput
 
 IN_FLIGHT = 256  # jobs handed to Ray at a time; each holds its lock, and so an open file
@@ -85,13 +97,90 @@ def outcome(job: Job, future: object, pruned: str) -> dict:
     except ray.exceptions.RayError as error:
         status, reason = "failed", f"Ray lost it: {type(error).__name__}"
         if pruned:
-            status, reason = "pruned", pruned
+            status, reason = ("done", "") if has_summary(job) else ("pruned", pruned)
         record = new_record(job) | {"status": status, "reason": reason}
         with suppress(OSError):
             save_record(job, record)
             with (job.directory / "log.txt").open("a", encoding="utf-8") as log:
                 print(error, file=log)  # names machines: nothing for record and report
         return record
+
+
+@dataclass
+class Cluster:
+    """A Ray cluster that this process has joined, and the jobs that it has in hand there."""
+
+    on_done: Callable[[Job, dict, int], None]
+    runs_per_gpu: int | None
+    node_losses: int
+    limits: dict[str, float | None]
+    running: dict = field(default_factory=dict)  # future -> job and its lock, held here
+    pruned: dict[str, str] = field(default_factory=dict)  # by job: why it is to end
+
+    def __post_init__(self):
+        import ray
+
+        self.ray, self.gpus = ray, 1 / self.runs_per_gpu if self.runs_per_gpu else 0
+        self.remote = ray.remote(num_gpus=self.gpus, max_retries=self.node_losses)(run_job)
+        # Ray hides the GPUs from a task that asked for one it did not get, but not from a task
+        # that asked for none.
+        self.variables = {} if self.gpus else {"CUDA_VISIBLE_DEVICES": ""}
+        # A job that asks for more CPUs than a node has would never begin.
+        self.most = max(node["Resources"].get("CPU", 1) for node in ray.nodes())
+
+    def workers(self) -> int:
+        """How many runs find room at a time."""
+        have = self.ray.cluster_resources()
+        room = have.get("GPU", 1) / self.gpus if self.gpus else math.inf
+        return max(int(min(have.get("CPU", 1), room)), 1)
+
+    def finish(self, job: Job, record: dict) -> None:
+        self.on_done(job, record, self.workers())
+
+    def begin(self, job: Job) -> None:
+        """Hand a job to Ray, unless there is nothing to run."""
+        lock = ExitStack()
+        try:
+            over = lock.enter_context(claim(job))
+        except OSError as error:
+            self.finish(job, failure("begin", error))
+            return
+        if over:
+            lock.close()
+            self.finish(job, {"status": over})
+            return
+        placed = self.remote.options(num_cpus=min(job.processes(), self.most))
+        future = placed.remote(job, **self.limits, variables=self.variables)
+        self.running[future] = job, lock
+
+    def collect(self, seconds: float) -> bool:
+        """Take in a job that ends within so many seconds; return whether one did."""
+        ready, _ = self.ray.wait(list(self.running), num_returns=1, timeout=seconds)
+        for future in ready:
+            job, lock = self.running[future]
+            record = outcome(job, future, self.pruned.get(job.name, ""))
+            del self.running[future]
+            lock.close()
+            self.finish(job, record)
+        return bool(ready)
+
+    def prune(self, watch: Callable[[Job], str]) -> None:
+        """End the jobs of which `watch` says why they should."""
+        for future, (job, _) in self.running.items():
+            if job.name not in self.pruned and (reason := watch(job)):
+                self.pruned[job.name] = reason
+                self.ray.cancel(future)
+
+    def close(self) -> None:
+        """End what still runs: a KeyboardInterrupt in run_job, which then ends its script."""
+        for future in self.running:
+            self.ray.cancel(future)
+        if self.running:
+            futures = list(self.running)
+            self.ray.wait(futures, num_returns=len(futures), timeout=GRACE + 30)
+        for _, lock in self.running.values():
+            lock.close()
+        self.ray.shutdown()
 
 
 def run_ray(
@@ -111,76 +200,29 @@ def run_ray(
     up to `node_losses` times each, and they go on from their checkpoints.
     """
     connect(address)
-    import ray
-
-    gpus = 1 / runs_per_gpu if runs_per_gpu else 0
-    # Ray hides the GPUs from a task that asked for one it did not get, but not from a task that
-    # asked for none.
-    variables = {} if gpus else {"CUDA_VISIBLE_DEVICES": ""}
-    remote = ray.remote(num_gpus=gpus, max_retries=node_losses)(run_job)
-    # A job that asks for more CPUs than a node has would never begin.
-    most = max(node["Resources"].get("CPU", 1) for node in ray.nodes())
-    running: dict = {}  # future -> job and its lock, held here rather than on a node
-    pruned: dict[str, str] = {}
-
-    def begin(job: Job) -> None:
-        lock = ExitStack()
-        try:
-            over = lock.enter_context(claim(job))
-        except OSError as error:
-            return finish(job, failure("begin", error))
-        if over:
-            lock.close()
-            return finish(job, {"status": over})
-        placed = remote.options(num_cpus=min(job.processes(), most))
-        running[placed.remote(job, **limits, variables=variables)] = job, lock
-        return None
-
-    def workers() -> int:
-        have = ray.cluster_resources()
-        room = have.get("GPU", 1) / gpus if gpus else math.inf
-        return max(int(min(have.get("CPU", 1), room)), 1)
-
-    def finish(job: Job, record: dict) -> None:
-        on_done(job, record, workers())
-
-    source, at_once = iter(jobs), IN_FLIGHT
+    cluster = Cluster(on_done, runs_per_gpu, node_losses, limits)
+    source, known, at_once = iter(jobs), jobs, IN_FLIGHT
+    pause = min(SHOW, WATCH) if watch else SHOW
     try:
-        if gpus and not ray.cluster_resources().get("GPU"):
+        if runs_per_gpu and not cluster.ray.cluster_resources().get("GPU"):
             what = "the Ray cluster has no GPU; leave it out to run on CPUs"
             raise BadInput(f"--runs-per-gpu: {what}")
-        known = jobs
         if not isinstance(jobs, Sequence):  # they are made one by one, by what became of others
-            known, at_once = [job for job in [next(source, None)] if job], workers()
+            known, at_once = [job for job in [next(source, None)] if job], cluster.workers()
             source = chain(known, source)
         if known:
             probe(known)
         shown = time.monotonic()
         while True:
-            while len(running) < at_once and (job := next(source, None)):
-                begin(job)
-            if not running:
+            while len(cluster.running) < at_once and (job := next(source, None)):
+                cluster.begin(job)
+            if not cluster.running:
                 break
-            pause = min(SHOW, WATCH) if watch else SHOW
-            ready, _ = ray.wait(list(running), num_returns=1, timeout=pause)
-            for future in ready:
-                job, lock = running[future]
-                record = outcome(job, future, pruned.get(job.name, ""))
-                del running[future]
-                lock.close()
-                finish(job, record)
-            for future, (job, _) in running.items() if watch else ():
-                if job.name not in pruned and (reason := watch(job)):
-                    pruned[job.name] = reason
-                    ray.cancel(future)
-            if not ready and time.monotonic() - shown >= SHOW:
-                show(job for job, _ in running.values())
+            ended = cluster.collect(pause)
+            if watch:
+                cluster.prune(watch)
+            if not ended and time.monotonic() - shown >= SHOW:
+                show(job for job, _ in cluster.running.values())
                 shown = time.monotonic()
     finally:
-        for future in running:
-            ray.cancel(future)  # a KeyboardInterrupt in run_job, which then ends its script
-        if running:
-            ray.wait(list(running), num_returns=len(running), timeout=GRACE + 30)
-        for _, lock in running.values():
-            lock.close()
-        ray.shutdown()
+        cluster.close()

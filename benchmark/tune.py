@@ -65,6 +65,13 @@ def curve(points: np.ndarray, steps: int) -> np.ndarray:
     return np.where(np.isnan(line), line[np.isfinite(line)][0], line)
 
 
+def most(line: np.ndarray, peak: float) -> float:
+    """The highest area that a curve of which these bins are known could have, if no bin of it
+    rises above its own so far and `peak`, the highest of the other runs."""
+    left = BINS - len(line)
+    return float((line.sum() + left * max(peak, line.max())) / BINS)
+
+
 def bounds(values: list[float], spread: float | None) -> tuple[float, float]:
     """Lower and upper bound of the mean over seeds. The variance is the values' own and that of
     other trials, `spread`, which counts as PRIOR degrees of freedom. Without either there is
@@ -329,9 +336,8 @@ class Search:
             return ""
         line = curve(points, self.steps)
         peaks = [x.peak for other in candidates for x in other.results.values()]
-        hoped = line.copy()
-        hoped[bins:] = max([*peaks, line[:bins].max()])
-        _, high = bounds([*candidate.values, float(hoped.mean())], spread(candidates))
+        hoped = most(line[:bins], max(peaks, default=-math.inf))
+        _, high = bounds([*candidate.values, hoped], spread(candidates))
         if high >= low:
             return ""
         self.report(candidate, float(line[:bins].mean()), bins + BINS * len(candidate.results))

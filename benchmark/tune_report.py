@@ -73,7 +73,9 @@ def fresh_table(search: Search, found: dict[str, Measured]) -> Table:
 # ==============================================================================================
 def shown(value: object) -> str:
     """A flag's value in a table."""
-    return "-" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
+    if value is None:
+        return "-"
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def flags_table(search: Search, best: Candidate) -> Table:

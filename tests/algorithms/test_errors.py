@@ -37,7 +37,8 @@ gym.register("NeedsMore-v0", needs_more)
 def refused(script: str, run_dir: Path, **flags) -> str:
     """Run `script` with flags it must refuse; return its one line."""
     found = module(script)
-    flags = small(script) | {"env_id": benchmark_env(script)} | own_names(script, flags)
+    usual = {"env_id": benchmark_env(script), "total_timesteps": 5000}  # soon over, if it runs
+    flags = small(script) | usual | own_names(script, flags)
     with pytest.raises(found.BadInput) as refusal:
         found.train(found.Args(run_dir=run_dir, **flags))
     assert isinstance(refusal.value, ValueError)

@@ -18,7 +18,7 @@ import tomllib
 from harness import PATIENCE, ROOT, benchmark, wait_until
 from scipy import stats as scipy_stats
 
-from benchmark import page, plots, pool, tune
+from benchmark import page, plots, pool, ray_pool, tune
 from benchmark.grid import ROOT as HERE
 from benchmark.grid import load_suite, make_jobs, parse_flags
 from benchmark.runs import find_runs
@@ -61,6 +61,10 @@ def trials_of(folder: Path) -> list[optuna.trial.FrozenTrial]:
 # ==============================================================================================
 # Spaces
 # ==============================================================================================
+def test_every_script_has_a_space():
+    assert {path.stem for path in HERE.glob("*.py")} <= set(tomllib.loads(SPACES.read_text()))
+
+
 @pytest.mark.parametrize("name", tomllib.loads(SPACES.read_text()))
 def test_every_space_fits_its_script_and_draws_batches_that_divide(name):
     script = "benchmark/peers/sb3.py" if name.startswith("sb3-") else f"{name}.py"
@@ -167,6 +171,25 @@ def test_a_curve_counts_the_time_before_its_first_episode_as_that_episode():
     assert line.tolist() == [1.0] * 24 + [5.0] * 25 + [9.0]
 
 
+def test_a_run_under_way_could_stay_at_the_highest_bin_of_all():
+    line = np.arange(10.0)  # of 50 bins
+    assert tune.most(line, 20.0) == pytest.approx((45 + 40 * 20) / 50)
+    assert tune.most(line, -5.0) == pytest.approx((45 + 40 * 9) / 50)
+    assert tune.most(np.ones(50), 99.0) == 1.0
+
+
+@pytest.mark.parametrize(
+    ("steps", "num_steps"), [(10**6, 1024), (100_000, 256), (10_000, 32), (100, 32)]
+)
+def test_ten_batches_fit_into_a_run_where_the_space_allows_it(steps, num_steps):
+    script, path = HERE / "ppo.py", Path("x")
+    search = tune.Search(
+        script, "CartPole-v1", "env-id", steps, {}, load_space("ppo"), [1], [2], 1, "area", path
+    )
+    flags = search.flags_of({"num_envs": 5, "num_steps": 10, "num_minibatches": 5})
+    assert flags == {"num_envs": 32, "num_steps": num_steps, "num_minibatches": 32}
+
+
 # ==============================================================================================
 # Searches
 # ==============================================================================================
@@ -261,12 +284,17 @@ def test_objective_evaluation_is_the_final_return(words, tmp_path):
             assert trial.value == pytest.approx(mean, abs=0.5)
 
 
-def test_a_run_that_cannot_catch_up_ends_as_pruned(words, tmp_path, monkeypatch):
+@pytest.mark.parametrize("executor", ["local", "ray"])
+def test_a_run_that_cannot_catch_up_ends_as_pruned(words, tmp_path, monkeypatch, executor):
     """Every run stands at four fifths of its steps until it has been looked at. The area of one
     with the return F was 0.55 F by then; with the highest return there is, B, for the rest it
     would be 0.55 F + 0.2 B, against 0.75 B of the best: only what ends below B is pruned."""
     monkeypatch.setattr(pool, "WATCH", 0.1)
+    monkeypatch.setattr(ray_pool, "WATCH", 0.1)
     monkeypatch.setattr(tune, "BEGUN", 2)
+    if executor == "ray":
+        i = words.index("--workers")
+        words[i : i + 2] = ["--executor", "ray"]
     real = tune.Search.watch
 
     def look(search, job):

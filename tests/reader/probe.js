@@ -171,4 +171,14 @@ const probe = {
     pen.font = getComputedStyle(select).font;
     return pen.measureText(select.selectedOptions[0].text).width + 40 < select.clientWidth;
   }),
+
+  // Scroll from the top to the bottom.
+  readThrough: async () => {
+    for (let y = 0; y < document.body.scrollHeight; y += 600) {
+      scrollTo(0, y);
+      await new Promise(requestAnimationFrame);
+      await new Promise(requestAnimationFrame);
+    }
+    scrollTo(0, 0);
+  },
 };
