@@ -2,7 +2,7 @@
 broken update cannot; A3C within a quarter, because its policy can be lost again while the step
 size is still large; ppo_images.py within a twelfth.
 
-A random policy scores 22 on CartPole-v1, -1200 on Pendulum-v1 and 0.5 on MinAtar/Breakout-v1.
+A random policy scores 22 on CartPole-v1, -1200 on Pendulum-v1 and 0.4 on MinAtar/Breakout-v1.
 What the scripts reach in all of their steps is in benchmark/results/defaults.
 """
 
