@@ -4,7 +4,7 @@ Both of two seeds must reach the bar, with a margin when the bar was set. One is
 two would cost too much (SAC, ppo_images.py), where the policy can be lost again while the step
 size is still large (A3C), and for a script without a line of its own.
 
-A random policy scores 22 on CartPole-v1, -1200 on Pendulum-v1 and 0.5 on MinAtar/Breakout-v1.
+A random policy scores 22 on CartPole-v1, -1200 on Pendulum-v1 and 0.4 on MinAtar/Breakout-v1.
 What the scripts reach in all of their steps is in benchmark/results/defaults.
 """
 

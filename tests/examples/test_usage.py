@@ -341,7 +341,8 @@ def test_images(folder):
     pytest.importorskip("minigrid")
     short = {"--run-dir runs/breakout": "--run-dir runs/breakout --total-timesteps 2048"}
     short |= {"Asterix-v1": "Asterix-v1 --total-timesteps 2048 --eval-episodes 1"}
-    short |= {"1e7": "128 --eval-episodes 1", "--num-envs 8": "--num-envs 1"}
+    cut = """--env-kwargs '{"max_num_frames_per_episode": 400}'"""
+    short |= {"1e7": f"128 --eval-episodes 1 {cut}", "--num-envs 8": "--num-envs 1"}
     short |= {"--reward-clip inf\n": "--reward-clip inf --num-steps 16 --total-timesteps 16\n"}
     short |= {'"continuous": false': '"continuous": false, "max_episode_steps": 5'}
     film, games, car, grids = blocks("Images", short)
