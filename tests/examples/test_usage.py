@@ -413,7 +413,7 @@ def test_a_search_for_flags(folder):
     """On an environment that no suite has: one trial, and short runs."""
     leave_out = shutil.ignore_patterns("results", "__pycache__")
     shutil.copytree(ROOT / "benchmark", folder / "benchmark", ignore=leave_out)
-    seeds = "--seeds 1000 --fresh-seeds 2000-2001 -- --eval-episodes 1"
+    seeds = "--seeds 1000 --fresh-seeds 2000 -- --eval-episodes 1"
     short = {"--steps 20000 --trials 20": f"--steps 2048 --trials 1 {seeds}"}
     _, code = blocks("Which flags for my environment?", short)
     output = run(folder, code)
