@@ -86,7 +86,7 @@ function partHtml(entry, whole = !view.right) {
   if (!rows.length) return `<h3>${link} <small>has moved, and stands beside its counterpart</small></h3>`;
   const note = (n, side, of) => n < 0 ? "" : `<div class="note ${side}" data-of="${of}">${data.notes[n]}</div>`;
   const variables = [p, q].flatMap(x => x && x[4] >= 0 ? data.variables[x[4]] : []), places = [[view.left, p], [view.right, q]];
-  const names = variables.length ? new RegExp(`\\b(?<![.\\w])(?:${variables.join("|")})\\b`, "g") : null;
+  const names = variables.length ? new RegExp(`(?<!(?<!self|args)\\.)\\b(?:${variables.join("|")})\\b`, "g") : null;
   const figures = Object.keys(play).filter(name => play[name].at?.some(at => places.some(([script, x]) => x && at === `${script}.${x[0]}`)));
   const only = view.right && !both ? ` <small>only in <span class="${side}">${view[p ? "left" : "right"]}.py</span></small>` : "";
   const head = part[0].toLowerCase() === part[1].toLowerCase() ? `<div id="part-${id}"></div>` :

@@ -181,4 +181,8 @@ const probe = {
     }
     scrollTo(0, 0);
   },
+
+  // Variables of notes that are marked nowhere in the code beside them.
+  variablesWithoutCode: () => [...document.querySelectorAll(".note button")].map(b => b.dataset.v && [b.closest(".entry"), b.dataset.v])
+    .filter(([entry, name]) => !entry.querySelector(`.code [data-v="${name}"]`)).map(pair => pair[1]),
 };

@@ -579,6 +579,14 @@ def test_a_symbol_lights_its_variable_in_both_columns_and_the_reverse(open_page,
     assert entry.locator("button.lit").count() >= 1
 
 
+def test_nearly_every_variable_of_a_note_is_found_in_its_code(page):
+    missing = set()
+    for name in TEXTS:
+        go(page, f"#{name}")
+        missing |= set(page.evaluate("probe.variablesWithoutCode()"))
+    assert missing <= {"std", "detach"}  # which are methods there
+
+
 def test_formulas_have_their_font(open_page):
     """Its letters are those that the licence's file lists; brackets stretch."""
     text = (ROOT / "reader/math-OFL.txt").read_text().replace("\\\n", "")
