@@ -52,6 +52,7 @@ def test_observations_are_flattened(script, name, tmp_path):
     assert checkpoint["actor"]["logits.0.weight"].shape == (64, width)
 
 
+@pytest.mark.parametrize("script", [name for name in SCRIPTS if name not in PIXELS])
 def test_an_observation_may_be_one_number(script, tmp_path):
     """A Box of shape (), flattened to (1,)."""
     flags = {"env_id": env_id(script, "Scalar-v0"), "total_timesteps": 64}
