@@ -298,7 +298,8 @@ def rewards_of_tokens(
 
         r_t = -kl_coef * log_ratio_t + (score, if t is the completion's last token)
 
-    Source: Ziegler et al. 2019, section 2; Stiennon et al. 2020, section 3.4.
+    Source: Ziegler et al. 2019, section 2; Stiennon et al. 2020, section 3.4; Ouyang et al.
+    2022, section 3.5.
     """
     last = mask & (mask.sum(1, keepdim=True) == mask.cumsum(1))
     return (scores.unsqueeze(1) * last - kl_coef * log_ratio) * mask

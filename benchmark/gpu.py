@@ -43,6 +43,10 @@ UNITS = {
 CONTROL = {8: 32, 64: 16, 512: 8}  # environments -> iterations, seconds on either device
 FLAGS = {
     "ppo": {"env_id": "CartPole-v1", "num_steps": 32, "num_minibatches": 2, "update_epochs": 5},
+    "ppo_images": {
+        "env_id": "MinAtar/Breakout-v1", "num_steps": 32, "num_minibatches": 8,
+        "update_epochs": 4,
+    },
     "ppo_continuous": {
         "env_id": "HalfCheetah-v5", "num_steps": 64, "num_minibatches": 4, "update_epochs": 10,
     },

@@ -158,9 +158,9 @@ def test_bounds_are_students_with_the_spread_of_others_as_four_degrees_of_freedo
     values, others = [3.0, 5.0, 10.0], 4.0
     low, high = tune.bounds(values, others)
     variance = (4 * others + sum((x - 6) ** 2 for x in values)) / (4 + 2)
-    expected = scipy_stats.t(6).interval(0.4, 6, math.sqrt(variance / 3))
+    expected = scipy_stats.t.interval(0.4, 6, 6, math.sqrt(variance / 3))
     assert (low, high) == pytest.approx(expected)
-    expected = scipy_stats.t(2).interval(0.4, 6, np.std(values, ddof=1) / math.sqrt(3))
+    expected = scipy_stats.t.interval(0.4, 2, 6, np.std(values, ddof=1) / math.sqrt(3))
     assert tune.bounds(values, None) == pytest.approx(expected)
     assert tune.bounds([7.0], None) == (7.0, 7.0)
 

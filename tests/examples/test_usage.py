@@ -341,7 +341,8 @@ def test_images(folder):
     pytest.importorskip("minigrid")
     short = {"--run-dir runs/breakout": "--run-dir runs/breakout --total-timesteps 2048"}
     short |= {"Asterix-v1": "Asterix-v1 --total-timesteps 2048 --eval-episodes 1"}
-    short |= {"1e7": "128 --eval-episodes 1", "--num-envs 8": "--num-envs 1"}
+    cut = """--env-kwargs '{"max_num_frames_per_episode": 400}'"""
+    short |= {"1e7": f"128 --eval-episodes 1 {cut}", "--num-envs 8": "--num-envs 1"}
     short |= {"--reward-clip inf\n": "--reward-clip inf --num-steps 16 --total-timesteps 16\n"}
     short |= {'"continuous": false': '"continuous": false, "max_episode_steps": 5'}
     film, games, car, grids = blocks("Images", short)
@@ -412,7 +413,7 @@ def test_a_search_for_flags(folder):
     """On an environment that no suite has: one trial, and short runs."""
     leave_out = shutil.ignore_patterns("results", "__pycache__")
     shutil.copytree(ROOT / "benchmark", folder / "benchmark", ignore=leave_out)
-    seeds = "--seeds 1000 --fresh-seeds 2000-2001 -- --eval-episodes 1"
+    seeds = "--seeds 1000 --fresh-seeds 2000 -- --eval-episodes 1"
     short = {"--steps 20000 --trials 20": f"--steps 2048 --trials 1 {seeds}"}
     _, code = blocks("Which flags for my environment?", short)
     output = run(folder, code)
