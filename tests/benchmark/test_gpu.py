@@ -40,11 +40,11 @@ def rows_of(folder: Path) -> list[dict]:
 # What is measured
 # ==============================================================================================
 def test_the_plan():
-    """Three sizes of two scripts, five scripts for language models with two models, a grid; on
+    """Three sizes of three scripts, five scripts for language models with two models, a grid; on
     each device."""
     cases = gpu.make_cases(["cpu", "cuda"], gpu.PARTS, False)
     control = [case for case in cases if case.part == "control" and case.device == "cuda"]
-    assert [case.flags["num_envs"] for case in control] == [8, 64, 512] * 2
+    assert [case.flags["num_envs"] for case in control] == [8, 64, 512] * 3
     for case in control:
         batch = case.flags["num_envs"] * case.flags["num_steps"]
         assert case.flags["total_timesteps"] >= 8 * batch
@@ -153,18 +153,18 @@ def test_runs_per_minute_are_of_those_that_came_to_their_end(device, tmp_path, m
 # ==============================================================================================
 def test_repeats_are_the_outermost_loop_and_nothing_is_measured_twice(measure):
     assert measure(repeats=2) == 0
-    assert [repeat for *_, repeat in measure.ran] == [1] * 6 + [2] * 6
+    assert [repeat for *_, repeat in measure.ran] == [1] * 9 + [2] * 9
     assert measure(repeats=3) == 0
-    assert [repeat for *_, repeat in measure.ran] == [3] * 6
-    assert len(rows_of(measure.out)) == 3 * 6 * 2
+    assert [repeat for *_, repeat in measure.ran] == [3] * 9
+    assert len(rows_of(measure.out)) == 3 * 9 * 2
 
 
 def test_no_measurement_begins_after_the_time(measure, capsys):
     assert measure(minutes=0.0) == 1
     assert measure.ran == []
-    assert "18 not measured for want of time" in capsys.readouterr().out
+    assert "27 not measured for want of time" in capsys.readouterr().out
     assert measure() == 0
-    assert len(measure.ran) == 18
+    assert len(measure.ran) == 27
 
 
 def test_a_failure_is_a_row_and_is_tried_again(tmp_path, monkeypatch, capsys):
@@ -175,9 +175,9 @@ def test_a_failure_is_a_row_and_is_tried_again(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(gpu, "CONTROL", {8: 1})
     for _ in range(2):
         assert gpu.gpu(tmp_path / "out", ["cpu"], ["control"], 1, 9, False) == 1
-    assert [row["quantity"] for row in rows_of(tmp_path / "out")] == ["failed"] * 2
+    assert [row["quantity"] for row in rows_of(tmp_path / "out")] == ["failed"] * 3
     logs = [path.read_text() for path in tmp_path.glob("out/runs/*/log.txt")]
-    assert logs == ["OutOfMemoryError: CUDA out of memory\n"] * 4  # none was overwritten
+    assert logs == ["OutOfMemoryError: CUDA out of memory\n"] * 6  # none was overwritten
     assert "| failed |" in (tmp_path / "out" / "report.md").read_text()
     monkeypatch.setattr(gpu, "measure_control", lambda *_: {"steps_per_second": 1.0})
     assert gpu.gpu(tmp_path / "out", ["cpu"], ["control"], 1, 9, False) == 0

@@ -346,10 +346,12 @@ def test_images(folder):
     short |= {"--reward-clip inf\n": "--reward-clip inf --num-steps 16 --total-timesteps 16\n"}
     short |= {'"continuous": false': '"continuous": false, "max_episode_steps": 5'}
     film, games, car, grids = blocks("Images", short)
-    run(folder, film)
+    for line in film.splitlines():
+        run(folder, line)
     (file,) = (folder / "videos").iterdir()
     assert file.suffix == ".mp4"
-    shown = run(folder, games) + run(folder, car, SDL_VIDEODRIVER="dummy")
+    shown = "".join(run(folder, line) for line in re.split(r"\n(?=python)", games))
+    shown += run(folder, car, SDL_VIDEODRIVER="dummy")
     (folder / "grids.py").write_text(grids)
     shown += run(folder, "python ppo_images.py --env-id grids:Grid-v0 --total-timesteps 2048")
     for size in ("10 x 10, 4", "84 x 84, 4", "96 x 96, 3", "7 x 7, 3"):
