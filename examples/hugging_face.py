@@ -153,5 +153,7 @@ class HuggingFace(nn.Module):
         model = deepcopy(self.model)
         if isinstance(model, PeftModel):
             model = model.merge_and_unload()
+        if quantizer := getattr(model, "hf_quantizer", None):  # a GGUF file, read as floats
+            quantizer.remove_quantization_config(model)
         model.save_pretrained(folder)
         self.tokenizer.save_pretrained(folder)
