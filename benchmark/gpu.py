@@ -81,7 +81,7 @@ def make_cases(devices: list[str], only: Sequence[str], short: bool) -> list[Cas
         for num_envs, iterations in {8: 1}.items() if short else CONTROL.items():
             steps = num_envs * flags["num_steps"] * iterations
             given = flags | {"num_envs": num_envs, "total_timesteps": steps, "eval_episodes": 1}
-            setting = f"{flags['env_id']}, {num_envs} environments"
+            setting = f"{flags['env_id'].split('/')[-1]}, {num_envs} environments"
             cases += [Case("control", script, setting, device, given) for device in devices]
     sizes = [("default model", {}, 512, 4, {})]
     flags = {"max_completion_length": 26, "torch_threads": cpus()}
