@@ -41,7 +41,7 @@ def rows_of(folder: Path) -> list[dict]:
 # ==============================================================================================
 def test_the_plan():
     """Three sizes of three scripts, five scripts for language models with two models, a grid;
-    on on each device."""
+    on each device."""
     cases = gpu.make_cases(["cpu", "cuda"], gpu.PARTS, False)
     control = [case for case in cases if case.part == "control" and case.device == "cuda"]
     assert [case.flags["num_envs"] for case in control] == [8, 64, 512] * 3
