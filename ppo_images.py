@@ -63,8 +63,9 @@ from tqdm import tqdm
 
 @dataclass
 class Args:
-    # Defaults: tried on this environment with seeds from 1000 on.
-    env_id: str = "MinAtar/Breakout-v1"  # Gymnasium environment: images, Discrete actions
+    # Defaults: usual ones for images; the step size was chosen on this task with seed 1000, the
+    # number of steps after seed 2 had ended at 13.7 with 1,000,000.
+    env_id: str = "MinAtar/Breakout-v1"  # images, Discrete actions; of a package: package:Name
     total_timesteps: int | float = 1_500_000  # environment steps in all, in whole batches
     num_envs: int = 64  # environments stepped side by side
     num_steps: int = 32  # steps per environment and iteration; a batch is num_envs * num_steps
@@ -94,7 +95,7 @@ class Args:
     resume: Path | None = None  # run directory to resume, with its own flags
 
 
-LIMITS = {  # of numeric flags; of the others 0 to 1e15, of whole numbers 1 to 1e15
+LIMITS = {  # of numeric flags. Those not named: 0 to 1e15, or 1 to 1e15 if whole
     "seed": (0, 1e15), "gamma": (0, 1), "gae_lambda": (0, 1),
     "max_grad_norm": (1e-9, np.inf), "target_kl": (1e-9, 1e9), "reward_clip": (1e-9, np.inf),
 }  # fmt: skip
@@ -419,7 +420,7 @@ def make_env(args: Args, **kwargs: str) -> gym.Env:
         if hasattr(env.unwrapped, "ale") and "obs_type" not in given:
             grey = given | {"obs_type": "grayscale", "frameskip": 1}
             env = Atari(gym.make(args.env_id, **grey), given.get("frameskip", 4))
-    except (gym.error.Error, ImportError, NotImplementedError, TypeError, ValueError) as error:
+    except (gym.error.Error, ModuleNotFoundError, TypeError, ValueError) as error:
         if isinstance(error, TypeError) and "argument" not in str(error):
             raise  # an error in the environment's own code
         package = "ale_py" if args.env_id.startswith("ALE/") else "package"

@@ -208,7 +208,7 @@ def train(args: Args) -> dict:
                 for array in (obs, actions, rewards, alive)
             )
             returns = returns_to_go(s_rewards, args.gamma)
-            advantages = returns - critic(s_obs).detach()  # with it the loss would push V up
+            advantages = returns - critic(s_obs).detach()  # the actor's loss must not move V
 
             # ---- UPDATE ----
             dist = actor(s_obs)
@@ -297,7 +297,7 @@ def make_env(args: Args, **kwargs: str) -> gym.Env:
         if not isinstance(env.observation_space, Box) or len(env.observation_space.shape) != 1:
             with suppress(NotImplementedError):  # of a space that is not Gymnasium's
                 env = gym.wrappers.FlattenObservation(env)
-    except (gym.error.Error, ImportError, TypeError, ValueError) as error:
+    except (gym.error.Error, ModuleNotFoundError, TypeError, ValueError) as error:
         if isinstance(error, TypeError) and "argument" not in str(error):
             raise  # an error in the environment's own code
         hint = f" Or package:{args.env_id}?" * isinstance(error, gym.error.UnregisteredEnv)

@@ -454,7 +454,7 @@ def make_env(args: Args, **kwargs: str) -> gym.Env:
         if not isinstance(env.observation_space, Box) or len(env.observation_space.shape) != 1:
             with suppress(NotImplementedError):  # of a space that is not Gymnasium's
                 env = gym.wrappers.FlattenObservation(env)
-    except (gym.error.Error, ImportError, TypeError, ValueError) as error:
+    except (gym.error.Error, ModuleNotFoundError, TypeError, ValueError) as error:
         if isinstance(error, TypeError) and "argument" not in str(error):
             raise  # an error in the environment's own code
         hint = f" Or package:{args.env_id}?" * isinstance(error, gym.error.UnregisteredEnv)

@@ -82,7 +82,7 @@ def test_one_iteration_of_two_scripts_on_the_cpu(tmp_path, monkeypatch, capsys):
     assert "CartPole" not in capsys.readouterr().err
     assert {row["system"] for row in rows_of(out)} == {gpu.system() + "; short"}
     assert not [*out.glob("runs/*/run"), *out.glob("runs/*/base.pt")]
-    assert "return" in next(out.glob("runs/ppo*/log.txt")).read_text()
+    assert "evaluation" in next(out.glob("runs/ppo*/log.txt")).read_text()
     before = (out / "gpu.csv").read_bytes()
     monkeypatch.setattr(gpu, "run_case", lambda *_: pytest.fail("it is measured already"))
     assert program.main(words) == 0
