@@ -33,7 +33,7 @@ SCRIPTS = [name for name in EVERY if scaffold.family(SOURCES[name]) == "control"
 LM_SCRIPTS = [name for name in EVERY if name not in SCRIPTS]
 BOX = [name for name in SCRIPTS if re.search(r"env_id: .* with Box actions", SOURCES[name])]
 DISCRETE = [name for name in SCRIPTS if name not in BOX]
-PIXELS = [name for name in SCRIPTS if re.search(r"env_id: .*: images", SOURCES[name])]
+PIXELS = [name for name in SCRIPTS if re.search(r"env_id: .*# images", SOURCES[name])]
 GAUSSIAN = [name for name in BOX if "class RunningNorm" in SOURCES[name]]
 WITH_GAE = [name for name in SCRIPTS if "\ndef gae(" in SOURCES[name]]
 PARENTS = {name: (*scaffold.ladder(name, SOURCES), None)[1] for name in EVERY}
