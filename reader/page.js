@@ -215,7 +215,7 @@ function topHtml() {
   const common = having(sides), drawn = common.length ? common : sides.flatMap(side => having([side]).slice(0, 1));
   const apart = common.length || !right ? "" : `<p>No environment was run with both${drawn.length > 1 ? "; each on one of its own" : ""}.</p>`;
   const losses = lossHtml("l", left, right) + (right ? lossHtml("r", right, left) : "");
-  return `<h2>${sides.map(s => `<span class="${right ? s[0] : ""}">${data.scripts[s[1]].title}</span>`).join(" and ")}</h2>${changeHtml()}` +
+  return `<h2>${sides.map(s => `<a class="${right ? s[0] : ""}" href="#/${s[1]}" title="its section in the essay">${data.scripts[s[1]].title}</a>`).join(" and ")}</h2>${changeHtml()}` +
     `<div class="losses">${losses}</div>${flowHtml()}<h2>Measured</h2>${apart}<div class="charts">${drawn.map(([env, shown]) => chartHtml(env, shown)).join("")}</div>` +
     `${tableHtml(drawn)}<p>In brackets: 95% intervals over n seeds. Evaluation: with the policy's mode, after training.</p>` +
     `${words && `<h2>In words</h2><div class="words">${words}</div>${context}`}${where}`;

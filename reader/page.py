@@ -315,10 +315,17 @@ def essay_html(stills: dict[str, str]) -> str:
     def body(text: str) -> str:
         return "".join(paragraph(one, stills) for one in re.split(r"\n\s*\n", text.strip()))
 
-    return body(essay["lead"]) + "".join(
-        f'<section id="part-{section.get("script", number)}"><h2>{prose(section["title"])}</h2>'
-        f"{body(section['text'])}</section>"
-        for number, section in enumerate(essay["section"])
+    parts = [
+        (one.get("script", n), prose(one["title"]), body(one["text"]))
+        for n, one in enumerate(essay["section"])
+    ]
+    contents = "".join(f'<li><a href="#/{name}">{title}</a></li>' for name, title, _ in parts)
+    return (
+        f"<h2>{prose(essay['title'])}</h2>{body(essay['lead'])}"
+        f'<nav aria-label="Contents"><ol>{contents}</ol></nav>'
+    ) + "".join(
+        f'<section id="part-{name}"><h2>{title}</h2>{text}</section>'
+        for name, title, text in parts
     )
 
 

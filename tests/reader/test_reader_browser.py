@@ -190,6 +190,18 @@ def test_a_pair_says_what_the_difference_buys(page):
     assert "No environment was run with both" in page.locator("#top").inner_text()
 
 
+def test_contents_and_titles_lead_to_sections(page):
+    links = page.locator("nav[aria-label=Contents] a")
+    titles = page.locator(".home section h2").all_text_contents()
+    assert links.all_text_contents() == titles[:-1]
+    links.nth(6).click()
+    assert 0 < page.locator("#part-ppo h2").bounding_box()["y"] < 300
+    go(page, "#rloo..grpo")
+    page.locator("#top h2 a.r").click()
+    page.wait_for_function("location.hash === '#/grpo'")
+    assert 0 < page.locator("#part-grpo h2").bounding_box()["y"] < 300
+
+
 def test_a_deep_link_opens_its_pair_and_part(open_page):
     page = open_page("#a2c..ppo/gae")
     assert page.locator("#left").input_value() == "a2c"
