@@ -1,5 +1,5 @@
-"""Makes files of the figures: `python -m reader.record data` the recordings of ppo.py's runs,
-`python -m reader.record stills` the pictures for pages without JavaScript, with chromium."""
+"""Makes files of the reader's figures: `python -m tools.record data` the recordings of ppo.py's
+runs, `python -m tools.record stills` the pictures for pages without JavaScript, with chromium."""
 
 import argparse
 import json
@@ -12,7 +12,7 @@ from pathlib import Path
 
 import ppo
 
-PLAY = Path(__file__).parent / "play"
+PLAY = Path(__file__).parents[1] / "reader/play"
 NAMES = ["bandit", "gae", "ppo", "trpo", "squash", "groups", "dpo"]
 CLIPS = [0.1, 0.2, 0.3, math.inf]
 UPDATE = 15  # which update is recorded
@@ -102,7 +102,7 @@ def script() -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m reader.record", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m tools.record", description=__doc__)
     parser.add_argument("what", choices=["data", "stills"])
     if parser.parse_args().what == "data":
         for name, data in ("gae", segment()), ("ppo", [update(clip) for clip in CLIPS]):
