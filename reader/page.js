@@ -2,6 +2,7 @@
 const byId = id => document.getElementById(id), data = JSON.parse(byId("data").textContent), HOME = [...byId("main").childNodes];
 const [SAME, INDENTED, CHANGED, LEFT, RIGHT, LEFT_MOVED, RIGHT_MOVED, QUIET] = [0, 1, 2, 3, 4, 5, 6, 7], SIGNS = ["", "\u21e5", "~", "-", "+", "\u2195", "\u2195", ""];
 const STYLES = ["same", "same", "changed", "only", "only", "moved", "moved", "quiet"], CONTEXT = 2, SHORTEST = 4;  // lines of context around a difference; lines worth a fold
+const LINES = {l: "one", r: "two dash"};  // of the curves
 const escape = text => text.replace(/[&<>"]/g, c => `&#${c.charCodeAt(0)};`), plural = (n, word) => `${n} ${word}${n === 1 ? "" : "s"}`;
 const foldHtml = (title, inner) => `<details class="fold"><summary>${title}</summary>${inner}</details>`;
 const address = () => "#" + [view.left, view.right].filter(Boolean).join("..");
@@ -177,18 +178,37 @@ function flagsHtml(env, shown) {  // what the runs set otherwise: flags that bot
     const differ = values.length === 2 ? String(values[0][1]) !== String(values[1][1]) : values.some(([, , usual]) => !usual);
     return differ && `<code>--${name.replaceAll("_", "-")}</code>&nbsp;${values.map(([side, v]) => `<b class="${side}">${v}</b>`).join("&nbsp;/&nbsp;")}`;
   }).filter(Boolean);
-  return items.length ? `<p>${runs.length === 2 ? "Flags that differ" : "Flags that are not the default"}: ${items.join(", ")}</p>` : "";
+  const title = runs.length === 2 ? "Flags that differ" : "Flags that are not the default";
+  return items.length ? `${title}: ${items.join(", ")}` : "";
 }
 function chartHtml(env, shown) {
-  const chart = data.charts[env], rows = shown.map(([, s]) => chart.scripts[s].row), by = /completions/.test(rows) ? "completions" : "steps";
-  const links = [...new Set(shown.map(([, s]) => chart.scripts[s].folder))].map(f => `<a href="../benchmark/results/${f}/report.md">${f}</a>`).join(", ");
-  const legend = shown.map(([side, s]) => `<span class="${side}"><svg class="key ${side}" width="30" height="8" aria-hidden="true"><polyline points="0,4 30,4"/></svg>${s}.py</span>`);
-  const flat = shown.flatMap(([, s], n) => rows[n].filter(([, value]) => /saturated/.test(value)).map(([title]) => `${title} of ${s}.py`)).join(", ");
-  return `<figure class="curves"><svg class="chart" viewBox="0 0 340 190" width="340" height="190" role="img" aria-label="Learning curves: ${env}">` +
-    chart.frame + shown.map(([side, s]) => `<g class="${side}">${chart.scripts[s].shape}</g>`).join("") + `</svg><figcaption>` +
-    `<p class="legend">${legend.join(" ")}</p><p><b>${env}</b>: return by ${by}, ${chart.statistic === "iqm" ? "IQM" : "mean"} over n = ` +
-    `${[...new Set(rows.map(row => row[0][1]))].join(" and ")} seeds, 95% band (${links}).</p>${flagsHtml(env, shown)}` +
-    `${flat && `<p>Saturated, all seeds alike, so the interval says nothing of the spread: ${flat}.</p>`}</figcaption></figure>`;
+  const chart = data.charts[env], runs = shown.map(([, s]) => chart.scripts[s]);
+  const rows = runs.map(run => run.row), points = runs.flatMap(run => run.curve);
+  const values = points.flatMap(point => point.slice(1));
+  const [low, high] = [Math.min(...values), Math.max(...values)];
+  const by = /completions/.test(rows) ? "completions" : "steps";
+  const panel = kit.panel({title: env, x: [0, Math.max(...points.map(point => point[0]))],
+    y: [low, high + 0.02 * (high - low)], label: `thousands of ${by}`});
+  const drawn = panel.draw(runs.map(({curve}, n) => [
+    panel.area(curve.map(([x, , low, high]) => [x, low, high]), LINES[shown[n][0]]),
+    panel.line(curve, LINES[shown[n][0]])]));
+  const links = [...new Set(runs.map(run => run.folder))].map(folder =>
+    `<a href="../benchmark/results/${folder}/report.md">${folder}</a>`);
+  const legend = shown.map(([side, s]) => `<span class="${side}">${s}.py <svg class="key" ` +
+    'width="30" height="8" aria-hidden="true"><g class="play">' +
+    `<path class="line ${LINES[side]}" d="M0 4H30"/></g></svg></span>`);
+  const flat = shown.flatMap(([, s], n) => rows[n].filter(([, value]) =>
+    /saturated/.test(value)).map(([title]) => `${title} of ${s}.py`));
+  const notes = [flagsHtml(env, shown), ...shown.map(([, s]) => data.scripts[s].curve),
+    flat.length ? `Saturated, all seeds alike, so the interval says nothing of the spread: ${
+      flat.join(", ")}.` : ""];
+  return `<figure class="curves"><svg class="chart" viewBox="0 0 400 230" role="img" ` +
+    `aria-label="Learning curves: ${env}"><g class="play">${drawn.svg}</g></svg><figcaption>` +
+    `<p class="legend">${legend.join(" ")}</p><p>Return by ${by}, ` +
+    `${chart.statistic === "iqm" ? "IQM" : "mean"} over n = ` +
+    `${[...new Set(rows.map(row => row[0][1]))].join(" and ")} seeds, 95% band ` +
+    `(${links.join(", ")}).</p>${notes.map(note => note && `<p>${note}</p>`).join("")}` +
+    "</figcaption></figure>";
 }
 function tableHtml(drawn) {
   const tables = new Map();  // one for each heading

@@ -17,7 +17,7 @@ from pygments.lexers import PythonLexer
 from pygments.token import STANDARD_TYPES
 
 from .align import align
-from .figures import ladder, results
+from .figures import results
 from .structure import Part, parts_of
 
 try:
@@ -270,6 +270,7 @@ def page_data(root: Path) -> dict:
             "change": prose(script.get("change", script.get("buys", ""))),
             "loss": loss_of(script, parts[name], noted[name], notes),
             "flow": script.get("flow", {}),
+            "curve": prose(script.get("curve", "")),
             "findings": [[title, prose(known[title])]
                          for title in script.get("findings", []) if title in known],
         }  # fmt: skip
@@ -327,6 +328,18 @@ def essay_html(stills: dict[str, str]) -> str:
         f'<section id="part-{name}"><h2>{title}</h2>{text}</section>'
         for name, title, text in parts
     )
+
+
+def ladder(scripts: list[dict], parent: str | None = None) -> str:
+    """The family below a script as a nested list: names open a script, arrows a pair."""
+    items = ""
+    for script in [script for script in scripts if script["parent"] == parent]:
+        name, below = script["name"], ladder(scripts, script["name"])
+        edge = f'<a class="edge" href="#{parent}..{name}" title="{parent}.py beside {name}.py">'
+        items += f"<li>{(parent and edge + '&#8644;</a>') or ''}"
+        items += f'<a href="#{name}">{name}.py <small>{prose(script["adds"])}</small></a>'
+        items += f"<ul>{below}</ul></li>" if below else "</li>"
+    return items
 
 
 def build(root: Path) -> str:

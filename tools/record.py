@@ -1,5 +1,5 @@
 """Makes files of the reader's figures: `python -m tools.record data` the recordings of ppo.py's
-runs, `python -m tools.record stills` the pictures for pages without JavaScript, with chromium."""
+runs, `python -m tools.record stills` the pictures for pages without JavaScript, by chromium."""
 
 import argparse
 import json
@@ -16,7 +16,11 @@ PLAY = Path(__file__).parents[1] / "reader/play"
 NAMES = ["bandit", "gae", "ppo", "trpo", "squash", "groups", "dpo"]
 CLIPS = [0.1, 0.2, 0.3, math.inf]
 UPDATE = 15  # which update is recorded
-FLAGS = ["--headless", "--no-sandbox", "--disable-gpu"]
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+FLAGS = [
+    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+    "--disable-background-networking", "--disable-component-update", "--disable-sync",
+]  # fmt: skip
 # What a figure draws at first as one SVG, two panels beside each other, without what only hands
 # need. It is to stand in the page, whose styles it has.
 STILL = """name => {
@@ -111,11 +115,10 @@ def main() -> None:
         return
     from playwright.sync_api import sync_playwright
 
-    path = shutil.which("chromium") or shutil.which("chromium-browser")
-    if path is None:
+    if CHROMIUM is None:
         parser.error("the pictures need chromium on the path")
     with sync_playwright() as playwright:
-        page = playwright.chromium.launch(executable_path=path, args=FLAGS).new_page()
+        page = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS).new_page()
         page.add_script_tag(content=script())
         for name in NAMES:
             text = page.evaluate(STILL, name)

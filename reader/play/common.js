@@ -42,6 +42,9 @@ kit.panel = ({title, x, y, label = "", height = 230, plain = false}) => {
     inverse: (a, b) => [x[0] + (a - left) / (right - left) * (x[1] - x[0]),
       y[0] + (bottom - b) / (bottom - top) * (y[1] - y[0])],
     line: (points, style) => path(join(points.map(at)), `line ${style}`),
+    // Between the ends [x, low, high] of a band.
+    area: (ends, style) => path(join([...ends.map(([v, low]) => at([v, low])),
+      ...ends.map(([v, , high]) => at([v, high])).reverse()]), `area ${style}`),
     curve: (f, style) => panel.line(
       kit.range(121, i => x[0] + i / 120 * (x[1] - x[0])).map(v => [v, f(v)]), style),
     dot: (v, w, style, r = 5) =>

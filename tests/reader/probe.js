@@ -48,8 +48,6 @@ const probe = {
       return 0.2126 * r + 0.7152 * g + 0.0722 * b;
     };
     const behind = element => {
-      const shape = element.closest("svg a") && element.parentElement.querySelector("rect, circle");
-      if (shape) return parse(getComputedStyle(shape).fill);
       for (let e = element; e; e = e.parentElement) {
         const color = parse(getComputedStyle(e).backgroundColor);
         if (color[3] > 0) return color;
@@ -73,8 +71,7 @@ const probe = {
 
   // What has the focus: its tag, whether it is outlined, and its name for those who do not see it.
   focused: () => {
-    const e = document.activeElement, shapes = [e, e.querySelector("rect, circle")].filter(Boolean);
-    const outlined = shapes.some(x => getComputedStyle(x).outlineStyle !== "none");
+    const e = document.activeElement, outlined = getComputedStyle(e).outlineStyle !== "none";
     const label = e.labels && e.labels.length ? e.labels[0].textContent : "";
     return [e.tagName, outlined, e.getAttribute("aria-label") || label || e.textContent.trim()];
   },
@@ -130,20 +127,25 @@ const probe = {
     .map(s => [s.classList[1], s.lastChild.dataset.line].join()),
 
   // Pairs whose first screen lacks the sentence, the losses, the flow, or a coloured box or term.
-  badFirstScreens: async names => {
+  badFirstScreens: names => {
     const bad = [], fits = e => e && probe.isSeen(e) && e.getBoundingClientRect().bottom <= 800;
-    for (const one of names) for (const other of names) if (one !== other) {
-      await new Promise(done => {
-        addEventListener("hashchange", done, {once: true});
-        location.hash = `${one}..${other}`;
-      });
-      scrollTo(0, 0);
+    for (const left of names) for (const right of names) if (left !== right) {
+      view = {left, right};
+      byId("path").innerHTML = pathHtml();
+      byId("main").innerHTML = `<div id="top">${topHtml()}</div>`;  // without the code, which takes long
       const whole = [".change p", ".loss.l .term", ".loss.r .term", ".flow"].every(x => fits(document.querySelector(x)));
       const cut = [...document.querySelectorAll(".loss")].some(e => e.scrollWidth > e.clientWidth || !fits(e));
-      if (!whole || cut || !document.querySelector(".flow a.l, .flow a.r, .term.l, .term.r")) bad.push(location.hash);
+      if (!whole || cut || !document.querySelector(".flow a.l, .flow a.r, .term.l, .term.r")) bad.push([left, right]);
     }
     return bad;
   },
+
+  // What axe finds wrong by the rules of WCAG at AA; in the dark, with colours.
+  axe: dark => axe.run({runOnly: dark ? ["color-contrast"] : ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]}),
+
+  // Take out the lines of a part or a fold beyond the first ones.
+  shorten: () => document.querySelectorAll(":is(.rows, .rows .fold, .hunk) > :is(.row, .hunk):nth-child(n + 12)")
+    .forEach(line => line.remove()),
 
   // Of every note that is seen its side, and what is wrong with its place by its code.
   notes: () => [...document.querySelectorAll(".entry .note")].filter(probe.isSeen).map(note => {

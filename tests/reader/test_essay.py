@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "benchmark" / "results"
 NOTES, TEXTS = load(ROOT)
 ESSAY = tomllib.loads((ROOT / "reader" / "essay.toml").read_text(encoding="utf-8"))
-SECTIONS = ESSAY["section"]
+SECTIONS = ESSAY["section"][:-1]  # the last one is about the page
 PARENTS = {script["name"]: script["parent"] for script in NOTES["script"]}
 FIGURES = {"bandit", "gae", "ppo", "trpo", "squash", "groups", "dpo"}
 EVERYTHING = "\n\n".join([ESSAY["lead"], *(section["text"] for section in SECTIONS)])

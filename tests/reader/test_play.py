@@ -3,9 +3,7 @@ their controls, and their still pictures. In a browser, as tests of the page are
 
 import json
 import math
-import os
 import re
-import shutil
 from pathlib import Path
 from types import SimpleNamespace
 from xml.etree import ElementTree
@@ -28,8 +26,6 @@ import trpo
 from reader.structure import parts_of
 from tools import record
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-PATIENCE = 180_000  # milliseconds
 CSS = "\n".join(
     path.read_text(encoding="utf-8")
     for path in (record.PLAY.parent / "page.css", record.PLAY / "play.css")
@@ -52,33 +48,22 @@ OVER = """root => [...root.querySelectorAll(".panels > svg")].flatMap(svg => {
   return boxes.filter((a, i) => a.out || boxes.slice(i + 1).some(b => meet(a, b)))
     .map(box => box.text);
 })"""
+PATIENCE = 180_000  # milliseconds
 figures = pytest.mark.parametrize("name", record.NAMES)
-
-if not os.environ.get("REQUIRE_BROWSER"):
-    pytest.importorskip("playwright", reason="there is no playwright")
-    if CHROMIUM is None:
-        pytest.skip("there is no chromium", allow_module_level=True)
-
-from playwright.sync_api import sync_playwright  # noqa: E402
 
 
 @pytest.fixture(scope="module")
-def page():
+def page(browser):
     """A page with the figures' script; at the end it may not have complained."""
-    assert CHROMIUM, "REQUIRE_BROWSER is set, and there is no chromium"
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=CHROMIUM, args=record.FLAGS, timeout=PATIENCE
-        )
-        page, complaints = browser.new_page(), []
-        page.set_default_timeout(PATIENCE)
-        page.on("pageerror", lambda error: complaints.append(str(error)))
-        page.on("console", lambda message: complaints.append(message.text))
-        page.set_content("<!DOCTYPE html><html lang=en><body></body></html>")
-        page.add_style_tag(content=CSS)
-        page.add_script_tag(content=record.script())
-        yield page
-        browser.close()
+    page, complaints = browser.new_page(), []
+    page.set_default_timeout(PATIENCE)
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.on("console", lambda message: complaints.append(message.text))
+    page.set_content("<!DOCTYPE html><html lang=en><body></body></html>")
+    page.add_style_tag(content=CSS)
+    page.add_script_tag(content=record.script())
+    yield page
+    page.context.close()
     assert complaints == []
 
 
