@@ -1,6 +1,6 @@
 # /// script
 # requires-python = ">=3.10"
-# dependencies = ["torch>=2.6", "numpy>=2.0", "tyro>=1.0", "filelock>=3.12",
+# dependencies = ["torch>=2.6", "numpy>=2.0", "tyro>=1.0", "filelock>=3.22",
 #                 "tensorboard>=2.21", "tqdm>=4.66"]
 # ///
 """REINFORCE Leave-One-Out (RLOO) for language models.
@@ -495,7 +495,12 @@ class Run(ExitStack):
         try:
             str(run_dir).encode()  # or else TensorBoard cannot write there
             run_dir.mkdir(parents=True, exist_ok=True)
-            self.enter_context(FileLock(run_dir / "lock", timeout=0))  # freed even by a kill
+            try:
+                self.enter_context(FileLock(run_dir / "lock", timeout=0))  # a kill frees it
+            except (TimeoutError, PermissionError):  # another process has it
+                raise
+            except OSError as error:  # of a file system without locks
+                print(f"no lock keeps others out of {run_dir}: {error}", file=sys.stderr)
             if args.resume:
                 saved = torch.load(run_dir / "checkpoint.pt", "cpu", weights_only=True)
                 for key, module in state.items():
