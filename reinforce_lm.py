@@ -301,7 +301,7 @@ def check_args(args: Args) -> Args:
     flags = {k: v.item() if isinstance(v, np.generic) else v for k, v in asdict(args).items()}
     for name, value in flags.items():
         hint = Args.__annotations__[name]
-        kind, *_ = kinds = get_args(hint) or (hint,)
+        kind, *others = kinds = get_args(hint) or (hint,)
         text = isinstance(value, str | Path) and {value, Path} & {*kinds}  # a choice or a path
         if type(value) in (int, float) and kind in (int, float):
             low, high = LIMITS.get(name, (int(kind is int), 1e15))
@@ -309,7 +309,7 @@ def check_args(args: Args) -> Args:
                 raise BadInput(f"{name} must be {kind.__name__} {low:g}..{high:g}, not {value}")
             flags[name] = kind(value)  # 1e6 is a number of steps
         elif type(value) not in kinds and not text:
-            raise BadInput(f"{name} must be {hint}, not {value!r}")
+            raise BadInput(f"{name} must be {hint if others else kind.__name__}, not {value!r}")
     if not args.resume:
         folder = f"{args.task}__{SCRIPT.stem}__{args.seed}__{datetime.now():%Y%m%d-%H%M%S-%f}"
         run_dir = Path(args.run_dir or "runs/" + folder.replace("/", "_").replace(":", "_"))

@@ -449,7 +449,7 @@ def check_args(args: Args) -> Args:
     flags = {k: v.item() if isinstance(v, np.generic) else v for k, v in asdict(args).items()}
     for name, value in flags.items():
         hint = Args.__annotations__[name]
-        kind, *_ = kinds = get_args(hint) or (hint,)
+        kind, *others = kinds = get_args(hint) or (hint,)
         text = isinstance(value, str | Path) and {value, Path} & {*kinds}  # a choice or a path
         if type(value) in (int, float) and kind in (int, float):
             low, high = LIMITS.get(name, (int(kind is int), 1e15))
@@ -457,7 +457,7 @@ def check_args(args: Args) -> Args:
                 raise BadInput(f"{name} must be {kind.__name__} {low:g}..{high:g}, not {value}")
             flags[name] = kind(value)  # 1e6 is a number of steps
         elif type(value) not in kinds and not text:
-            raise BadInput(f"{name} must be {hint}, not {value!r}")
+            raise BadInput(f"{name} must be {hint if others else kind.__name__}, not {value!r}")
     if not args.resume:
         folder = f"{args.env_id}__{SCRIPT.stem}__{args.seed}__{datetime.now():%Y%m%d-%H%M%S-%f}"
         run_dir = Path(args.run_dir or "runs/" + folder.replace("/", "_").replace(":", "_"))
@@ -520,11 +520,13 @@ class Run(ExitStack):
         for fix in (torch.manual_seed, np.random.seed, random.seed):  # for environments too
             fix(args.seed % 2**32)
 
-    def __exit__(self, *raised):
+    def __exit__(self, kind, error, trace):
         try:
-            return super().__exit__(*raised)
-        except Exception as error:  # of an environment's close(): the work is done
-            print(f"while closing: {error!r}", file=sys.stderr)
+            super().__exit__(kind, error, trace)
+        except Exception as fault:  # of an environment's close(): the work is done
+            print(f"while closing: {fault!r}", file=sys.stderr)
+        if "array element with a sequence" in str(error) and trace.tb_next is None:  # in train
+            raise BadInput("a reward, terminated or truncated is not one value") from error
 
     def start(self, state: dict, total_steps: int) -> None:
         """Make the run directory, or restore all that `state` names from the one to resume."""
@@ -649,8 +651,6 @@ if __name__ == "__main__" and "__file__" in globals():  # a notebook cell only d
     except (Exception, KeyboardInterrupt) as error:
         known = isinstance(error, BadInput | FloatingPointError | torch.OutOfMemoryError)
         line = f"error: {' '.join(str(error).split())}" if known else traceback.format_exc()
-        if "array element with" in line and ("= result\n" in line or "+= reward\n" in line):
-            line = "error: a reward, terminated or truncated is not one value"  # NumPy is vague
         print("stopped" if isinstance(error, KeyboardInterrupt) else line, file=sys.stderr)
         if args and type(error) is not BadInput and (args.run_dir / "checkpoint.pt").exists():
             print(f'resume with: python "{SCRIPT}" --resume "{args.run_dir}"', file=sys.stderr)
