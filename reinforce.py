@@ -414,7 +414,7 @@ def evaluate(actor: nn.Module, env: gym.Env, run: Run) -> dict:
     """Save, play eval_episodes with the policy's mode, write and return the summary."""
     run.save()
     run.bar.close()
-    args, returns = run.args, np.zeros(run.args.eval_episodes)
+    args, step, returns = run.args, run.global_step, np.zeros(run.args.eval_episodes)
     seeds = np.random.SeedSequence(args.seed, spawn_key=(1,)).generate_state(len(returns))
     for episode, seed in enumerate(seeds // 2):
         obs, _ = env.reset(seed=int(seed))
@@ -427,14 +427,13 @@ def evaluate(actor: nn.Module, env: gym.Env, run: Run) -> dict:
             if terminated or truncated:
                 break
     summary = {
-        "env_id": args.env_id, "script": SCRIPT.name, "seed": args.seed,
-        "global_step": run.global_step, "wall_seconds": run.seconds,
-        "sps": run.global_step / run.seconds, "train_episodes": run.episodes,
+        "env_id": args.env_id, "script": SCRIPT.name, "seed": args.seed, "global_step": step,
+        "wall_seconds": run.seconds, "sps": step / run.seconds, "train_episodes": run.episodes,
         "train_return_mean": float(np.mean(run.recent)) if run.episodes else None,
         "eval_return_mean": float(returns.mean()), "eval_return_std": float(returns.std()),
         "eval_episodes": len(returns),
     }  # fmt: skip
-    run.writer.add_scalar("eval/episodic_return", returns.mean(), run.global_step)
+    run.writer.add_scalar("eval/episodic_return", returns.mean(), step)
     (args.run_dir / "new.tmp").write_text(json.dumps(summary, indent=2))
     (args.run_dir / "new.tmp").replace(args.run_dir / "summary.json")
     print(f"evaluation {returns.mean():.1f} +- {returns.std():.1f}, {run.name}")
