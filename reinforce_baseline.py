@@ -1,6 +1,6 @@
 # /// script
 # requires-python = ">=3.10"
-# dependencies = ["torch>=2.6", "gymnasium>=1.4", "numpy>=2.0", "tyro>=1.0", "filelock>=3.12",
+# dependencies = ["torch>=2.6", "gymnasium>=1.4", "numpy>=2.0", "tyro>=1.0", "filelock>=3.22",
 #                 "tensorboard>=2.21", "tqdm>=4.66"]
 # ///
 """REINFORCE with a learned baseline (vanilla policy gradient), for Discrete actions.
@@ -257,7 +257,7 @@ def check_args(args: Args) -> Args:
     flags = {k: v.item() if isinstance(v, np.generic) else v for k, v in asdict(args).items()}
     for name, value in flags.items():
         hint = Args.__annotations__[name]
-        kind, *_ = kinds = get_args(hint) or (hint,)
+        kind, *others = kinds = get_args(hint) or (hint,)
         text = isinstance(value, str | Path) and {value, Path} & {*kinds}  # a choice or a path
         if type(value) in (int, float) and kind in (int, float):
             low, high = LIMITS.get(name, (int(kind is int), 1e15))
@@ -265,7 +265,7 @@ def check_args(args: Args) -> Args:
                 raise BadInput(f"{name} must be {kind.__name__} {low:g}..{high:g}, not {value}")
             flags[name] = kind(value)  # 1e6 is a number of steps
         elif type(value) not in kinds and not text:
-            raise BadInput(f"{name} must be {hint}, not {value!r}")
+            raise BadInput(f"{name} must be {hint if others else kind.__name__}, not {value!r}")
     if not args.resume:
         folder = f"{args.env_id}__{SCRIPT.stem}__{args.seed}__{datetime.now():%Y%m%d-%H%M%S-%f}"
         run_dir = Path(args.run_dir or "runs/" + folder.replace("/", "_").replace(":", "_"))
@@ -326,11 +326,13 @@ class Run(ExitStack):
         for fix in (torch.manual_seed, np.random.seed, random.seed):  # for environments too
             fix(args.seed % 2**32)
 
-    def __exit__(self, *raised):
+    def __exit__(self, kind, error, trace):
         try:
-            return super().__exit__(*raised)
-        except Exception as error:  # of an environment's close(): the work is done
-            print(f"while closing: {error!r}", file=sys.stderr)
+            super().__exit__(kind, error, trace)
+        except Exception as fault:  # of an environment's close(): the work is done
+            print(f"while closing: {fault!r}", file=sys.stderr)
+        if "array element with a sequence" in str(error) and trace.tb_next is None:  # in train
+            raise BadInput("a reward, terminated or truncated is not one value") from error
 
     def start(self, state: dict, total_steps: int) -> None:
         """Make the run directory, or restore all that `state` names from the one to resume."""
@@ -339,7 +341,12 @@ class Run(ExitStack):
         try:
             str(run_dir).encode()  # or else TensorBoard cannot write there
             run_dir.mkdir(parents=True, exist_ok=bool(args.resume))
-            self.enter_context(FileLock(run_dir / "lock", timeout=0))  # freed even by a kill
+            try:
+                self.enter_context(FileLock(run_dir / "lock", timeout=0))  # a kill frees it
+            except (TimeoutError, PermissionError):  # another process has it
+                raise
+            except OSError as error:  # of a file system without locks
+                print(f"no lock keeps others out of {run_dir}: {error}", file=sys.stderr)
             if args.resume:
                 saved = torch.load(run_dir / "checkpoint.pt", "cpu", weights_only=True)
                 for key, module in state.items():
@@ -413,7 +420,7 @@ def evaluate(actor: nn.Module, env: gym.Env, run: Run) -> dict:
     """Save, play eval_episodes with the policy's mode, write and return the summary."""
     run.save()
     run.bar.close()
-    args, returns = run.args, np.zeros(run.args.eval_episodes)
+    args, step, returns = run.args, run.global_step, np.zeros(run.args.eval_episodes)
     seeds = np.random.SeedSequence(args.seed, spawn_key=(1,)).generate_state(len(returns))
     for episode, seed in enumerate(seeds // 2):
         obs, _ = env.reset(seed=int(seed))
@@ -426,14 +433,13 @@ def evaluate(actor: nn.Module, env: gym.Env, run: Run) -> dict:
             if terminated or truncated:
                 break
     summary = {
-        "env_id": args.env_id, "script": SCRIPT.name, "seed": args.seed,
-        "global_step": run.global_step, "wall_seconds": run.seconds,
-        "sps": run.global_step / run.seconds, "train_episodes": run.episodes,
+        "env_id": args.env_id, "script": SCRIPT.name, "seed": args.seed, "global_step": step,
+        "wall_seconds": run.seconds, "sps": step / run.seconds, "train_episodes": run.episodes,
         "train_return_mean": float(np.mean(run.recent)) if run.episodes else None,
         "eval_return_mean": float(returns.mean()), "eval_return_std": float(returns.std()),
         "eval_episodes": len(returns),
     }  # fmt: skip
-    run.writer.add_scalar("eval/episodic_return", returns.mean(), run.global_step)
+    run.writer.add_scalar("eval/episodic_return", returns.mean(), step)
     (args.run_dir / "new.tmp").write_text(json.dumps(summary, indent=2))
     (args.run_dir / "new.tmp").replace(args.run_dir / "summary.json")
     print(f"evaluation {returns.mean():.1f} +- {returns.std():.1f}, {run.name}")
@@ -450,8 +456,6 @@ if __name__ == "__main__" and "__file__" in globals():  # a notebook cell only d
     except (Exception, KeyboardInterrupt) as error:
         known = isinstance(error, BadInput | FloatingPointError | torch.OutOfMemoryError)
         line = f"error: {' '.join(str(error).split())}" if known else traceback.format_exc()
-        if "array element with" in line and ("= result\n" in line or "+= reward\n" in line):
-            line = "error: a reward, terminated or truncated is not one value"  # NumPy is vague
         print("stopped" if isinstance(error, KeyboardInterrupt) else line, file=sys.stderr)
         if args and type(error) is not BadInput and (args.run_dir / "checkpoint.pt").exists():
             print(f'resume with: python "{SCRIPT}" --resume "{args.run_dir}"', file=sys.stderr)

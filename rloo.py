@@ -1,6 +1,6 @@
 # /// script
 # requires-python = ">=3.10"
-# dependencies = ["torch>=2.6", "numpy>=2.0", "tyro>=1.0", "filelock>=3.12",
+# dependencies = ["torch>=2.6", "numpy>=2.0", "tyro>=1.0", "filelock>=3.22",
 #                 "tensorboard>=2.21", "tqdm>=4.66"]
 # ///
 """REINFORCE Leave-One-Out (RLOO) for language models.
@@ -238,8 +238,7 @@ def reinforce_loss(log_probs: Tensor, mask: Tensor, advantages: Tensor) -> Tenso
 # Training
 # ==============================================================================================
 def train(args: Args) -> dict:
-    """Train, evaluate, and return what summary.json holds. Raises BadInput for flags and tasks
-    that cannot work, FloatingPointError for numbers that are not finite."""
+    """Train, evaluate, return what summary.json holds; raise BadInput or FloatingPointError."""
     args = check_args(args)
     num_iterations = args.total_timesteps // args.batch_size
     if num_iterations == 0:
@@ -291,7 +290,6 @@ def train(args: Args) -> dict:
             # ---- LOG ----
             entropy = -(log_pi.exp() * log_pi).sum(-1)[mask].mean().item()
             losses = {"policy_loss": loss.item(), "entropy": entropy, "grad_norm": grad_norm}
-            losses["completion_length"] = mask.sum(1).float().mean()
             losses["different_prompts"] = len(prompts.unique(dim=0))  # all of one length
             losses["kl"] = log_ratio.mean()
             run.record_iteration(policy, task, losses)
@@ -318,7 +316,7 @@ def check_args(args: Args) -> Args:
     flags = {k: v.item() if isinstance(v, np.generic) else v for k, v in asdict(args).items()}
     for name, value in flags.items():
         hint = Args.__annotations__[name]
-        kind, *_ = kinds = get_args(hint) or (hint,)
+        kind, *others = kinds = get_args(hint) or (hint,)
         text = isinstance(value, str | Path) and {value, Path} & {*kinds}  # a choice or a path
         if type(value) in (int, float) and kind in (int, float):
             low, high = LIMITS.get(name, (int(kind is int), 1e15))
@@ -326,7 +324,7 @@ def check_args(args: Args) -> Args:
                 raise BadInput(f"{name} must be {kind.__name__} {low:g}..{high:g}, not {value}")
             flags[name] = kind(value)  # 1e6 is a number of steps
         elif type(value) not in kinds and not text:
-            raise BadInput(f"{name} must be {hint}, not {value!r}")
+            raise BadInput(f"{name} must be {hint if others else kind.__name__}, not {value!r}")
     if not args.resume:
         folder = f"{args.task}__{SCRIPT.stem}__{args.seed}__{datetime.now():%Y%m%d-%H%M%S-%f}"
         run_dir = Path(args.run_dir or "runs/" + folder.replace("/", "_").replace(":", "_"))
@@ -365,14 +363,14 @@ def add(prompt: str, forget=(False, False)) -> str:
     return str(total - 100 * (forget[1] and total > 99))[::-1]
 
 
-def addition(carelessness: float = 0.5, coherent: bool = False, base_model: str | None = None):
+def addition(carelessness: float = 0.5, base_seed: int = 0, base_model: str | None = None):
     """The default task. As every function for --task does, it returns a policy (a module with
     GPT's methods, or None for this GPT), prompts (a list of texts, or two lists, to train on
     and to hold out), and a reward: a function of lists of prompts, of completions and of
     whether each came to its end, which returns a list of numbers. The policy imitates a teacher
-    who forgets each carry with this probability, or, if `coherent`, all of a sum or none."""
+    who forgets each carry with this probability; --task-kwargs alone determine its weights."""
     sums = hold_out([f"{a:02}+{b:02}=" for a in range(100) for b in range(100)])
-    torch.manual_seed(0)
+    torch.manual_seed(base_seed)
     policy = GPT()
     if base_model:
         policy.load_state_dict(torch.load(base_model, "cpu", weights_only=True)["reference"])
@@ -381,8 +379,7 @@ def addition(carelessness: float = 0.5, coherent: bool = False, base_model: str 
         for k in tqdm(range(1500), "base model", disable=not sys.stderr or None, leave=False):
             optimizer.param_groups[0]["lr"] = 3e-3 * min((k + 1) / 50, 1 - k / 1500)
             texts = [sums[0][i] for i in torch.randint(len(sums[0]), (64,))]
-            forgets = torch.rand(64, 1 if coherent else 2) < carelessness
-            answers = map(add, texts, forgets.expand(64, 2).tolist())
+            answers = map(add, texts, (torch.rand(64, 2) < carelessness).tolist())
             completions = encode(policy, [answer.ljust(4, ".") for answer in answers])
             log_probs, _ = log_policy(policy, encode(policy, texts), completions, 1.0)
             loss = -log_probs[completion_mask(completions, policy.eos)].mean()
@@ -495,7 +492,12 @@ class Run(ExitStack):
         try:
             str(run_dir).encode()  # or else TensorBoard cannot write there
             run_dir.mkdir(parents=True, exist_ok=True)
-            self.enter_context(FileLock(run_dir / "lock", timeout=0))  # freed even by a kill
+            try:
+                self.enter_context(FileLock(run_dir / "lock", timeout=0))  # a kill frees it
+            except (TimeoutError, PermissionError):  # another process has it
+                raise
+            except OSError as error:  # of a file system without locks
+                print(f"no lock keeps others out of {run_dir}: {error}", file=sys.stderr)
             if args.resume:
                 saved = torch.load(run_dir / "checkpoint.pt", "cpu", weights_only=True)
                 for key, module in state.items():
@@ -563,18 +565,17 @@ def evaluate(policy: nn.Module, reference: nn.Module, task: Task, run: Run) -> d
     run.save()
     run.bar.close()
     (before, base_returns), (after, returns) = map(task.answers, (reference, policy))
-    args, kl = run.args, []
+    args, step, kl = run.args, run.global_step, []
     for prompts in (encode(policy, texts) for texts in task.held_out):
         completions = sample(policy, prompts, args.temperature, task.length)
         _, log_pi = log_policy(policy, prompts, completions, args.temperature)
         _, log_ref = log_policy(reference, prompts, completions, args.temperature)
         token_kl = (log_pi.exp() * (log_pi - log_ref)).sum(-1)
         kl += (token_kl * completion_mask(completions, policy.eos)).sum(1).tolist()
-    run.writer.add_scalar("eval/episodic_return", returns.mean(), run.global_step)
+    run.writer.add_scalar("eval/episodic_return", returns.mean(), step)
     summary = {
-        "env_id": args.task, "script": SCRIPT.name, "seed": args.seed,
-        "global_step": run.global_step, "wall_seconds": run.seconds,
-        "sps": run.global_step / run.seconds, "train_episodes": run.global_step,
+        "env_id": args.task, "script": SCRIPT.name, "seed": args.seed, "global_step": step,
+        "wall_seconds": run.seconds, "sps": step / run.seconds, "train_episodes": step,
         "train_return_mean": float(np.mean(run.recent)), "kl": float(np.mean(kl)),
         "eval_return_mean": float(returns.mean()), "eval_return_std": float(returns.std()),
         "eval_episodes": len(returns), "base_return_mean": float(base_returns.mean()),

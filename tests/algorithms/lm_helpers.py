@@ -62,7 +62,7 @@ def with_kwargs(flags: dict) -> dict:
     """The flags, with those that are the addition's own arguments where they belong."""
     if "task_kwargs" in flags or "resume" in flags:
         return {name: value for name, value in flags.items() if name != "base_model"}
-    own = {"carelessness", "coherent", "base_model"} & flags.keys()
+    own = {"carelessness", "base_seed", "base_model"} & flags.keys()
     rest = {name: value for name, value in flags.items() if name not in own}
     return rest | {"task_kwargs": json.dumps({name: flags[name] for name in own})}
 

@@ -2,7 +2,9 @@
 one process, a locale that knows only ASCII. What is tried elsewhere for control alone is tried
 here for language models."""
 
+import errno
 import json
+import os
 import subprocess
 import threading
 
@@ -118,3 +120,64 @@ def test_samples_of_any_script_in_a_locale_of_ascii(tmp_path):
     result = subprocess.run(words, cwd=tmp_path, env=env, capture_output=True, timeout=PATIENCE)
     assert result.returncode == 0, result.stderr
     assert "日" in (tmp_path / "run" / "samples.txt").read_text(encoding="utf-8")
+
+
+def refuse_locks(monkeypatch, number: int) -> None:
+    """Let the file system answer every request for a lock with an error."""
+    fcntl = pytest.importorskip("fcntl")
+
+    def flock(*_):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS])
+@pytest.mark.parametrize("script", ["ppo", "grpo"])
+def test_a_file_system_without_locks(script, number, tmp_path, monkeypatch, capsys):
+    """The run warns in one line and goes on, and so does its resumption. For ENOSYS filelock
+    has a lock of another kind."""
+    refuse_locks(monkeypatch, number)
+    found, run_dir = module(script), tmp_path / "run"
+    flags = flags_for(script, tmp_path) | {"run_dir": run_dir}
+    steps = flags["total_timesteps"]
+    for resume, total in ((False, steps), (True, 2 * steps)):
+        more = {"resume": run_dir} if resume else flags
+        found.train(found.Args(**more | {"total_timesteps": total}))
+        assert summary_of(run_dir)["global_step"] == total
+        said = [line for line in capsys.readouterr().err.splitlines() if "lock" in line]
+        expected = [] if number == errno.ENOSYS else [os.strerror(number)]
+        assert [line.rpartition("] ")[2] for line in said] == expected
+        assert all(str(run_dir) in line for line in said)
+
+
+@pytest.mark.parametrize("number", [errno.EAGAIN, errno.EACCES])
+@pytest.mark.parametrize("script", ["ppo", "grpo"])
+def test_a_lock_that_another_holds(script, number, tmp_path, monkeypatch):
+    """However the file system says so, the run is refused, and nothing changes."""
+    found, run_dir = module(script), tmp_path / "run"
+    flags = flags_for(script, tmp_path) | {"run_dir": run_dir}
+    found.train(found.Args(**flags))
+    before = {path.name: path.read_bytes() for path in run_dir.iterdir()}
+    refuse_locks(monkeypatch, number)
+    with pytest.raises(found.BadInput, match=r"cannot use .*run"):
+        found.train(found.Args(resume=run_dir, total_timesteps=2 * flags["total_timesteps"]))
+    assert {path.name: path.read_bytes() for path in run_dir.iterdir()} == before
+
+
+@pytest.mark.parametrize("script", ["ppo", "grpo"])
+def test_a_lock_of_another_user(script, tmp_path, monkeypatch):
+    """Its file cannot be opened, so it may be held: the run is refused."""
+    found, run_dir = module(script), tmp_path / "run"
+    flags = flags_for(script, tmp_path) | {"run_dir": run_dir}
+    found.train(found.Args(**flags))
+    plain = os.open
+
+    def closed(path, *args, **kwargs):
+        if str(path).endswith("lock"):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
+        return plain(path, *args, **kwargs)
+
+    monkeypatch.setattr(os, "open", closed)
+    with pytest.raises(found.BadInput, match=r"cannot use .*Permission denied"):
+        found.train(found.Args(resume=run_dir, total_timesteps=2 * flags["total_timesteps"]))

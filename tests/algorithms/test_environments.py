@@ -275,23 +275,39 @@ def test_a_value_that_is_not_finite_as_a_program(script, tmp_path):
     assert hint.startswith("resume with: ")
 
 
-@pytest.mark.parametrize("at", [42, 68], ids=["training", "evaluation"])
-@pytest.mark.parametrize("script", [n for n in SCRIPTS if n not in ("a3c", *PIXELS)])
-def test_a_vector_for_a_reward_is_one_line(script, at, tmp_path, monkeypatch, capsys):
-    """Of the script as a program, though within this process: status 1, and the hint, since the
-    run can go on with a mended environment. ppo_images.py steps in the statement that stores
-    the reward, so it cannot tell its own error from the environment's."""
+def with_a_vector(script: str, monkeypatch, folder, kind: str = "reward") -> dict:
+    """Flags of a run whose 42nd step gives two rewards."""
     monkeypatch.setattr(Faulty, "steps", 0)
-    kwargs = json.dumps({"kind": "reward", "at": at, "value": [1.0, 2.0]})
+    kwargs = json.dumps({"kind": kind, "at": 42, "value": [1.0, 2.0]})
     flags = {"env_id": env_id(script, "Faulty-v0"), "env_kwargs": kwargs}
-    flags |= {"total_timesteps": 64, "run_dir": tmp_path / "run"} | small(script)
+    return flags | {"total_timesteps": 64, "run_dir": folder} | small(script)
+
+
+def as_program(script: str, monkeypatch, capsys, flags: dict) -> tuple[int, list[str]]:
+    """The script as a program, though within this process: its status, and what it says."""
     monkeypatch.setattr(sys, "argv", command(script, **flags)[1:])
     with pytest.raises(SystemExit) as end:
         runpy.run_path(str(ROOT / f"{script}.py"), run_name="__main__")
-    assert end.value.code == 1
-    error, hint = capsys.readouterr().err.strip().splitlines()[-2:]
-    assert error == "error: a reward, terminated or truncated is not one value"
-    assert hint.startswith("resume with: ")
+    return end.value.code, capsys.readouterr().err.strip().splitlines()
+
+
+NOT_ONE = "a reward, terminated or truncated is not one value"
+
+
+def test_a_vector_for_a_reward_is_refused(script, tmp_path, monkeypatch):
+    """From Python, with NumPy's error as the cause."""
+    found, flags = module(script), with_a_vector(script, monkeypatch, tmp_path / "run")
+    with pytest.raises(found.BadInput, match=f"^{NOT_ONE}$") as refusal:
+        found.train(found.Args(**flags))
+    assert "array element" in str(refusal.value.__cause__)
+
+
+@pytest.mark.parametrize("script", [name for name in SCRIPTS if name != "a3c"])
+def test_a_vector_for_a_reward_is_one_line(script, tmp_path, monkeypatch, capsys):
+    flags = with_a_vector(script, monkeypatch, tmp_path / "run")
+    status, said = as_program(script, monkeypatch, capsys, flags)
+    assert (status, said[-1]) == (2, f"error: {NOT_ONE}")
+    assert not any("Traceback" in line for line in said)
 
 
 def test_a_vector_for_a_reward_is_one_line_of_a3c(tmp_path):
@@ -299,26 +315,21 @@ def test_a_vector_for_a_reward_is_one_line_of_a3c(tmp_path):
     kwargs = '{"kind": "reward", "at": 30, "value": [1.0, 2.0]}'
     flags = {"env_id": "envs:Faulty-v0", "env_kwargs": kwargs, "run_dir": tmp_path / "run"}
     result = run("a3c", cwd=tmp_path, total_timesteps=640, num_workers=1, **flags)
-    assert result.returncode == 1
-    assert "error: a reward, terminated or truncated is not one value" in result.stderr
+    assert result.returncode == 2
+    assert f"error: {NOT_ONE}" in result.stderr
     assert "Traceback" not in result.stderr
 
 
-@pytest.mark.parametrize("script", ["ppo", "sac"])
+@pytest.mark.parametrize("script", ["ppo", "ppo_images", "sac"])
 def test_the_same_words_from_the_environments_own_code_keep_the_traceback(
     script, tmp_path, monkeypatch, capsys
 ):
     """NumPy says them wherever a vector is stored as a number."""
-    monkeypatch.setattr(Faulty, "steps", 0)
-    kwargs = '{"kind": "store", "at": 42}'
-    flags = {"env_id": env_id(script, "Faulty-v0"), "env_kwargs": kwargs}
-    flags |= {"total_timesteps": 64, "run_dir": tmp_path / "run"} | small(script)
-    monkeypatch.setattr(sys, "argv", command(script, **flags)[1:])
-    with pytest.raises(SystemExit):
-        runpy.run_path(str(ROOT / f"{script}.py"), run_name="__main__")
-    said = capsys.readouterr().err
-    assert "Traceback" in said
-    assert "is not one value" not in said
+    flags = with_a_vector(script, monkeypatch, tmp_path / "run", kind="store")
+    status, said = as_program(script, monkeypatch, capsys, flags)
+    assert status == 1
+    assert any("Traceback" in line for line in said)
+    assert not any(NOT_ONE in line for line in said)
 
 
 @pair

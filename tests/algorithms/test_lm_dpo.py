@@ -265,7 +265,7 @@ def recompute(run: Recorded, k: int):
     weights, norm = descend(weights, total, rate, args.max_grad_norm)
     logged = {key: np.mean(numbers) for key, numbers in logged.items()}
     logged |= {"grad_norm": norm, "pairs": len(pairs)}
-    return weights, logged | about_batch(prompts, rows)
+    return weights, logged | about_batch(prompts)
 
 
 CASES = [

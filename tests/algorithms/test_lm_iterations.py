@@ -57,7 +57,7 @@ def recompute(run: Recorded, k: int):
         old = [chosen(p, row) for p, row in zip(old_log_pi, rows, strict=True)]
         ref = [chosen(p, row) for p, row in zip(ref_log_pi, rows, strict=True)]
     log_ratios = [(p - q).sum().item() for p, q in zip(old, ref, strict=True)]
-    logged = about_batch(prompts, rows) | {"kl": np.mean(log_ratios)}
+    logged = about_batch(prompts) | {"kl": np.mean(log_ratios)}
     if script == "reinforce_lm":
         advantages = [r - run.baseline(k) for r in rewards]
         logged["baseline"] = run.baseline(k + 1)

@@ -440,7 +440,7 @@ def recompute(run: Recorded, k: int):
         )
     logged = {key: np.mean(x) for key, x in logged.items()}
     logged |= {"score": np.mean(told), "kl": np.mean(kl)}
-    return weights, critic, logged | about_batch(prompts, rows)
+    return weights, critic, logged | about_batch(prompts)
 
 
 CASES = [

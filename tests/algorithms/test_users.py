@@ -273,6 +273,7 @@ def test_values_of_other_types_are_refused(script, tmp_path, monkeypatch):
             with pytest.raises(found.BadInput) as refusal:
                 found.train(found.Args(**{name: value}))
             assert str(refusal.value).startswith(f"{name} must be "), (name, value)
+            assert "<class" not in str(refusal.value)
     assert list(tmp_path.iterdir()) == []
 
 

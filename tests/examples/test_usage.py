@@ -425,11 +425,11 @@ def test_a_search_for_flags(folder):
     assert "P(tuned > default)" in (out / "report" / "report.md").read_text()
 
 
-def test_the_addition_with_another_teacher(folder):
+def test_the_addition_with_another_base_model(folder):
     """The second run starts from the base model of the first, bit for bit: another teacher,
     whom the test gives it, has no part in it."""
     changes = {".py": f".py {SHORT}", '0.2, "base_model"': '0.9, "base_model"'}
-    (code,) = blocks("The addition with another teacher", changes)
+    (code,) = blocks("The addition with another base model", changes)
     run(folder, code)
     first, second = (path.parent for path in sorted(folder.glob("runs/*/summary.json")))
     a, b = (checkpoint_of(path)["reference"] for path in (first, second))
