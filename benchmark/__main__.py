@@ -16,11 +16,13 @@ if not __package__:  # python PATH/benchmark, from any folder
     runpy.run_module("benchmark", run_name="__main__", alter_sys=True)  # ends with sys.exit
 
 from .arguments import RUNS, parse_args
+from .files import write_json
 from .grid import (
     Job,
     find_path,
     load_suite,
     make_jobs,
+    named_suites,
     parse_flags,
     parse_numbers,
     parse_shard,
@@ -28,39 +30,102 @@ from .grid import (
 )
 from .words import BadInput
 
+SPEED = {"seed": 0, "repeats": 5, "only": None}  # of `speed`, where a suite of suites names it
+
 # The commands import what they take: `report` needs no locks and `run` no figures.
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run a grid; return the exit status."""
-    from .pool import check_flags, differences, save_grid
+    """Run a grid, or those of several suites; return the exit status."""
+    from .pool import differences
 
-    directory = args.dir or RUNS / Path(args.suite).stem
-    grid = make_jobs(
-        load_suite(args.suite), directory.resolve(), args.environments, args.algorithms,
-        None if args.seeds is None else parse_numbers(args.seeds), args.steps, args.extra,
-    )  # fmt: skip
-    jobs = take_shard(grid, *parse_shard(args.shard))
-    others = [differences(job) for job in jobs]
+    if names := named_suites(args.suite):
+        return run_several(args, names)
+    suite, directory, grid, jobs = planned(args)
     if args.dry_run:
-        for i, (job, other) in enumerate(zip(jobs, others, strict=True)):
+        for i, job in enumerate(jobs):
             gpu = {"CUDA_VISIBLE_DEVICES": args.gpus[i % len(args.gpus)]} if args.gpus else {}
+            other = differences(job)
             note = f"  # supersedes a run: {'; '.join(other)}" if other else ""
             print(f"{shell_line(job, gpu)}{note}")
         return 0
-    if any(others) and not args.replace:
+    check_runs(args, directory, jobs)
+    return make_runs(args, suite, directory, grid, jobs)
+
+
+def planned(args: argparse.Namespace) -> tuple[dict, Path, list[Job], list[Job]]:
+    """The suite of a command line, its folder, its grid, and the jobs of this shard of it."""
+    directory, suite = args.dir or RUNS / Path(args.suite).stem, load_suite(args.suite)
+    seeds = None if args.seeds is None else parse_numbers(args.seeds)
+    choice = args.environments, args.algorithms, seeds, args.steps, args.extra
+    grid = make_jobs(suite, directory.resolve(), *choice)
+    return suite, directory, grid, take_shard(grid, *parse_shard(args.shard))
+
+
+def check_runs(args: argparse.Namespace, directory: Path, jobs: list[Job]) -> None:
+    """Refuse runs that were made otherwise, or see to it that they can be made anew."""
+    from .pool import check_flags, differences
+
+    others = [other for job in jobs if (other := differences(job))]
+    if others and not args.replace:
         counts = Counter(what for other in others for what in other).most_common()
         found = "; ".join(f"{what}: {n} runs" for what, n in counts)
         raise BadInput(
-            f"{sum(map(bool, others))} of {len(jobs)} runs in {directory} were made otherwise "
+            f"{len(others)} of {len(jobs)} runs in {directory} were made otherwise "
             f"({found}); name another --dir, or set them aside and run anew with --replace"
         )
-    if any(others):
+    if others:
         check_flags(jobs)
+
+
+def run_several(args: argparse.Namespace, names: list[str]) -> int:
+    """Say how long the suites will take, then run them, the shortest first, and report on each;
+    return the exit status."""
+    from .plan import RESULTS, Seconds, part, table
+    from .pool import differences, has_summary
+
+    known, several, parts = Seconds(RESULTS), {}, []
+    for name in names:
+        directory = (args.dir or RUNS) / Path(name).stem
+        own = argparse.Namespace(**vars(args) | {"suite": name, "dir": directory})
+        several[name] = own
+        if name == "speed":
+            jobs = [job for _, job in speed_jobs(directory)]
+        else:
+            *_, jobs = planned(own)
+            if not args.dry_run:
+                check_runs(own, directory, jobs)
+        left = [job for job in jobs if not has_summary(job) or differences(job)]
+        parts.append(part(name, jobs, left, known))
+    parts.sort(key=lambda x: (x.name == "speed", x.seconds))
+    print("\n".join(table(parts, args.workers)), flush=True)
+    if args.dry_run:
+        return 0
+    return max([run_part(several[x.name]) for x in parts])
+
+
+def run_part(args: argparse.Namespace) -> int:
+    """Run one of several suites, and report on it; return the exit status."""
+    print(f"\n{args.suite}", flush=True)
+    if args.suite == "speed":
+        return speed(argparse.Namespace(**vars(args) | SPEED))
+    status = make_runs(args, *planned(args))
+    options = {"out": None, "aggregate": None, "log": [], "against": None}
+    report(argparse.Namespace(dir=args.dir, **options))
+    return status
+
+
+def make_runs(
+    args: argparse.Namespace, suite: dict, directory: Path, grid: list[Job], jobs: list[Job]
+) -> int:
+    """Run the jobs, and say how it went; return the exit status."""
+    from .pool import save_grid
+
     try:
         directory.mkdir(parents=True, exist_ok=True)
         os.utime(directory)  # the report's default is the folder that was last run
         save_grid(directory, grid)
+        write_json(directory / "report.json", suite.get("report", {}))
     except OSError as error:
         raise BadInput(f"cannot use {directory}: {error.strerror}") from None
 
@@ -185,6 +250,14 @@ def tune(args: argparse.Namespace) -> int:
         args.objective, args.dir or RUNS / name,
     )  # fmt: skip
     return search_flags(search, partial(execute, args))
+
+
+def speed_jobs(directory: Path) -> list[tuple[str, Job]]:
+    """What `speed` measures by default."""
+    from .speed import make_plan
+
+    seeds = range(SPEED["seed"] + 1, SPEED["seed"] + SPEED["repeats"] + 1)
+    return make_plan(load_suite("speed"), directory.resolve(), seeds)
 
 
 def speed(args: argparse.Namespace) -> int:

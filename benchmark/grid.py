@@ -106,20 +106,39 @@ def parse_shard(text: str) -> tuple[int, int]:
     return int(k), int(n)
 
 
-def load_suite(name: str) -> dict:
-    """The suite called `name` in suites/, or the TOML file at that path and its folder, with
-    its structure checked.
+def read_suite(name: str) -> tuple[dict, Path]:
+    """What the suite called `name` in suites/, or the TOML file at that path, says, and its
+    path.
 
     Raises BadInput naming the file, and the line where the file is no TOML.
     """
     path = Path(name) if name.endswith(".toml") else SUITES / f"{name}.toml"
     try:
-        suite = tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(path.read_text(encoding="utf-8")), path
     except FileNotFoundError:
         hint = did_you_mean(name, [p.stem for p in SUITES.glob("*.toml")])
         raise BadInput(f"there is no suite {name}; {hint}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise BadInput(f"{path}: {error}") from None
+
+
+def named_suites(name: str) -> list[str]:
+    """The suites that a suite of suites names; none where it is an ordinary one."""
+    suite, path = read_suite(name)
+    names = suite.get("suites", [])
+    if not isinstance(names, list) or not all(isinstance(x, str) for x in names):
+        raise BadInput(f"{path}: suites must be a list of names")
+    if names and suite.keys() != {"suites"}:
+        raise BadInput(f"{path}: beside suites there is nothing else in a suite of suites")
+    return [str(path.parent / x) if x.endswith(".toml") else x for x in names]
+
+
+def load_suite(name: str) -> dict:
+    """The suite of that name or path, with its structure checked, and the folder of a TOML
+    file. Raises BadInput where something is wrong with it."""
+    suite, path = read_suite(name)
+    if "suites" in suite:
+        raise BadInput(f"{path} is a suite of suites, which is for run alone")
     check_suite(suite, path)
     name_scripts(suite, path)
     return suite | ({"folder": path.resolve().parent} if name.endswith(".toml") else {})
@@ -204,9 +223,15 @@ def check_suite(suite: dict, path: Path) -> None:
     def check_name(name: object, names: Iterable[str], message: str) -> None:
         need(name in list(names), f"{message}; {did_you_mean(str(name), list(names))}")
 
+    def check_seeds(seeds: object, place: str) -> None:
+        whole = isinstance(seeds, list) and all(type(x) is int and x >= 0 for x in seeds)
+        good = whole and len(set(seeds)) == len(seeds)
+        need(good, f"{place} must be a list of different whole numbers")
+
     def check_environment_table(table: object, place: str) -> None:
-        optional = {"score_range", "score_source", "flag", "flags", "threshold"}
+        optional = {"score_range", "score_source", "flag", "flags", "threshold", "seeds"}
         check_keys(table, place, {"total_timesteps"}, optional)
+        check_seeds(table.get("seeds", []), f"{place} seeds")
         check_flags(table.get("flags", {}), f"{place} flags")
         steps, ends = table["total_timesteps"], table.get("score_range", [0, 1])
         what = f"must be a positive whole number, not {steps}"
@@ -234,11 +259,10 @@ def check_suite(suite: dict, path: Path) -> None:
             what = f"{place} only names {env_id}, which is not in the suite"
             check_name(env_id, suite["environments"], what)
 
-    check_keys(suite, "the suite", {"seeds", "environments", "algorithms"}, {"tuned"})
-    seeds = suite["seeds"]
-    whole = isinstance(seeds, list) and all(type(seed) is int and seed >= 0 for seed in seeds)
-    good = whole and len(set(seeds)) == len(seeds)
-    need(good, "seeds must be a list of different whole numbers")
+    required = {"seeds", "environments", "algorithms"}
+    check_keys(suite, "the suite", required, {"tuned", "report"})
+    check_seeds(suite["seeds"], "seeds")
+    check_keys(suite.get("report", {}), "[report]", set(), {"log", "margin"})
     for key in ("environments", "algorithms", "tuned"):
         need(isinstance(suite.get(key, {}), dict), f"{key} must be a table")
     for env_id, table in suite["environments"].items():
@@ -310,14 +334,20 @@ def make_jobs(
     tasks = [name for name, flag in own.items() if flag == "task"]
     for env_id in environments:
         check_environment(env_id, own.get(env_id, common), tasks)
-    seeds = suite["seeds"] if seeds is None else seeds
+    several = {x: suite["environments"].get(x, {}) for x in environments}
+    seeds_of = {
+        env_id: table.get("seeds", suite["seeds"]) if seeds is None else seeds
+        for env_id, table in several.items()
+    }
+    seeds = list(dict.fromkeys(seed for some in seeds_of.values() for seed in some))
     if not seeds:
         raise BadInput("there are no seeds, so nothing would run; name some with --seeds 1-5")
 
     jobs = []
     for seed in seeds:
-        for env_id in dict.fromkeys(environments):
-            environment = suite["environments"].get(env_id, {})
+        for env_id, environment in several.items():
+            if seed not in seeds_of[env_id]:
+                continue
             steps = total_timesteps or environment.get("total_timesteps")
             if steps is None:
                 what = f"{env_id} is not in the suite, so its length is unknown; give --steps"
@@ -333,6 +363,10 @@ def make_jobs(
                 refuse_reserved(flags, f"the flags of {algorithm} on {env_id}")
                 if total_timesteps:
                     flags["total_timesteps"] = total_timesteps
+                flags = {
+                    flag: x.replace("{seed}", str(seed)) if isinstance(x, str) else x
+                    for flag, x in flags.items()
+                }
                 script = find_script(entry["script"], suite.get("folder", ROOT))
                 place = directory / job_name(env_id, algorithm, seed)
                 jobs.append(Job(

@@ -22,6 +22,7 @@ from .tables import (
     differences_table,
     improvement_table,
     main_table,
+    parity_table,
     return_table,
     runs_table,
     scores_table,
@@ -188,6 +189,9 @@ def make_sections(
     sections = [Section("Summary", [first], notes=conditions(prepared))]
     if options["against"] is not None:
         sections.append(differences_section(prepared, options["against"]))
+    if "margin" in options:
+        table = parity_table(runs, options["margin"])
+        sections.append(Section("Parity", [table]))
     for env_id, groups in grouped(prepared, "env_id", "algorithm").items():
         comparison = comparisons[env_id]
         section = environment_section(env_id, groups, comparison, style, options, tags)
@@ -217,7 +221,7 @@ def write_report(
     options |= read_json(root / "report.json") or {}
     given = {"aggregate": aggregate, "against": reference}
     options |= {name: value for name, value in given.items() if value is not None}
-    runs, problems = store.load(root, tags)
+    runs, problems = store.load(root, tags or options.pop("log", ()))
     if not runs:
         found = f", only: {problems[0]}" if problems else ""
         what = f"there are no runs in {root}{found}; python -m benchmark run <suite> makes some"

@@ -81,6 +81,14 @@ def interval(groups: list[np.ndarray], statistic=iqm) -> np.ndarray:
     return t_interval(groups) if statistic is mean else bootstrap(groups, statistic)
 
 
+def equivalence(groups: list[np.ndarray], margin: float) -> tuple[np.ndarray, bool]:
+    """Two one-sided tests at 5% each (TOST; Schuirmann 1987): the 90% interval of the mean of X
+    less that of Y, (2,), by Welch, and whether it lies within the margin on both sides.
+    `groups`: X's and Y's returns. Where no value differs from another, they are equal."""
+    ends = t_interval(groups, [1, -1], 0.9)
+    return ends, bool(np.abs(ends).max() < margin)
+
+
 def t_interval(
     groups: list[np.ndarray], weights: list[float] | None = None, level: float = LEVEL
 ) -> np.ndarray:

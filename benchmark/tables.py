@@ -19,10 +19,10 @@ from .captions import (
     with_interval,
 )  # fmt: skip
 from .page import Table
-from .prepared import Prepared, values
-from .runs import done, grouped
+from .prepared import Prepared, prepare, values
+from .runs import Run, done, grouped
 from .tasks import with_exact
-from .words import BadInput, did_you_mean, fine, number, share, span
+from .words import BadInput, did_you_mean, fine, interval, number, share, span
 
 HEADS = {"eval_return_mean": "final evaluation", "exact_success": "exact success"}
 
@@ -202,6 +202,48 @@ def differences_table(runs: list[Prepared], reference: str) -> Table:
     )
     measures = [f"{what}, {x}" for what in ("return", "area") for x in ("mean", "IQM")]
     columns = ["algorithm", "environment", "n", f"n of {reference}", *measures]
+    return Table(caption, columns, rows)
+
+
+def parity_row(name: str, env_id: str, sides: list[list[Run]], share: float) -> list[str]:
+    """Ours beside a peer on one environment: for the evaluation and the area how much higher
+    ours is, and whether that shows the two to be equivalent."""
+    (two, _), row = prepare([run for runs in sides for run in runs]), [name, env_id]
+    both = grouped(two, "algorithm").values()
+    row += [" / ".join(str(len(done(runs))) for runs in both)]
+    low, high = two[0].score_range
+    margin = share * (high - low)
+    row.append(number(margin))
+    for key in ("eval_return_mean", "area"):
+        groups = [values(runs, key) for runs in both]
+        if min(map(len, groups)) < 2:
+            row += ["-", "-"]
+            continue
+        ends, same = stats.equivalence(groups, margin)
+        row.append(interval(float(stats.mean_difference(groups)), *ends))
+        row.append("equivalent" if same else "not shown")
+    return row
+
+
+def parity_table(runs: list[Run], share: float) -> Table:
+    """Every X beside its peer sb3-X, by environment: are they equivalent within a share of the
+    score_range?"""
+    cells, rows = grouped(runs, "cell"), []
+    for name, env_id in cells:
+        peer = cells.get((f"sb3-{name}", env_id))
+        if peer and peer[0].score_range:
+            rows.append(parity_row(name, env_id, [cells[name, env_id], peer], share))
+    caption = (
+        "Equivalence at equal hyperparameters: how much higher the mean return of a script is "
+        "than that of its peer, with Welch's 90% interval. Equivalent: that lies within the "
+        f"margin on both sides (two one-sided tests at 5%). The margin, {share:g} of the "
+        "environment's score range, was named in the suite before the runs. Not shown says "
+        "neither that they differ nor that they do not. Area: over the steps that the two have "
+        f"in common. {cell_counts(runs)}."
+    )
+    columns = ["script", "environment", "n, both", "margin"]
+    for what in ("evaluation", "area"):
+        columns += [f"{what}, difference", f"{what}, verdict"]
     return Table(caption, columns, rows)
 
 

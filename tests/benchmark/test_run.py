@@ -28,7 +28,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from benchmark import __main__ as program
-from benchmark import files, grid, pool
+from benchmark import files, grid, plan, pool
 from benchmark.grid import (
     SUITES,
     BadInput,
@@ -112,9 +112,133 @@ def pids(directory: Path) -> list[int]:
 
 
 # ==============================================================================================
+# A suite of suites
+# ==============================================================================================
+@pytest.fixture
+def several(tmp_path, suite):
+    """A suite of two suites: `long` has two runs of 3,000 steps, `short` four of 100 or 200;
+    stored runs of the script took 0.1 s a step."""
+    text = SUITE.format(script=tmp_path / "fake_script.py", behaviour="ok")
+    suite()
+    (tmp_path / "short.toml").write_text(text)
+    one = text.replace("= 100", "= 3000").partition("[environments.Acrobot-v1]")
+    (tmp_path / "long.toml").write_text(
+        one[0] + "[algorithms" + text.partition("[algorithms")[2]
+    )
+    path = tmp_path / "several.toml"
+    path.write_text('suites = ["long.toml", "short.toml"]')
+    return path
+
+
+def stored(folder: Path, *rows: tuple) -> Path:
+    """Stored reports: rows are suite, algorithm, script, environment, steps, seconds."""
+    columns = ["algorithm", "script", "env_id", "global_step", "wall_seconds", "status"]
+    for suite_name, *row in rows:
+        (folder / suite_name).mkdir(parents=True, exist_ok=True)
+        path = folder / suite_name / "results.csv"
+        before = (
+            [list(found.values()) for found in files.read_csv(path)] if path.exists() else []
+        )
+        files.write_csv(path, columns, [*before, [*row, "done"]])
+    return folder
+
+
+def test_several_suites_run_the_shortest_first_and_are_gone_on_with(
+    several, tmp_path, monkeypatch, figures
+):
+    monkeypatch.setattr(plan, "RESULTS", stored(
+        tmp_path / "stored", ("x", "fake", "fake_script.py", "CartPole-v1", 100, 10.0)
+    ))  # fmt: skip
+    words = ["run", several, "--dir", tmp_path / "runs"]
+    lines = benchmark(*words, "--dry-run").stdout.splitlines()
+    # 4 s to start each; 2 * (100 + 200) and 2 * 3000 steps
+    found = {line.split()[0]: line.split()[1:4] for line in lines[1:4]}
+    assert found == {
+        "short": ["4", "4", f"{(4 * 4 + 60) / 60:.0f}"],
+        "long": ["2", "2", f"{(2 * 4 + 600) / 60:.0f}"],
+        "all": ["6", "6", f"{(6 * 4 + 660) / 60:.0f}"],
+    }
+    assert list(found) == ["short", "long", "all"]
+    assert not (tmp_path / "runs").exists()
+    result = benchmark(*words)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert result.stdout.index("4 runs done") < result.stdout.index("2 runs done")
+    for name, count in (("short", 4), ("long", 2)):
+        rows = files.read_csv(tmp_path / "runs" / name / "report" / "results.csv")
+        assert len(rows) == count
+    shutil.rmtree(tmp_path / "runs" / "long" / "CartPole-v1__fake__2")
+    again = benchmark(*words).stdout
+    assert re.search(r"long +2 +1 ", again)
+    assert "0 runs done, 4 had been done before" in again
+    assert "1 runs done, 1 had been done before" in again
+
+
+def test_the_seconds_of_a_run_are_those_of_what_is_most_like_it(tmp_path):
+    known = plan.Seconds(stored(
+        tmp_path,
+        ("one", "a", "fake_script.py", "CartPole-v1", 100, 100.0),
+        ("one", "a", "fake_script.py", "CartPole-v1", 100, 300.0),
+        ("two", "a", "fake_script.py", "CartPole-v1", 100, 900.0),
+        ("two", "b", "fake_script.py", "Acrobot-v1", 100, 500.0),
+    ))  # fmt: skip
+    script = ROOT / "tests" / "benchmark" / "fake_script.py"
+    job = make_jobs(load_suite("ablations"), tmp_path, seeds=[1])[0]
+    job = replace(job, script=script, algorithm="a", flags={"total_timesteps": 50})
+    start = plan.START["env-id"]
+    assert known.of(job, "one") == start + 50 * 2  # the median of its own suite
+    assert known.of(job, "three") == start + 50 * 3  # of all suites
+    assert known.of(replace(job, env_id="Acrobot-v1"), "one") == start + 50 * 5
+    assert known.of(replace(job, env_id="New-v1"), "one") == start + 50 * 4  # of the script
+    other = replace(job, script=ROOT / "ppo.py", algorithm="ppo")
+    assert known.of(other, "one") is None
+    worker = replace(job, script=ROOT / "a3c.py", flags=job.flags | {"num_workers": 3})
+    assert known.of(worker, "one") == 3 * (start + 50 * 2)
+
+
+@pytest.mark.parametrize(("text", "message"), [
+    ("suites = 3", "suites must be a list of names"),
+    ('suites = ["smoke"]\nseeds = [1]', "beside suites there is nothing else"),
+    ('suites = ["smok"]', "there is no suite smok; did you mean smoke?"),
+])  # fmt: skip
+def test_a_faulty_suite_of_suites_is_refused(tmp_path, text, message):
+    path = tmp_path / "all.toml"
+    path.write_text(text)
+    result = benchmark("run", path)
+    assert result.returncode == 2
+    assert message in result.stderr
+
+
+def test_all_of_the_suites_have_unseen_seeds_and_enough_of_them(tmp_path):
+    """Ten, and twenty for ablations, peers and CartPole-v1; tuning has those from 1000 on."""
+    for name in grid.named_suites("all"):
+        if name == "speed":
+            continue
+        seeds = {}
+        for job in make_jobs(load_suite(name), tmp_path):
+            seeds.setdefault(job.env_id, set()).add(job.seed)
+        for env_id, found in seeds.items():
+            twenty = env_id == "CartPole-v1" or name in ("ablations", "peers")
+            count = 5 if name == "sensitivity" else 20 if twenty else 10
+            assert found == set(range(1, count + 1)), (name, env_id)
+    benches = {"all", "smoke", "atari"}  # of which there are no stored results
+    assert {path.stem for path in SUITES.glob("*.toml")} - benches == set(
+        grid.named_suites("all")
+    )
+
+
+def test_a_language_models_base_is_made_by_the_seed(tmp_path):
+    for name in ("language", "grpo", "preferences"):
+        for job in make_jobs(load_suite(name), tmp_path):
+            assert json.loads(job.flags["task_kwargs"]) == {"base_seed": job.seed}
+
+
+# ==============================================================================================
 # Suites and the grid
 # ==============================================================================================
-@pytest.mark.parametrize("path", sorted(SUITES.glob("*.toml")), ids=lambda path: path.stem)
+ORDINARY = [path for path in sorted(SUITES.glob("*.toml")) if path.stem != "all"]
+
+
+@pytest.mark.parametrize("path", ORDINARY, ids=lambda path: path.stem)
 def test_shipped_suites_make_commands_that_the_scripts_understand(path, tmp_path):
     for job in make_jobs(load_suite(path.stem), tmp_path, seeds=[1]):
         args = tyro.cli(args_of(job.script), args=[*job.words(), "--run-dir", str(job.run_dir)])

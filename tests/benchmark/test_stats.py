@@ -186,3 +186,21 @@ def test_the_level_of_a_check_finds_a_regression_and_seldom_cries_wolf():
     assert high(rng.normal(480, 30, 5), rng.normal(300, 30, 5)) >= 0
     assert high(np.full(5, 499.0), np.full(5, 500.0)) == -1.0
     assert high(np.full(5, 500.0), np.full(5, 500.0)) == 0
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_equivalence_is_that_of_two_one_sided_tests(seed):
+    """scipy's one-sided Welch tests, of X moved up and down by the margin."""
+    rng, margin = np.random.default_rng(seed), 1.0
+    x, y = rng.normal(0.1 * seed, 1, 12), rng.normal(0, 0.5, 20)
+    found, same = stats.equivalence([x, y], margin)
+    theirs = scipy_stats.ttest_ind(x, y, equal_var=False).confidence_interval(0.9)
+    np.testing.assert_allclose(found, theirs)
+    low = scipy_stats.ttest_ind(x + margin, y, equal_var=False, alternative="greater").pvalue
+    high = scipy_stats.ttest_ind(x - margin, y, equal_var=False, alternative="less").pvalue
+    assert same == (max(low, high) < 0.05)
+
+
+def test_seeds_that_all_agree_are_equivalent():
+    ends, same = stats.equivalence([np.full(5, 500.0), np.full(5, 500.0)], 1.0)
+    assert (ends.tolist(), same) == ([0, 0], True)
