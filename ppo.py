@@ -46,20 +46,20 @@ from tqdm import tqdm
 
 @dataclass
 class Args:
-    # Defaults: rl-baselines3-zoo's for CartPole-v1, but 5 epochs of 2 minibatches instead of 20
-    # of 1, and a constant clip_coef. Low gamma and gae_lambda keep returns small and smooth.
+    # Defaults: Stable-Baselines3's, but 8 environments, minibatches of 256, a larger step size
+    # and a smaller clip_coef: with 0.2, two of 40 seeds lost a policy that was already right.
     env_id: str = "CartPole-v1"  # with Discrete actions; one of a package is package:Name
     total_timesteps: int | float = 100_000  # environment steps in all, rounded down to batches
     num_envs: int = 8  # environments stepped side by side
-    num_steps: int = 32  # steps per environment and iteration; a batch is num_envs * num_steps
+    num_steps: int = 128  # steps per environment and iteration; a batch is num_envs * num_steps
     learning_rate: float = 1e-3  # Adam's initial step size
     anneal_lr: bool = True  # decrease the step size linearly to 0 over the run
-    gamma: float = 0.98  # discount factor
-    gae_lambda: float = 0.8  # bias (0: one-step TD error) against variance (1: n-step return)
-    num_minibatches: int = 2  # minibatches per epoch
-    update_epochs: int = 5  # passes over each batch
+    gamma: float = 0.99  # discount factor
+    gae_lambda: float = 0.95  # bias (0: one-step TD error) against variance (1: n-step return)
+    num_minibatches: int = 4  # minibatches per epoch
+    update_epochs: int = 10  # passes over each batch
     norm_adv: bool = True  # normalise advantages in each minibatch; not in the paper
-    clip_coef: float = 0.2  # epsilon: outside 1 +- epsilon a ratio earns nothing more
+    clip_coef: float = 0.1  # epsilon: outside 1 +- epsilon a ratio earns nothing more
     ent_coef: float = 0.0  # weight of the entropy bonus, which keeps the policy exploring
     vf_coef: float = 0.5  # weight of the value loss
     max_grad_norm: float = 0.5  # longer gradients are scaled down to this norm; inf: never
