@@ -171,7 +171,8 @@ ppo_flags = pytest.mark.parametrize(
     ],
 )  # fmt: skip
 ONE_MINIBATCH = {
-    "num_minibatches": 1, "update_epochs": 8, "learning_rate": 3e-3, "anneal_lr": False
+    "num_minibatches": 1, "update_epochs": 8, "learning_rate": 3e-3, "anneal_lr": False,
+    "clip_coef": 0.2
 }  # fmt: skip
 
 
