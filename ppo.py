@@ -48,7 +48,7 @@ from tqdm import tqdm
 class Args:
     # Defaults: rl-baselines3-zoo's for CartPole-v1, but 5 epochs of 2 minibatches instead of 20
     # of 1, and a constant clip_coef. Low gamma and gae_lambda keep returns small and smooth.
-    env_id: str = "CartPole-v1"  # with Discrete actions; one of a package is package:Name
+    env_id: str = "CartPole-v1"  # with Discrete actions; one of a package: ale_py:ALE/Pong-v5
     total_timesteps: int | float = 100_000  # environment steps in all, rounded down to batches
     num_envs: int = 8  # environments stepped side by side
     num_steps: int = 32  # steps per environment and iteration; a batch is num_envs * num_steps
