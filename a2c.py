@@ -55,7 +55,7 @@ from tqdm import tqdm
 class Args:
     # Defaults: Stable-Baselines3's, which go back to the paper's by way of OpenAI Baselines;
     # anneal_lr is the paper's.
-    env_id: str = "CartPole-v1"  # with Discrete actions; one of a package is package:Name
+    env_id: str = "CartPole-v1"  # with Discrete actions; one of a package: ale_py:ALE/Pong-v5
     total_timesteps: int | float = 300_000  # environment steps in all, rounded down to batches
     num_envs: int = 8  # environments stepped side by side
     num_steps: int = 5  # steps per environment and iteration; a batch is num_envs * num_steps

@@ -48,7 +48,7 @@ from tqdm import tqdm
 class Args:
     # Defaults: Stable-Baselines3's, but 8 environments, minibatches of 256, a larger step size
     # and a smaller clip_coef: with 0.2, two of 40 seeds lost a policy that was already right.
-    env_id: str = "CartPole-v1"  # with Discrete actions; one of a package is package:Name
+    env_id: str = "CartPole-v1"  # with Discrete actions; one of a package: ale_py:ALE/Pong-v5
     total_timesteps: int | float = 100_000  # environment steps in all, rounded down to batches
     num_envs: int = 8  # environments stepped side by side
     num_steps: int = 128  # steps per environment and iteration; a batch is num_envs * num_steps

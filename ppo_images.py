@@ -65,7 +65,7 @@ from tqdm import tqdm
 class Args:
     # Defaults: usual ones for images; the step size was chosen on this task with seed 1000, the
     # number of steps after seed 6 had ended at 13.2 with 1,500,000.
-    env_id: str = "MinAtar/Breakout-v1"  # images, Discrete actions; of a package: package:Name
+    env_id: str = "MinAtar/Breakout-v1"  # images, Discrete actions; or ale_py:ALE/Pong-v5
     total_timesteps: int | float = 2_000_000  # environment steps in all, in whole batches
     num_envs: int = 64  # environments stepped side by side
     num_steps: int = 32  # steps per environment and iteration; a batch is num_envs * num_steps
@@ -83,11 +83,11 @@ class Args:
     target_kl: float | None = None  # no more epochs in an update once approx_kl is above it
     reward_clip: float = 1.0  # rewards are clipped to +- this for learning only; inf: never
 
-    # The run: the same flags in every script.
+    # The run: the same flags in every script, but torch_threads.
     env_kwargs: str = "{}"  # JSON object of arguments for the environment: '{"name": value}'
     seed: int = 1  # fixes the run bit for bit, on one machine and with one set of versions
     device: Literal["cpu", "cuda", "mps"] = "cpu"  # small networks are fastest on the cpu
-    torch_threads: int = 1  # more rarely help small networks, and parallel runs share the cores
+    torch_threads: int = 2  # half as fast again as 1; parallel runs share the cores
     log_interval: int = 500  # minimum steps between two entries of losses/* and charts/SPS
     checkpoint_interval: float = 10.0  # least seconds between checkpoints; 0: every iteration
     eval_episodes: int = 20  # final episodes, with the policy's mode, of at most 10000 steps

@@ -50,7 +50,7 @@ from tqdm import tqdm
 @dataclass
 class Args:
     # Defaults: reinforce.py's, for a shorter run; n_critic_updates is SB3-contrib's for TRPO.
-    env_id: str = "CartPole-v1"  # with Discrete actions; one of a package is package:Name
+    env_id: str = "CartPole-v1"  # with Discrete actions; one of a package: ale_py:ALE/Pong-v5
     total_timesteps: int | float = 225_000  # environment steps; episodes they cut are unused
     num_envs: int = 8  # environments stepped side by side, one episode each per iteration
     learning_rate: float = 2e-3  # Adam's step size, for policy and critic

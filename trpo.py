@@ -56,7 +56,7 @@ from tqdm import tqdm
 @dataclass
 class Args:
     # Defaults: SB3-contrib's, but shorter segments, so that 100,000 steps make 97 updates.
-    env_id: str = "CartPole-v1"  # with Discrete actions; one of a package is package:Name
+    env_id: str = "CartPole-v1"  # with Discrete actions; one of a package: ale_py:ALE/Pong-v5
     total_timesteps: int | float = 100_000  # environment steps in all, rounded down to batches
     num_envs: int = 4  # environments stepped side by side
     num_steps: int = 256  # steps per environment and iteration; a batch is num_envs * num_steps

@@ -21,7 +21,7 @@ OWN = {"Args", "train", "LIMITS"}  # every script has its own
 # Units of more than one text: the scripts that have another than those above them on the
 # ladder, with those that share it in one string. It holds for the scripts below them too.
 VARIANTS = {
-    "flags of the run": ["a3c"],
+    "flags of the run": ["a3c", "ppo_images"],
     "mlp": ["sac"],
     "Actor": ["ppo_continuous trpo_continuous", "sac", "ppo_images"],
     "Critic": ["ppo_continuous trpo_continuous", "sac", "ppo_images"],

@@ -85,7 +85,7 @@ def small(script: str) -> dict:
     """Flags that make an iteration of `script` short: 16 steps in each of 2 environments; in
     A3C of its one worker. SAC has no iterations longer than a step, but learns early."""
     flags = {"num_envs": 2, "num_steps": 16, "num_minibatches": 2, "eval_episodes": 2}
-    flags |= {"num_workers": 1, "learning_starts": 16, "batch_size": 16}
+    flags |= {"num_workers": 1, "learning_starts": 16, "batch_size": 16, "torch_threads": 1}
     return {name: value for name, value in flags.items() if name in fields(script)}
 
 

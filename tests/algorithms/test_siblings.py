@@ -22,7 +22,8 @@ SOME = {
     "Atari",
 }  # units of the scaffold that not every script of a family has
 BANNERS = ["Networks", "Mathematics", "Training", "Scaffold"]
-OWN_HELP = {("a3c", "seed"), ("a3c", "device")}  # compared by the test of the run's flags
+# Of the run's flags, those that a script has a text of its own for.
+OWN_HELP = {("a3c", "seed"), ("a3c", "device"), ("ppo_images", "torch_threads")}
 
 every = pytest.mark.parametrize("script", EVERY)
 families = pytest.mark.parametrize("family", [SCRIPTS, LM_SCRIPTS], ids=["control", "language"])
@@ -225,6 +226,25 @@ def test_flags_with_one_name_have_one_help(family):
         ):
             if field not in differ and (name, field) not in OWN_HELP:
                 assert seen.setdefault(field, text) == text, f"the help of {field} in {name}.py"
+
+
+@families
+def test_the_flags_of_the_run_are_the_same(family):
+    """Names, order, values and texts. Those in OWN_HELP have another text, and ppo_images.py
+    another value."""
+    runs = {}
+    for name in family:
+        block = top_level(name)["Args"].partition("    # The run: ")[2].partition("\n\n")[0]
+        flags = dict(line.strip().split(": ", 1) for line in block.splitlines()[1:])
+        runs[name] = flags
+    usual = runs[family[0]]
+    for name, flags in runs.items():
+        assert [*flags] == [*usual]
+        for flag, text in flags.items():
+            if (name, flag) not in OWN_HELP:
+                assert text == usual[flag], f"{flag} of {name}.py"
+            elif name != "ppo_images":
+                assert text.partition("  #")[0] == usual[flag].partition("  #")[0]
 
 
 @every

