@@ -259,6 +259,7 @@ function show() {
   }
   const part = byId("part-" + anchor);
   for (let fold = part?.closest("details"); fold; fold = fold.parentElement.closest("details")) fold.open = true;
+  part?.closest(".home")?.classList.add("whole");  // laid out, so that it stays where it is found
   if (kept) kept();
   else if (part) part.scrollIntoView();
   else if (old !== undefined) scrollTo(0, places.get(location.hash) || 0);

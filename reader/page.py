@@ -240,13 +240,18 @@ def loss_of(script: dict, parts: list[Part], noted: list[int], notes: dict) -> d
 
 
 def flags_of(charts: dict, texts: dict[str, str]) -> None:
-    """Of every run that is shown its flags as [value, whether it is the script's default]."""
+    """Of every run that is shown its flags as [value, whether it is the script's default];
+    without those that were switches then and are none now, or the reverse."""
     for name, text in texts.items():
         args = next(n for n in ast.parse(text).body if getattr(n, "name", "") == "Args")
         fields = [n for n in args.body if isinstance(getattr(n, "value", 0), ast.Constant)]
         usual = {n.target.id: n.value.value for n in fields if isinstance(n, ast.AnnAssign)}
         for run in (c["scripts"][name] for c in charts.values() if name in c["scripts"]):
-            run["flags"] = {x: [v, usual.get(x, v) == v] for x, v in run["flags"].items()}
+            run["flags"] = {
+                x: [v, usual.get(x, v) == v]
+                for x, v in run["flags"].items()
+                if isinstance(v, bool) == isinstance(usual.get(x, v), bool)
+            }
 
 
 def page_data(root: Path) -> dict:

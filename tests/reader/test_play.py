@@ -233,7 +233,8 @@ def test_ppo_has_the_recorded_update(js):
 
 
 def test_recordings_are_of_the_script_as_it_is():
-    """To 0.01: another machine rounds sums otherwise, which hardly grows in so few updates."""
+    """To 0.01: another machine rounds sums otherwise, which hardly grows in so few updates.
+    After a change of ppo.py's update: `python -m tools.record data`, then `stills`."""
     segment = json.loads((record.PLAY / "gae.json").read_text())
     made = record.segment()
     assert made.keys() == segment.keys()
