@@ -280,7 +280,7 @@ def check_suite(suite: dict, path: Path) -> None:
     required = {"seeds", "environments", "algorithms"}
     check_keys(suite, "the suite", required, {"tuned", "report", "sensitivity"})
     check_seeds(suite["seeds"], "seeds")
-    check_keys(suite.get("report", {}), "[report]", set(), {"log", "margin"})
+    check_keys(suite.get("report", {}), "[report]", set(), {"log", "margin", "against"})
     for key in ("environments", "algorithms", "tuned"):
         need(isinstance(suite.get(key, {}), dict), f"{key} must be a table")
     for env_id, table in suite["environments"].items():
@@ -291,6 +291,8 @@ def check_suite(suite: dict, path: Path) -> None:
             check_flags(table.get("flags", {}), "[algorithms.*] flags")
         else:
             check_algorithm_table(table, f"[algorithms.{algorithm}]")
+    if against := suite.get("report", {}).get("against"):
+        check_name(against, suite["algorithms"], f"[report] against names {against}")
     check_sensitivity(suite.get("sensitivity"))
     for algorithm, tables in suite.get("tuned", {}).items():
         place = f"[tuned.{algorithm}]"

@@ -128,6 +128,10 @@ def improvement_section(runs: list[Prepared]) -> Section:
         section.notes.append("No two algorithms ran on the same environment.")
         return section
     shared = [run for run in runs if run.env_id in together]
+    if len(grouped(shared, "algorithm")) > plots.PANELS:
+        what = "So many algorithms have too many pairs to be read"
+        section.notes.append(f"{what}; report --against NAME compares each with one of them.")
+        return section
     section.tables += [improvement_table(shared, key) for key in ("compared", "area")]
     section.notes += without_result(grouped(shared, "algorithm", "env_id"))
     return section
@@ -268,6 +272,8 @@ def write_report(
         found = f", only: {problems[0]}" if problems else ""
         what = f"there are no runs in {root}{found}; python -m benchmark run <suite> makes some"
         raise BadInput(what)
+    if reference is None and options["against"] not in {run.algorithm for run in runs}:
+        options["against"] = None  # of the suite, and not among these runs
     tags = tags or list(dict.fromkeys(tag for run in runs for tag in run.logged))
     check_tags(tags, runs)
     prepared, sections = make_sections(runs, problems, options, tags)

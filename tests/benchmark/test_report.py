@@ -264,6 +264,15 @@ def test_pairs_are_compared(tmp_path):
         assert float(cell) == pytest.approx(np.mean(wins), abs=0.0051)
 
 
+def test_many_algorithms_are_not_compared_in_pairs(tmp_path):
+    for k in range(8):
+        write_job(tmp_path / "runs", f"a{k}", "CartPole-v1", 1)
+    write_report(tmp_path / "runs", tmp_path / "out")
+    text = (tmp_path / "out" / "report.md").read_text()
+    assert "| X | Y |" not in text
+    assert "report --against NAME compares each with one of them" in text
+
+
 def test_captions_count_the_runs_that_are_used(tmp_path):
     root = tmp_path / "runs"
     for seed in (1, 2, 3):
@@ -637,3 +646,19 @@ def test_the_report_of_a_sensitivity_has_a_figure_for_each_script(tmp_path, figu
     before = (tmp_path / "out" / "report.md").read_text()
     write_report(tmp_path / "out", tmp_path / "again")
     assert (tmp_path / "again" / "report.md").read_text() == before.replace("runs", "runs")
+
+
+def test_a_suite_says_what_its_report_adds(tmp_path):
+    """Unless nothing here has it."""
+    for name in ("a", "b"):
+        write_task_job(tmp_path, name, 1, logged={"losses/kl": {80: 0.5}})
+    asked = {"log": ["losses/kl", "losses/none"], "against": "a"}
+    (tmp_path / "report.json").write_text(json.dumps(asked))
+    write_report(tmp_path, tmp_path / "one")
+    text = (tmp_path / "one" / "report.md").read_text()
+    assert "Differences to a" in text
+    assert "log-losses_kl-sums.png" in text
+    assert "losses_none" not in text
+    (tmp_path / "report.json").write_text(json.dumps(asked | {"against": "c"}))
+    write_report(tmp_path, tmp_path / "two")
+    assert "Differences to" not in (tmp_path / "two" / "report.md").read_text()

@@ -281,7 +281,7 @@ def test_a_suite_of_sensitivity_gets_a_variant_for_each_value(tmp_path):
 
 def test_the_batches_of_the_sensitivity_suite_can_be_split(tmp_path):
     for job in make_jobs(load_suite("sensitivity"), tmp_path, seeds=[1]):
-        args = tyro.cli(args_of(job.script), args=[*job.words(), "--run-dir", "x"])
+        args = args_of(job.script)(**job.flags)
         batch = getattr(args, "batch_size", 0) or args.num_envs * args.num_steps
         if hasattr(args, "num_minibatches"):
             assert batch % args.num_minibatches == 0, job.name
@@ -332,7 +332,10 @@ ORDINARY = [path for path in sorted(SUITES.glob("*.toml")) if path.stem != "all"
 
 @pytest.mark.parametrize("path", ORDINARY, ids=lambda path: path.stem)
 def test_shipped_suites_make_commands_that_the_scripts_understand(path, tmp_path):
-    for job in make_jobs(load_suite(path.stem), tmp_path, seeds=[1]):
+    jobs = make_jobs(load_suite(path.stem), tmp_path, seeds=[1])
+    # Variants differ in values: one of each flag will do, since parsing takes its time.
+    several = {job.algorithm.partition("=")[0]: job for job in jobs if "=" in job.algorithm}
+    for job in [job for job in jobs if "=" not in job.algorithm] + list(several.values()):
         args = tyro.cli(args_of(job.script), args=[*job.words(), "--run-dir", str(job.run_dir)])
         environment = getattr(args, job.environment_flag.replace("-", "_"))
         assert (environment, args.seed, args.run_dir) == (job.env_id, 1, job.run_dir)
