@@ -28,6 +28,7 @@ from .grid import (
     parse_shard,
     take_shard,
 )
+from .machine import commit_of
 from .words import BadInput
 
 SPEED = {"seed": 0, "repeats": 5, "only": None}  # of `speed`, where a suite of suites names it
@@ -129,6 +130,10 @@ def make_runs(
     except OSError as error:
         raise BadInput(f"cannot use {directory}: {error.strerror}") from None
 
+    scripts = sorted({job.script for job in jobs})
+    if dirty := [path.name for path in scripts if commit_of(path).endswith("-dirty")]:
+        what = "not as in the last commit, so these runs cannot be made again"
+        print(f"warning: {', '.join(dirty)}: {what}", file=sys.stderr)
     records: list[tuple[Job, dict]] = []
 
     def on_done(job: Job, record: dict, workers: int) -> None:

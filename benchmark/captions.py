@@ -104,6 +104,14 @@ def threshold(runs: list[Run]) -> float | None:
     return next((run.threshold for run in runs if run.threshold is not None), None)
 
 
+def replicated(runs: list[Run]) -> str:
+    """What the intervals are over: base models where each run of an algorithm has its own."""
+    cells = grouped([run for run in runs if run.is_task], "cell").values()
+    bases = [(len({run.base for run in cell}), len(cell)) for cell in cells]
+    own = bases and all(count == n > 1 for count, n in bases)
+    return "base models, of which each seed has its own" if own else "seeds"
+
+
 def coverage_words() -> str:
     """How often intervals cover the truth, from the table beside the stored reports; "" where
     there is none."""

@@ -140,7 +140,8 @@ def environment_figures(
     env_id: str, groups: Groups, style: dict, aggregate: str, tags: Sequence[str]
 ) -> list[Figure]:
     """The curves and logged values of one environment."""
-    axes = ("steps", "seconds")
+    # A plot for each of many says little of seconds, which stand in a table.
+    axes = ("steps",) if len(groups) > plots.PANELS else ("steps", "seconds")
     figures = [learning_curve(env_id, groups, axis, style, aggregate) for axis in axes]
     figures += [log_figure(env_id, groups, style, tag) for tag in tags]
     return [figure for figure in figures if figure]

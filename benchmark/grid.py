@@ -11,6 +11,7 @@ from zlib import crc32
 
 import gymnasium as gym
 
+from .variants import add_variants
 from .words import BadInput, did_you_mean
 
 if sys.version_info >= (3, 11):
@@ -141,6 +142,11 @@ def load_suite(name: str) -> dict:
         raise BadInput(f"{path} is a suite of suites, which is for run alone")
     check_suite(suite, path)
     name_scripts(suite, path)
+    if "sensitivity" in suite:
+        entries = suite["algorithms"].items()
+        add_variants(
+            suite, {x: find_script(table["script"], path.parent) for x, table in entries}
+        )
     return suite | ({"folder": path.resolve().parent} if name.endswith(".toml") else {})
 
 
@@ -259,10 +265,22 @@ def check_suite(suite: dict, path: Path) -> None:
             what = f"{place} only names {env_id}, which is not in the suite"
             check_name(env_id, suite["environments"], what)
 
+    def check_sensitivity(table: object) -> None:
+        if table is None:
+            return
+        place = "[sensitivity]"
+        check_keys(table, place, {"factors", "vary"}, {"lacking"})
+        factors = table["factors"]
+        good = isinstance(factors, list) and all(type(x) in (int, float) for x in factors)
+        need(good, f"{place} factors must be a list of numbers")
+        for algorithm, own in table["vary"].items():
+            check_name(algorithm, suite["algorithms"], f"{place} is no algorithm of the suite")
+            check_keys(own, f"{place} vary.{algorithm}", set(), {"flags", "values"})
+
     required = {"seeds", "environments", "algorithms"}
-    check_keys(suite, "the suite", required, {"tuned", "report"})
+    check_keys(suite, "the suite", required, {"tuned", "report", "sensitivity"})
     check_seeds(suite["seeds"], "seeds")
-    check_keys(suite.get("report", {}), "[report]", set(), {"log", "margin"})
+    check_keys(suite.get("report", {}), "[report]", set(), {"log", "margin", "against"})
     for key in ("environments", "algorithms", "tuned"):
         need(isinstance(suite.get(key, {}), dict), f"{key} must be a table")
     for env_id, table in suite["environments"].items():
@@ -273,6 +291,9 @@ def check_suite(suite: dict, path: Path) -> None:
             check_flags(table.get("flags", {}), "[algorithms.*] flags")
         else:
             check_algorithm_table(table, f"[algorithms.{algorithm}]")
+    if against := suite.get("report", {}).get("against"):
+        check_name(against, suite["algorithms"], f"[report] against names {against}")
+    check_sensitivity(suite.get("sensitivity"))
     for algorithm, tables in suite.get("tuned", {}).items():
         place = f"[tuned.{algorithm}]"
         check_name(algorithm, suite["algorithms"], f"{place} is no algorithm of the suite")

@@ -1,4 +1,4 @@
-"""The machine that runs are made on, and the packages on it."""
+"""The machine that runs are made on, the packages on it, and the commit of a script."""
 
 import importlib.metadata
 import os
@@ -42,3 +42,19 @@ def installed_version(module: str) -> str | None:
         return importlib.metadata.version(module).split("+")[0]
     except importlib.metadata.PackageNotFoundError:
         return None
+
+
+def commit_of(script: Path) -> str:
+    """The commit that a script is of, with -dirty where the script is not as it is in there;
+    "" outside of a repository."""
+
+    def git(*words: str) -> str:
+        command = ["git", "-C", str(script.parent), *words]
+        result = subprocess.run(command, capture_output=True, text=True)
+        return "" if result.returncode else result.stdout.strip()
+
+    with suppress(OSError):  # no git
+        if commit := git("rev-parse", "--short=12", "HEAD"):
+            changed = git("status", "--porcelain", "--ignored", "--", script.name)
+            return f"{commit}-dirty" if changed else commit
+    return ""

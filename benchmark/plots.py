@@ -78,16 +78,29 @@ def styles(names: Iterable[str], scripts: dict[str, str] | None = None) -> dict[
 def save(spec: dict, stem: Path) -> None:
     """Write stem.svg and stem.png; the same figure gives the same bytes on any day, and no new
     PNG: on a machine with other fonts its pixels would be others."""
-    text = json.dumps(spec)
+    text = json.dumps(without_targets(spec))
     svg = vl_convert.vegalite_to_svg(text)
     # Vega counts on from figure to figure.
     first = min(map(int, re.findall(r'"clip(\d+)"', svg)), default=0)
     svg = re.sub(r'(?<=["#])clip(\d+)', lambda match: f"clip{int(match[1]) - first}", svg)
+    svg = re.sub(r' d="[^"]*"', lambda path: re.sub(r"(\.\d)\d+", r"\1", path[0]), svg)
     svg = svg.encode()
     vectors, pixels = (stem.with_name(f"{stem.name}.{kind}") for kind in ("svg", "png"))
     if not (vectors.exists() and pixels.exists() and vectors.read_bytes() == svg):
         write_atomically(pixels, squeeze(vl_convert.vegalite_to_png(text, scale=2)))
         write_atomically(vectors, svg)
+
+
+def without_targets(spec: object) -> object:
+    """A specification without the unseen marks that the pointer finds: in a picture they are
+    the most of its bytes."""
+    if isinstance(spec, list):
+        marks = [part.get("mark") if isinstance(part, dict) else None for part in spec]
+        seen = [not isinstance(mark, dict) or mark.get("opacity") != 0 for mark in marks]
+        return [without_targets(part) for part, keep in zip(spec, seen, strict=True) if keep]
+    if isinstance(spec, dict):
+        return {key: without_targets(part) for key, part in spec.items()}
+    return spec
 
 
 def squeeze(png: bytes) -> bytes:
@@ -320,3 +333,35 @@ def plot_frontier(
         layer("point", at, filled=True, size=55, opacity=1),
     ]
     return top(title, data={"values": rows}, width=400, height=260, layer=layers)
+
+
+def plot_flags(panels: dict[str, list[tuple]], title: str) -> dict:
+    """Small multiples, one a flag: panels[flag] = [(value, estimate, low, high, whether it is
+    the default)], by value on a log axis, all with the same vertical axis."""
+    ends = [x for points in panels.values() for point in points for x in point[1:4]]
+    domain = {"domain": [number(f([x for x in ends if x == x])) for f in (min, max)]}
+    parts = []
+    for flag, points in panels.items():
+        rows = [row("x y low high", point[:4]) for point in points]
+        ticks = {"values": [number(point[0]) for point in points], "labelOverlap": True}
+        x = axis("x", None, scale={"type": "log", "nice": False, "padding": 8}, axis=ticks)
+        y = axis("y", None, scale=domain)
+        both = {"x": x, "y": y}
+        default = {"data": {"values": [row("x", point[:1]) for point in points if point[4]]}}
+        layers = [
+            layer("rule", {"x": x}, default, color="#999", strokeDash=[3, 3]),
+            layer("rule", both | {"y": y | {"field": "low"}, "y2": {"field": "high"}}),
+            layer("line", both, color=COLOURS[0], strokeWidth=1.5),
+            layer("point", both | {"tooltip": tips("x y low high", flag)}, filled=True),
+        ]
+        head = {"text": flag, "fontSize": 11}
+        parts.append(
+            {
+                "title": head,
+                "width": 150,
+                "height": 90,
+                "layer": layers,
+                "data": {"values": rows},
+            }
+        )
+    return top(title, columns=4, concat=parts)

@@ -30,7 +30,7 @@ from pathlib import Path
 
 from .files import read_json, write_json
 from .grid import Job
-from .machine import cpu_model, gpu_model, installed_version
+from .machine import commit_of, cpu_model, gpu_model, installed_version
 from .words import BadInput
 
 GRACE = 5.0  # seconds that a script has to end by itself once interrupted
@@ -225,6 +225,7 @@ def new_record(job: Job) -> dict:
     """What job.json holds of a job that begins."""
     return {
         "algorithm": job.algorithm, "script": job.script.name, "env_id": job.env_id,
+        "commit": commit_of(job.script),
         "seed": job.seed, "flags": job.flags, "extra": list(job.extra),
         "score_range": job.score_range, "threshold": job.threshold,
         "status": "running", "reason": "", "attempts": 0, "resumes": 0,

@@ -3,9 +3,10 @@
 import json
 from collections import Counter
 from collections.abc import Sequence
+from hashlib import sha256
 from pathlib import Path
 
-from . import plots, store
+from . import plots, sensitivity, store
 from .captions import Groups, all_runs, cell_counts, coverage_words
 from .curves import (
     aggregate_figure,
@@ -15,11 +16,13 @@ from .curves import (
 )  # fmt: skip
 from .events import read_tags
 from .files import read_json, write_atomically
+from .grid import ROOT
 from .page import Section, html_page, markdown_page
 from .prepared import Prepared, prepare, values
 from .runs import Run, done, grouped
 from .tables import (
     differences_table,
+    equal_steps_table,
     improvement_table,
     main_table,
     parity_table,
@@ -61,6 +64,8 @@ def environment_section(
 ) -> Section:
     """Tables and figures of one environment; times first where success is known exactly."""
     tables = [return_table(groups, env_id, comparison), time_table(groups, env_id)]
+    if equal := equal_steps_table(groups, env_id):
+        tables.insert(1, equal)
     figures = environment_figures(env_id, groups, style, options["aggregate"], tags)
     if drawn := frontier(env_id, groups, style):
         figures.append(drawn)
@@ -69,9 +74,12 @@ def environment_section(
 
 def scores_section(runs: list[Prepared], style: dict) -> Section:
     """Normalised scores, sample efficiency and profiles, side by side for algorithms with the
-    same environments."""
+    same environments. On one environment alone they would say what its own section says."""
     section = Section("Normalised scores")
     tried = grouped([run for run in runs if run.score_range], "algorithm", "env_id")
+    tried = {
+        name: environments for name, environments in tried.items() if len(environments) > 1
+    }
     alike: dict[tuple[str, ...], dict[str, Groups]] = {}
     for name, environments in tried.items():
         alike.setdefault(tuple(environments), {})[name] = environments
@@ -120,6 +128,10 @@ def improvement_section(runs: list[Prepared]) -> Section:
         section.notes.append("No two algorithms ran on the same environment.")
         return section
     shared = [run for run in runs if run.env_id in together]
+    if len(grouped(shared, "algorithm")) > plots.PANELS:
+        what = "So many algorithms have too many pairs to be read"
+        section.notes.append(f"{what}; report --against NAME compares each with one of them.")
+        return section
     section.tables += [improvement_table(shared, key) for key in ("compared", "area")]
     section.notes += without_result(grouped(shared, "algorithm", "env_id"))
     return section
@@ -143,11 +155,34 @@ def notices(runs: list[Run]) -> list[str]:
     if ended and min(map(len, grouped(ended, "cell").values())) <= FEW:
         what = f"some results have {FEW} seeds or fewer, with which intervals tell little"
         lines.append(f"Beware: {what}.")
+    lines += of_other_versions(ended)
+    cells = grouped([run for run in ended if run.is_task], "cell").values()
+    if shared := [cell for cell in cells if len({run.base for run in cell}) < len(cell)]:
+        count = max(len({run.base for run in cell}) for cell in shared)
+        what = f"{max(map(len, shared))} runs of an algorithm share {count} base model"
+        what += "s" if count > 1 else ""
+        lines.append(f"Beware: {what}; the intervals say little of other base models.")
     for name, key in (("devices", "device"), ("CPU models", "cpu"), ("GPUs", "gpu")):
         found = {str(run.args.get(key) or run.record.get(key) or "") for run in ended}
         if len(mixed := sorted(found - {""})) > 1:
             what = f"the runs were made on different {name}, so their seconds do not compare"
             lines.append(f"Beware: {what}: {', '.join(mixed)}.")
+    return lines
+
+
+def of_other_versions(runs: list[Run]) -> list[str]:
+    """Sentences on rows that cannot be made again with the scripts as they lie here: of another
+    version, or of a script that was in no commit."""
+    here, lines = {}, []
+    for folder in (ROOT, ROOT / "benchmark" / "peers"):
+        here |= {
+            path.name: sha256(path.read_bytes()).hexdigest() for path in folder.glob("*.py")
+        }
+    found = {(str(run.args.get("script")), run.args.get("script_sha256")) for run in runs}
+    if others := sorted({name for name, code in found if here.get(name, code) != code}):
+        lines.append(f"Rows of another version of {', '.join(others)} than lies here.")
+    if dirty := [run for run in runs if (run.record.get("commit") or "").endswith("-dirty")]:
+        lines.append(f"Beware: {len(dirty)} rows are of scripts that no commit has.")
     return lines
 
 
@@ -160,6 +195,8 @@ def conditions(runs: list[Run]) -> list[str]:
     for key in ("cpu", "gpu"):
         devices += sorted({str(run.record[key]) for run in runs if run.record.get(key)})
     what = f"Device: {', '.join(devices) or 'unknown'}."
+    commits = sorted({run.record["commit"] for run in runs if run.record.get("commit")})
+    what += f" Commit: {', '.join(commits)}." if commits else ""
     made = f"{what} Versions: {' / '.join(shown) or 'unknown'}."
     return [line for line in (coverage_words(), made) if line]
 
@@ -181,6 +218,14 @@ def make_sections(
     runs: list[Run], problems: list[str], options: dict, tags: Sequence[str]
 ) -> tuple[list[Prepared], list[Section]]:
     """The runs prepared, and all that report.md shows of them."""
+    if "lacking" in options:  # as the suite `sensitivity` has it; no curves of hundreds of runs
+        for run in runs:
+            run.points = {}
+        prepared, _ = prepare(runs)
+        parts = sensitivity.sections(prepared, options["lacking"], options["aggregate"])
+        parts[0].notes += conditions(prepared)
+        parts += [not_done_section(prepared), Section("Problems", notes=problems or ["none"])]
+        return prepared, parts
     prepared, comparisons = prepare(runs)
     named = [run for run in prepared if run.args.get("script")]
     scripts = {run.algorithm: Path(run.args["script"]).stem for run in named}
@@ -198,7 +243,8 @@ def make_sections(
         sections.append(section)
     scores = scores_section(prepared, style)
     sections[0].figures, scores.figures = scores.figures[:2], scores.figures[2:]
-    sections += [scores, improvement_section(prepared), not_done_section(prepared)]
+    sections += [scores] if scores.tables or scores.notes else []
+    sections += [improvement_section(prepared), not_done_section(prepared)]
     return prepared, [*sections, Section("Problems", notes=problems or ["none"])]
 
 
@@ -226,6 +272,8 @@ def write_report(
         found = f", only: {problems[0]}" if problems else ""
         what = f"there are no runs in {root}{found}; python -m benchmark run <suite> makes some"
         raise BadInput(what)
+    if reference is None and options["against"] not in {run.algorithm for run in runs}:
+        options["against"] = None  # of the suite, and not among these runs
     tags = tags or list(dict.fromkeys(tag for run in runs for tag in run.logged))
     check_tags(tags, runs)
     prepared, sections = make_sections(runs, problems, options, tags)

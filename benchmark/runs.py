@@ -1,5 +1,6 @@
 """Reads run directories: what was asked for, how it ended, and what it logged."""
 
+import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -78,10 +79,23 @@ class Run:
         low, high = self.score_range or (float("nan"),) * 2
         return (value - low) / (high - low)
 
+    @property
+    def base(self) -> tuple:
+        """What made the base model of a language model's run."""
+        return self.args.get("base_model"), self.args.get("task_kwargs", "{}")
+
     def flags(self) -> dict:
-        """The flags that runs of one algorithm should share."""
+        """The flags that belong to the algorithm."""
         others = {"script", "script_sha256", "versions", "device"} | NOT_COMPARED
         return {name: value for name, value in self.args.items() if name not in others}
+
+    def shared_flags(self) -> dict:
+        """Those that runs of one algorithm should share: all but the base model's seed."""
+        flags = self.flags()
+        if "task_kwargs" in flags:
+            kwargs = json.loads(flags["task_kwargs"])
+            flags["task_kwargs"] = json.dumps(kwargs | {"base_seed": 0})
+        return flags
 
 
 # ==============================================================================================
@@ -263,12 +277,12 @@ def name_by_flags(runs: list[Run]) -> None:
     environment: ppo clip_coef=0.1."""
     for members in grouped(runs, "algorithm").values():
         seen: dict[tuple[str, str], set[str]] = {}
-        flags = {name for run in members for name in run.flags()} - NOT_NAMED
+        flags = {name for run in members for name in run.shared_flags()} - NOT_NAMED
         for run, name in product(members, flags):
-            seen.setdefault((run.env_id, name), set()).add(str(run.flags().get(name)))
+            seen.setdefault((run.env_id, name), set()).add(str(run.shared_flags().get(name)))
         names = sorted({name for (_, name), values in seen.items() if len(values) > 1})
         for run in members:
-            words = [f"{name}={run.flags().get(name)}" for name in names]
+            words = [f"{name}={run.shared_flags().get(name)}" for name in names]
             run.algorithm = " ".join([run.algorithm, *words])
 
 
@@ -277,7 +291,7 @@ def mixtures(runs: list[Run]) -> list[str]:
     one seed twice."""
     problems = []
     for (algorithm, env_id), members in grouped(done(runs), "cell").items():
-        cell, flags = f"{algorithm} on {env_id}", [run.flags() for run in members]
+        cell, flags = f"{algorithm} on {env_id}", [run.shared_flags() for run in members]
         for name in sorted({name for one in flags for name in one}):
             values = sorted({str(one.get(name)) for one in flags})
             if len(values) > 1:

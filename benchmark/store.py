@@ -15,7 +15,8 @@ from .words import BadInput
 
 NUMBERS = [name for name, kind in SUMMARY.items() if kind is not str and name != "seed"]
 # Its seconds are of the last invocation, all its attempts together.
-RECORD = ["attempts", "resumes", "seconds", "cpu", "gpu"]
+RECORD = ["attempts", "resumes", "seconds", "cpu", "gpu", "commit"]
+WORDS = RECORD[3:]
 COLUMNS = [
     "algorithm", "env_id", "seed", "status", "reason", "script", *NUMBERS, "score_low",
     "score_high", "score", "threshold", "steps_to_threshold", "seconds_to_threshold",
@@ -107,8 +108,8 @@ def read_row(row: dict[str, str], directory: Path) -> Run:
     args = flags | {"seed": run.seed, "versions": json.loads(row["versions"])}
     args |= {name: row[name] for name in ("script", "device", "script_sha256")}
     run.args = {name: x for name, x in args.items() if x not in ("", None) or name in flags}
-    run.record = {name: value(name) for name in RECORD if name not in ("cpu", "gpu")}
-    run.record |= {name: row.get(name) or None for name in ("cpu", "gpu")}
+    run.record = {name: value(name) for name in RECORD if name not in WORDS}
+    run.record |= {name: row.get(name) or None for name in WORDS}
     run.threshold = value("threshold")
     if value("score_low") is not None:
         run.score_range = value("score_low"), value("score_high")

@@ -14,12 +14,14 @@ from .captions import (
     caption_counts,
     cell_counts,
     count_words,
+    replicated,
     shown,
+    steps_label,
     threshold,
     with_interval,
 )  # fmt: skip
 from .page import Table
-from .prepared import Prepared, prepare, values
+from .prepared import LAST, SAME, Prepared, prepare, values
 from .runs import Run, done, grouped
 from .tasks import with_exact
 from .words import BadInput, did_you_mean, fine, interval, number, share, span
@@ -111,11 +113,38 @@ def return_table(groups: Groups, env_id: str, comparison: str) -> Table:
     caption = (
         f"{env_id}: returns of the final evaluation, with the mode of the policy, and of the "
         "last 100 training episodes, and the area under the learning curve; 95% intervals over "
-        "seeds, Student's for means, which may go beyond what returns can be, and the "
-        f"bootstrap's for IQMs. {comparison} {' '.join(counts)}"
+        f"{replicated(all_runs(groups))}, Student's for means, which may exceed what returns "
+        f"can be, and the bootstrap's for IQMs. {comparison} {' '.join(counts)}"
     )
     columns = [f"{what}, {statistic}" for what in measures for statistic in ("mean", "IQM")]
     return Table(caption, ["algorithm", "n", "failed", "steps", *columns], rows)
+
+
+def equal_steps_table(groups: Groups, env_id: str) -> Table | None:
+    """The training return at equal steps where budgets differ: in the tenth of the common steps
+    before a quarter, half and all of them; None where budgets are equal or a run has no
+    curve."""
+    runs = done(all_runs(groups))
+    lengths = [run.summary["global_step"] for run in runs]
+    if not runs or max(lengths) <= SAME * min(lengths) or not all(x.common for x in runs):
+        return None
+    ends = runs[0].curve["steps"][0]
+    count = int((ends <= runs[0].common[1]).sum())
+    width = max(1, round(LAST * count))
+    stops = [max(width, round(count * share)) for share in (0.25, 0.5, 1)]
+    rows, show = [], shown(groups)
+    for name, some in groups.items():
+        lines = np.array([run.curve["steps"][1] for run in done(some)]).reshape(-1, len(ends))
+        lines = np.where(np.isnan(lines), runs[0].common[0], lines)
+        found = [lines[:, stop - width : stop].mean(1) for stop in stops]
+        rows.append([name, *(with_interval([x], stats.iqm, show) for x in found)])
+    what, before = steps_label(runs), number(ends[width - 1])
+    caption = (
+        f"{env_id}, at equal {what}: IQM of the training return over the {before} {what} "
+        f"before, with its 95% bootstrap interval. {caption_counts(groups)}."
+    )
+    columns = [f"after {number(ends[stop - 1])}" for stop in stops]
+    return Table(caption, ["algorithm", *columns], rows)
 
 
 def time_cells(runs: list[Prepared]) -> list[str]:

@@ -66,7 +66,7 @@ def kl_families(groups: Groups) -> list[list[str]]:
     it."""
     families: dict[str, list[tuple[float, str]]] = {}
     for name, (run, *_) in groups.items():
-        flags = run.flags()
+        flags = run.shared_flags()
         weight = flags.pop("kl_coef", None)
         if isinstance(weight, (int, float)):
             key = json.dumps([run.args.get("script"), flags], sort_keys=True)

@@ -2,13 +2,15 @@
 
 import json
 import re
+from hashlib import sha256
 from itertools import product
 from pathlib import Path
 
 import numpy as np
 import pytest
 from fake_runs import write_job, write_run
-from report_helpers import lines_of, rows, section
+from harness import ROOT
+from report_helpers import lines_of, rows, section, write_task_job
 from scipy import stats as scipy_stats
 
 from benchmark import captions, prepared
@@ -262,10 +264,20 @@ def test_pairs_are_compared(tmp_path):
         assert float(cell) == pytest.approx(np.mean(wins), abs=0.0051)
 
 
+def test_many_algorithms_are_not_compared_in_pairs(tmp_path):
+    for k in range(8):
+        write_job(tmp_path / "runs", f"a{k}", "CartPole-v1", 1)
+    write_report(tmp_path / "runs", tmp_path / "out")
+    text = (tmp_path / "out" / "report.md").read_text()
+    assert "| X | Y |" not in text
+    assert "report --against NAME compares each with one of them" in text
+
+
 def test_captions_count_the_runs_that_are_used(tmp_path):
     root = tmp_path / "runs"
     for seed in (1, 2, 3):
         write_job(root, "a", "CartPole-v1", seed, episodes=0 if seed == 3 else 200)
+        write_job(root, "a", "Acrobot-v1", seed)
     write_job(root, "b", "CartPole-v1", 1, score_range=None)
     write_report(root, tmp_path / "out")
     text = (tmp_path / "out" / "report.md").read_text()
@@ -275,7 +287,8 @@ def test_captions_count_the_runs_that_are_used(tmp_path):
         "a: n = 2, 0 failed, 1 no curve; b: n = 1, 0 failed." in section(text, "CartPole-v1")
     )
     scores = section(text, "Normalised scores")
-    assert "Each algorithm: n = 3, 0 failed" in scores  # b's run has no scale
+    # b's run has no scale
+    assert "Each algorithm on each environment: n = 3, 0 failed" in scores
     assert "b" not in [line.split()[1] for line in scores.splitlines() if line.startswith("| ")]
 
 
@@ -476,9 +489,9 @@ def test_bold_is_who_is_not_beaten(tmp_path):
 def test_the_first_figures_are_aggregates_and_sample_efficiency(tmp_path, figures):
     """By hand: late's first episode ends halfway, and before that it counts as low's start."""
     root = tmp_path / "runs"
-    for seed in (1, 2):
-        write_job(root, "late", "CartPole-v1", seed, final_return=100.0, episodes=2)
-        write_job(root, "low", "CartPole-v1", seed, final_return=10.0, total_timesteps=20_000)
+    for seed, env_id in product((1, 2), ("CartPole-v1", "Acrobot-v1")):
+        write_job(root, "late", env_id, seed, final_return=100.0, episodes=2)
+        write_job(root, "low", env_id, seed, final_return=10.0, total_timesteps=20_000)
     write_report(root, tmp_path / "out")
     values = figures["aggregates"]["data"]["values"]
     found = {(row["measure"], row["algorithm"]): row["mid"] for row in values}
@@ -498,8 +511,154 @@ def test_no_episode_ends_within_the_steps_that_all_runs_have(tmp_path, figures):
     """Bins of 200 steps: the short run's one episode ends in its second, which it does not
     fill, and the long run's in its last."""
     root = tmp_path / "runs"
-    write_job(root, "short", "CartPole-v1", 1, episodes=1, total_timesteps=290)
-    write_job(root, "long", "CartPole-v1", 1, episodes=1, total_timesteps=10_000)
+    for env_id in ("CartPole-v1", "Acrobot-v1"):
+        write_job(root, "short", env_id, 1, episodes=1, total_timesteps=290)
+        write_job(root, "long", env_id, 1, episodes=1, total_timesteps=10_000)
     write_report(root, tmp_path / "out")
     assert "aggregates" in figures
     assert "efficiency" not in figures
+
+
+def test_runs_of_one_environment_have_no_score_over_environments(tmp_path, figures):
+    for name in ("a", "b"):
+        write_job(tmp_path, name, "CartPole-v1", 1)
+    write_report(tmp_path, tmp_path / "out")
+    assert "Normalised scores" not in (tmp_path / "out" / "report.md").read_text()
+    assert figures.keys() == {"curve-steps-CartPole-v1", "curve-seconds-CartPole-v1"}
+
+
+def test_scripts_at_equal_steps(tmp_path):
+    """By hand: 200 episodes rise in a line to the final return over the first half of the run.
+    After a quarter, half and all of the 10,000 that both have, in two bins of 400."""
+    for seed in (1, 2):
+        write_job(tmp_path, "a", "CartPole-v1", seed, final_return=100.0)
+        write_job(
+            tmp_path, "b", "CartPole-v1", seed, final_return=100.0, total_timesteps=20_000
+        )
+        write_job(tmp_path, "b", "Acrobot-v1", seed)
+    write_report(tmp_path, tmp_path / "out")
+    text = (tmp_path / "out" / "report.md").read_text()
+    table = section(text, "CartPole-v1").partition("at equal environment steps")[2]
+    # Bins of 400 steps: those that end at 2,000 and 2,400, 4,400 and 4,800, 9,600 and 10,000.
+    # Episode k of a ends at 50 k steps with return k, of b at 100 k with k / 2... up to 100.
+    assert "| algorithm | after 2,400 | after 4,800 | after 10,000 |" in table
+    lines = {"a": (50, 1.0), "b": (100, 1.0)}
+    for name, (length, rise) in lines.items():
+        cells = []
+        for first, last in ((1600, 2400), (4000, 4800), (9200, 10_000)):
+            bins = [(first, first + 400), (first + 400, last)]
+            means = [
+                np.mean([min(rise * k, 100) for k in range(201) if low < k * length <= high])
+                for low, high in bins
+            ]
+            cells.append(f"{np.mean(means):.1f} (saturated)")
+        assert f"| {name} | {' | '.join(cells)} |" in table
+    assert "at equal environment steps" not in section(text, "Acrobot-v1")
+
+
+def test_parity_is_of_scripts_and_their_peers(tmp_path):
+    """Against scipy; c has no peer, and the shorter pair takes no part in the area of the
+    other."""
+    finals = {"a": (90.0, 95.0, 99.0), "sb3-a": (91.0, 94.0, 97.0), "b": (50.0, 60.0, 90.0),
+              "sb3-b": (95.0, 96.0, 97.0), "c": (1.0, 2.0, 3.0)}  # fmt: skip
+    for name, returns in finals.items():
+        for seed, final in enumerate(returns):
+            steps = 1000 if name.endswith("b") else 10_000
+            write_job(
+                tmp_path, name, "CartPole-v1", seed, final_return=final, total_timesteps=steps
+            )
+    (tmp_path / "report.json").write_text('{"margin": 0.1}')
+    write_report(tmp_path, tmp_path / "out")
+    text = section((tmp_path / "out" / "report.md").read_text(), "Parity")
+    for name, verdict in (("a", "equivalent"), ("b", "not shown")):
+        x, y = finals[name], finals[f"sb3-{name}"]
+        low, high = scipy_stats.ttest_ind(x, y, equal_var=False).confidence_interval(0.9)
+        cell = f"{np.mean(x) - np.mean(y):.1f} [{low:.1f}, {high:.1f}]"
+        assert f"| {name} | CartPole-v1 | 3 / 3 | 10.0 | {cell} | {verdict} |" in text
+    assert "| c |" not in text
+    assert json.loads((tmp_path / "out" / "report.json").read_text())["margin"] == 0.1
+
+
+def test_rows_of_another_version_of_a_script_are_named(tmp_path):
+    here = sha256((ROOT / "ppo.py").read_bytes()).hexdigest()
+    for name, code in (("ppo", here), ("a2c", "0" * 64), ("mine", "1" * 64)):
+        folder = write_job(tmp_path, name, "CartPole-v1", 1)
+        path = folder / "run" / "args.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"script_sha256": code}))
+        path = folder / "job.json"
+        commit = {"commit": "abc-dirty" if name == "mine" else "def"}
+        path.write_text(json.dumps(json.loads(path.read_text()) | commit))
+    write_report(tmp_path, tmp_path / "out")
+    text = (tmp_path / "out" / "report.md").read_text()
+    assert "Rows of another version of a2c.py than lies here." in text
+    assert "Beware: 1 rows are of scripts that no commit has." in text
+    assert "Commit: abc-dirty, def." in text
+    assert [x["commit"] for x in rows(tmp_path / "out" / "results.csv")] == [
+        "def", "abc-dirty", "def",
+    ]  # fmt: skip
+
+
+def write_language_runs(root: Path, base_of) -> str:
+    for name, seed in product(("a", "b"), (1, 2, 3, 4)):
+        kwargs = json.dumps({"base_seed": base_of(seed)})
+        write_task_job(root, name, seed, flags={"task_kwargs": kwargs})
+    _, problems = write_report(root, root / "out")
+    assert problems == []
+    return (root / "out" / "report.md").read_text()
+
+
+def test_the_report_says_over_how_many_base_models_its_intervals_are(tmp_path):
+    own = write_language_runs(tmp_path / "own", lambda seed: seed)
+    assert "intervals over base models, of which each seed has its own" in own
+    assert "share" not in own
+    one = write_language_runs(tmp_path / "one", lambda seed: 0)
+    assert "Beware: 4 runs of an algorithm share 1 base model; the intervals say little" in one
+    two = write_language_runs(tmp_path / "two", lambda seed: seed % 2)
+    assert "Beware: 4 runs of an algorithm share 2 base models;" in two
+    assert "95% intervals over seeds" in two
+
+
+def test_the_report_of_a_sensitivity_has_a_figure_for_each_script(tmp_path, figures):
+    names = {"ppo": 0.02, "ppo rate=0.01": 0.01, "ppo rate=0.06": 0.06, "ppo gamma=0.97": 0.02}
+    for (name, rate), seed in product(names.items(), (1, 2, 3, 4)):
+        flags = {"rate": rate, "gamma": 0.97 if "gamma" in name else 0.99}
+        write_task_job(tmp_path, name, seed, flags=flags, final_return=rate * 10 + seed / 100)
+    write_task_job(tmp_path, "ppo rate=0.04", 1, status="failed", reason="x")
+    (tmp_path / "report.json").write_text('{"lacking": ["gamma"]}')
+    write_report(tmp_path, tmp_path / "out")
+    panels = {x["title"]["text"]: x for x in figures["sensitivity-ppo"]["concat"]}
+    assert panels.keys() == {"rate", "1 - gamma"}
+    found = {
+        flag: [(row["x"], row["y"]) for row in panel["data"]["values"]]
+        for flag, panel in panels.items()
+    }
+    # The IQM of four seeds is that of the middle two: 0.025 above the return of seed 0.
+    assert found == {
+        "rate": [(0.01, 0.125), (0.02, 0.225), (0.06, 0.625)],
+        "1 - gamma": [(0.01, 0.225), (0.03, 0.225)],
+    }
+    for panel, default in ((panels["rate"], 0.02), (panels["1 - gamma"], 0.01)):
+        assert panel["layer"][0]["data"]["values"] == [{"x": default}]
+    text = section((tmp_path / "out" / "report.md").read_text(), "ppo")
+    assert "| rate | 0.04 | 0 | 1 | - | - |" in text
+    assert "| rate | 0.06 | 4 | 0 | 0.625 [" in text
+    assert figures.keys() == {"sensitivity-ppo"}
+    before = (tmp_path / "out" / "report.md").read_text()
+    write_report(tmp_path / "out", tmp_path / "again")
+    assert (tmp_path / "again" / "report.md").read_text() == before.replace("runs", "runs")
+
+
+def test_a_suite_says_what_its_report_adds(tmp_path):
+    """Unless nothing here has it."""
+    for name in ("a", "b"):
+        write_task_job(tmp_path, name, 1, logged={"losses/kl": {80: 0.5}})
+    asked = {"log": ["losses/kl", "losses/none"], "against": "a"}
+    (tmp_path / "report.json").write_text(json.dumps(asked))
+    write_report(tmp_path, tmp_path / "one")
+    text = (tmp_path / "one" / "report.md").read_text()
+    assert "Differences to a" in text
+    assert "log-losses_kl-sums.png" in text
+    assert "losses_none" not in text
+    (tmp_path / "report.json").write_text(json.dumps(asked | {"against": "c"}))
+    write_report(tmp_path, tmp_path / "two")
+    assert "Differences to" not in (tmp_path / "two" / "report.md").read_text()

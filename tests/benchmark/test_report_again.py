@@ -26,6 +26,8 @@ from benchmark.events import read_log
 from benchmark.report import write_report
 from benchmark.runs import find_runs
 
+OTHER_VERSION = re.compile("Rows of another version of .* than lies here.\n\n")  # as of its day
+
 pytestmark = pytest.mark.usefixtures("figures")
 
 
@@ -159,7 +161,7 @@ def test_html_page_is_whole_and_needs_nothing_else(mixed, tmp_path, live, figure
     assert len(text) < 5_000_000
     page = Page(text)
     assert page.open == []
-    assert len(figures) == 7
+    assert len(figures) == 4
     assert all(f'id="{stem}"' in text for stem in figures)
     assert page.loaded
     assert all(value[1:] in page.ids for value in page.loaded)  # the list of contents
@@ -206,7 +208,7 @@ def test_html_page_in_a_browser(mixed, tmp_path, live):
         words = ["done"] * 10 + ["failed: killed by SIGKILL", "unfinished"]
         assert cells.evaluate_all(column, 3) == words
 
-        assert page.locator("figure svg").count() == 7
+        assert page.locator("figure svg").count() == 4
         chart = page.locator("#curve-steps-CartPole-v1")
         lines = chart.locator("path[aria-roledescription='line mark']")
         opacity = "lines => lines.map(line => line.getAttribute('opacity'))"
@@ -239,7 +241,7 @@ def test_the_same_runs_give_the_same_files(mixed, tmp_path, drawn):
     names = sorted(path.name for path in (tmp_path / "one").iterdir())
     stems = [{path.stem for path in (tmp_path / "one").glob(f"*.{x}")} for x in ("svg", "png")]
     assert stems[0] == stems[1]
-    assert {"report.md", "index.html", "results.csv", "curves.csv", "profile.png"} <= set(names)
+    assert {"report.md", "index.html", "results.csv", "curves.csv"} <= set(names)
     for name in names:
         assert (tmp_path / "one" / name).read_bytes() == (
             tmp_path / "two" / name
@@ -405,7 +407,11 @@ def test_stored_reports_are_made_again_to_the_byte(path, tmp_path, figures):
     """When reports change: python -m benchmark report benchmark/results/NAME, for all."""
     write_report(path.parent, tmp_path)
     for made in tmp_path.glob("*.[cmj]*"):
-        assert made.read_bytes() == path.with_name(made.name).read_bytes(), made.name
+        again, kept = (
+            OTHER_VERSION.sub("", file.read_text())
+            for file in (made, path.with_name(made.name))
+        )
+        assert again == kept, made.name
     files = {file.name for stem in figures for file in path.parent.glob(f"{stem}.*")}
     assert files == {f"{stem}.{kind}" for stem in figures for kind in ("svg", "png")}
     files |= {made.name for made in tmp_path.iterdir()} - {"index.html"}
@@ -415,10 +421,9 @@ def test_stored_reports_are_made_again_to_the_byte(path, tmp_path, figures):
 @pytest.mark.skipif(
     not version("vl-convert-python").startswith("1.9."), reason="stored figures are 1.9's"
 )
-@pytest.mark.parametrize("name", ["defaults", "sac"])
-def test_stored_figures_are_made_again_to_the_byte(name, tmp_path, drawn):
+def test_stored_figures_are_made_again_to_the_byte(tmp_path, drawn):
     """A PNG is not, unless its figure has changed: its pixels depend on the fonts here."""
-    stored, again = ROOT / "benchmark" / "results" / name, tmp_path / name
+    stored, again = ROOT / "benchmark" / "results" / "sac", tmp_path / "sac"
     shutil.copytree(stored, again)
     (again / "index.html").unlink(missing_ok=True)
     write_report(again, again)
@@ -446,7 +451,7 @@ def test_a_figure_is_drawn_anew_if_it_has_changed_or_a_file_is_gone(tmp_path, dr
 # ==============================================================================================
 # With the real scripts
 # ==============================================================================================
-def test_real_scripts_from_run_to_report_and_again(tmp_path, drawn):
+def test_real_scripts_from_run_to_report_and_again(tmp_path):
     words = [
         "run",
         "smoke",

@@ -429,11 +429,12 @@ def test_the_grid_of_a_long_log_is_thinned_and_keeps_its_last_step():
     assert curves.log_grid([log], 0).tolist() == []
 
 
-def test_a_log_that_has_no_step_in_common_still_makes_a_report(tmp_path, figures, drawn):
+def test_a_log_that_has_no_step_in_common_still_makes_a_report(tmp_path, figures):
     write_task_job(tmp_path / "runs", "a", 1, completions=400, logged={"x": {400: 1.0}})
     write_task_job(tmp_path / "runs", "a", 2, completions=80, logged={"x": {8: 1.0, 80: 1.0}})
     write_report(tmp_path / "runs", tmp_path / "out", tags=["x"])
     assert figures["log-x-sums"]["data"]["values"] == []
+    assert plots.vl_convert.vegalite_to_svg(figures["log-x-sums"]).startswith("<svg")
     assert len(rows(tmp_path / "out" / "logged.csv")) == 3
 
 

@@ -38,6 +38,8 @@ from benchmark.grid import (
     parse_shard,
     take_shard,
 )
+from benchmark.machine import commit_of
+from benchmark.variants import variants
 
 NO_SUMMARY = "exit status 0, but no finite summary.json"
 CLASSIC = load_suite("classic")
@@ -233,6 +235,96 @@ def test_a_language_models_base_is_made_by_the_seed(tmp_path):
 
 
 # ==============================================================================================
+# Variants of a script's flags
+# ==============================================================================================
+def test_variants_are_multiples_of_a_default_or_of_what_it_lacks_to_1():
+    factors = [0.5, 2, 3]
+    assert variants(0.01, factors, False) == [0.005, 0.02, 0.03]
+    assert variants(8, factors, False) == [4, 16, 24]
+    assert variants(1, factors, False) == [2, 3]  # half of it is rounded to 1, the default
+    assert variants(0.9, factors, True) == [0.95, 0.8, 0.7]
+    assert variants(0.6, factors, True) == [0.8, 0.2]  # three times 0.4 would be beyond 0
+
+
+SENSITIVITY = """
+[sensitivity]
+factors = [0.5, 2]
+lacking = ["gamma"]
+[sensitivity.vary.fake]
+flags = ["learning_rate", "gamma", "num_envs"]
+values = {{ num_steps = [16, 32] }}
+"""
+
+
+def test_a_suite_of_sensitivity_gets_a_variant_for_each_value(tmp_path):
+    path = tmp_path / "suite.toml"
+    text = SUITE.format(script=ROOT / "ppo.py", behaviour="ok") + SENSITIVITY.format()
+    path.write_text(text.replace('behaviour = "ok"', "num_envs = 4"))
+    loaded = load_suite(str(path))
+    found = {name: table["flags"] for name, table in loaded["algorithms"].items()}
+    # ppo.py: learning_rate 1e-3, gamma 0.98, num_steps 32; the suite's own num_envs
+    assert found == {"fake": {"num_envs": 4}} | {
+        f"fake {flag}={value}": {"num_envs": 4} | {flag: value}
+        for flag, value in [
+            ("learning_rate", 0.0005), ("learning_rate", 0.002), ("gamma", 0.99),
+            ("gamma", 0.96), ("num_envs", 2), ("num_envs", 8), ("num_steps", 16),
+        ]
+    }  # fmt: skip
+    assert loaded["report"] == {"lacking": ["gamma"]}
+    path.write_text(path.read_text().replace('"gamma", "num_envs"', '"norm_adv"'))
+    with pytest.raises(BadInput, match=r"ppo.py has no numeric default of norm_adv"):
+        load_suite(str(path))
+    path.write_text(path.read_text().replace("vary.fake", "vary.fak"))
+    with pytest.raises(BadInput, match="is no algorithm of the suite; did you mean fake"):
+        load_suite(str(path))
+
+
+def test_the_batches_of_the_sensitivity_suite_can_be_split(tmp_path):
+    for job in make_jobs(load_suite("sensitivity"), tmp_path, seeds=[1]):
+        args = args_of(job.script)(**job.flags)
+        batch = getattr(args, "batch_size", 0) or args.num_envs * args.num_steps
+        if hasattr(args, "num_minibatches"):
+            assert batch % args.num_minibatches == 0, job.name
+            assert batch // args.num_minibatches >= 2, job.name
+        assert batch % getattr(args, "num_generations", 1) == 0, job.name
+
+
+# ==============================================================================================
+# The commit of a script
+# ==============================================================================================
+def git(folder: Path, *words: str) -> str:
+    who = ["-c", "user.name=x", "-c", "user.email=x@example.com"]
+    command = ["git", "-C", str(folder), *who, *words]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+
+def test_runs_name_the_commit_of_their_script_and_whether_it_has_changed(suite, tmp_path):
+    words = ["run", suite(), "--seeds"]
+
+    def commit_of_run(seed: int) -> str:
+        path = tmp_path / str(seed) / f"CartPole-v1__fake__{seed}" / "job.json"
+        return json.loads(path.read_text())["commit"]
+
+    result = benchmark(*words, 1, "--dir", tmp_path / "1")
+    assert (result.stderr, commit_of_run(1)) == ("", "")  # no repository
+    git(tmp_path, "init", "-q")
+    git(tmp_path, "add", "fake_script.py")
+    git(tmp_path, "commit", "-q", "-m", "x")
+    head = git(tmp_path, "rev-parse", "HEAD")[:12]
+    result = benchmark(*words, 2, "--dir", tmp_path / "2")
+    assert (result.stderr, commit_of_run(2)) == ("", head)
+    with (tmp_path / "fake_script.py").open("a") as file:
+        file.write("# changed\n")
+    result = benchmark(*words, 3, "--dir", tmp_path / "3")
+    what = "not as in the last commit, so these runs cannot be made again"
+    assert result.stderr == f"warning: fake_script.py: {what}\n"
+    assert commit_of_run(3) == f"{head}-dirty"
+    git(tmp_path, "rm", "-q", "--cached", "fake_script.py")
+    git(tmp_path, "commit", "-q", "-m", "y")
+    assert commit_of(tmp_path / "fake_script.py").endswith("-dirty")  # not in it at all
+
+
+# ==============================================================================================
 # Suites and the grid
 # ==============================================================================================
 ORDINARY = [path for path in sorted(SUITES.glob("*.toml")) if path.stem != "all"]
@@ -240,7 +332,10 @@ ORDINARY = [path for path in sorted(SUITES.glob("*.toml")) if path.stem != "all"
 
 @pytest.mark.parametrize("path", ORDINARY, ids=lambda path: path.stem)
 def test_shipped_suites_make_commands_that_the_scripts_understand(path, tmp_path):
-    for job in make_jobs(load_suite(path.stem), tmp_path, seeds=[1]):
+    jobs = make_jobs(load_suite(path.stem), tmp_path, seeds=[1])
+    # Variants differ in values: one of each flag will do, since parsing takes its time.
+    several = {job.algorithm.partition("=")[0]: job for job in jobs if "=" in job.algorithm}
+    for job in [job for job in jobs if "=" not in job.algorithm] + list(several.values()):
         args = tyro.cli(args_of(job.script), args=[*job.words(), "--run-dir", str(job.run_dir)])
         environment = getattr(args, job.environment_flag.replace("-", "_"))
         assert (environment, args.seed, args.run_dir) == (job.env_id, 1, job.run_dir)

@@ -1,0 +1,193 @@
+"""The tables of the READMEs that are made of stored files.
+
+python -m tests.benchmark.readme_tables    # writes what the files say now into the pages
+"""
+
+import re
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+
+from benchmark.files import read_csv
+from benchmark.words import fine, number
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+RESULTS = ROOT / "benchmark" / "results"
+PAGES = (ROOT / "README.md", RESULTS / "README.md", ROOT / "USAGE.md")
+OTHERS = (ROOT / "benchmark" / "README.md", RESULTS / "smollm2" / "README.md")
+MEAN, IQM = "evaluation, mean", "evaluation, IQM"
+DEFAULTS = [  # scripts without flags: folder, environment, names
+    ("defaults", "CartPole-v1", "reinforce reinforce_baseline a2c a3c trpo ppo"),
+    ("defaults", "Pendulum-v1", "ppo_continuous trpo_continuous sac"),
+    ("minatar", "MinAtar/Breakout-v1", "ppo_images"),
+    ("language", "addition", "reinforce_lm rloo grpo ppo_rlhf dpo"),
+]
+BESIDE = [  # with the flags of a suite, beside what others have published
+    ("continuous", env_id, name)
+    for env_id in ("HalfCheetah-v5", "Hopper-v5", "Walker2d-v5", "Pendulum-v1")
+    for name in ("ppo_continuous", "trpo_continuous")
+]
+BESIDE += [("sac", "HalfCheetah-v5", "sac"), ("sac", "Pendulum-v1", "sac")]
+Rows = list[list[str]]
+
+
+# ==============================================================================================
+# What a page and a report say
+# ==============================================================================================
+def tables(text: str) -> list[tuple[list[str], Rows]]:
+    """Every Markdown table: its columns and its rows."""
+    found = []
+    for block in re.findall(r"(?:^\|.*\n)+", text, re.MULTILINE):
+        split = (re.split(r"(?<!\\)\|", line.strip()[1:-1]) for line in block.splitlines())
+        lines = [[cell.strip().replace("\\|", "|") for cell in cells] for cells in split]
+        found.append((lines[0], lines[2:]))
+    return found
+
+
+def table(path: Path, *columns: str) -> Rows:
+    """The rows of the table of a page whose first columns are these."""
+    first = list(columns)
+    (rows,) = [r for c, r in tables(path.read_text()) if c[: len(first)] == first]
+    return rows
+
+
+@cache
+def cells(folder: str) -> dict[tuple[str, str, str], str]:
+    """What a stored report says: (environment, algorithm, column) -> cell."""
+    found = {}
+    text = (RESULTS / folder / "report.md").read_text()
+    for caption, block in re.findall(r"^\*(.*)\*\n\n((?:^\|.*\n)+)", text, re.MULTILINE):
+        ((columns, rows),) = tables(block)
+        where = re.split(r"[: ]", caption)[0]
+        for row in rows:
+            for column, cell in zip(columns, row, strict=True):
+                found.setdefault((where, row[0], column), cell)
+    return found
+
+
+def runs(folder: str, env_id: str, algorithm: str) -> list[dict[str, str]]:
+    """The stored rows of an algorithm on an environment, by seed."""
+    rows = read_csv(RESULTS / folder / "results.csv")
+    mine = [r for r in rows if (r["env_id"], r["algorithm"]) == (env_id, algorithm)]
+    return sorted(mine, key=lambda row: int(row["seed"]))
+
+
+def worst(folder: str, env_id: str, algorithm: str, key: str = "eval_return_mean") -> str:
+    """The lowest of the runs, by the final evaluation or another number."""
+    show = number if key == "eval_return_mean" else fine
+    return show(min(float(row[key]) for row in runs(folder, env_id, algorithm)))
+
+
+def estimate(cell: str) -> str:
+    """A cell without its interval."""
+    return cell.partition(" ")[0]
+
+
+# ==============================================================================================
+# Tables: the page, the first columns, and the rows
+# ==============================================================================================
+def newest(env_id: str, name: str) -> str:
+    """The folder of `classic` that has a script's newest rows on an environment."""
+    again = RESULTS / "classic-anew"
+    new = again.exists() and (env_id, name, IQM) in cells("classic-anew")
+    return "classic-anew" if new else "classic"
+
+
+def classic() -> tuple[Path, list[str], Rows]:
+    """The classic environments."""
+    environments, rows = ["CartPole-v1", "Acrobot-v1", "LunarLander-v3"], []
+    for name in ("reinforce", "reinforce_baseline", "a2c", "trpo", "ppo"):
+        found = [cells(newest(env_id, name))[env_id, name, IQM] for env_id in environments]
+        rows.append([f"`{name}.py`", *found])
+    return PAGES[0], ["script", *environments], rows
+
+
+def continuous() -> tuple[Path, list[str], Rows]:
+    """The continuous environments: a script's seeds are those of the column n, or named."""
+    names, rows = ("ppo_continuous", "trpo_continuous", "sac"), []
+    for env_id in ("HalfCheetah-v5", "Hopper-v5", "Walker2d-v5", "Pendulum-v1"):
+        rows.append([env_id, cells("continuous")[env_id, names[0], "n"]])
+        for name in names:
+            files = cells("sac" if name == "sac" else "continuous")
+            cell, n = (files.get((env_id, name, key)) for key in (MEAN, "n"))
+            other = f" (n = {n})" if n not in (None, rows[-1][1]) else ""
+            rows[-1].append((cell or "-") + other)
+    return PAGES[0], ["environment", "n", *(f"`{name}.py`" for name in names)], rows
+
+
+def scripts() -> tuple[Path, list[str], Rows]:
+    """All scripts, without flags."""
+    rows = []
+    for folder, env_id, names in DEFAULTS:
+        for name in names.split():
+            files = {
+                key[2]: cell for key, cell in cells(folder).items() if key[:2] == (env_id, name)
+            }
+            what = "exact_success" if folder == "language" else "eval_return_mean"
+            rows.append([
+                f"`{name}.py`", env_id, files["steps"], files["n"],
+                files["exact success" if folder == "language" else MEAN],
+                worst(folder, env_id, name, what), f"[{folder}]({folder}/report.md)",
+            ])  # fmt: skip
+    columns = ["script", "environment", "steps", "n", "evaluation", "worst run", "report"]
+    return PAGES[1], columns, rows
+
+
+def published() -> tuple[Path, list[str], Rows]:
+    """Ours beside what others have published, of any version of the environment."""
+    others: dict[tuple[str, str], list[str]] = {}
+    for row in read_csv(RESULTS / "published.csv"):
+        source = re.split(r",| \w+\.\w+| ppo2| \(", row["source"])[0]
+        cell = f"{source} {number(float(row['return']))} (n = {row['runs']})"
+        others.setdefault((row["algorithm"], row["env_id"].partition("-")[0]), []).append(cell)
+    rows = []
+    for folder, env_id, name in BESIDE:
+        theirs = others.get((name.partition("_")[0], env_id.partition("-")[0]), ["-"])
+        ours = [cells(folder)[env_id, name, key] for key in ("n", MEAN)]
+        lowest = worst(folder, env_id, name)
+        rows.append([env_id, f"`{name}.py`", *ours, lowest, "; ".join(theirs)])
+    return PAGES[1], ["environment", "script", "n", "ours", "worst run", "published"], rows
+
+
+def cards() -> tuple[Path, list[str], Rows]:
+    """Ratios of a card to the CPU: in the order of the settings, or from the lowest of the
+    scripts to the highest."""
+    rows, files, columns = [], {}, ["script", "setting", "times the CPU"]
+    report = table(RESULTS / "gpu" / "report.md", "script", "setting", "device")
+    for script, setting, device, *_, ratio in report:
+        if device == "cuda":
+            files.setdefault(setting.split(", ")[-1], {})[script] = ratio
+    for title, size, _ in table(OTHERS[0], *columns):
+        name = title.split("`")[1].removesuffix(".py") if "`" in title else ""
+        if "environments" in size:
+            counts = re.findall(r"\d+", size)
+            ratio = ", ".join(files[f"{count} environments"][name] for count in counts)
+        elif name == "smoke":
+            ratio = files["64 runs"]["smoke"]
+        else:
+            ratios = files[size if "25 million" in title else "default model"]
+            ends = (f(ratios.values(), key=float) for f in (min, max))
+            ratio = ratios[name] if name else " to ".join(ends)
+        rows.append([title, size, ratio])
+    return OTHERS[0], columns, rows
+
+
+TABLES: list[Callable[[], tuple[Path, list[str], Rows]]] = [
+    classic, continuous, scripts, published, cards,
+]  # fmt: skip
+
+
+def write() -> None:
+    """Put the rows into the pages, in place of those that stand there."""
+    for made in TABLES:
+        path, columns, rows = made()
+        head = f"| {' | '.join(columns)} |\n"
+        before, _, after = path.read_text().partition(head)
+        rule, *rest = re.match(r"(\|.*\n)(?:\|.*\n)*", after)[0].splitlines(keepends=True)
+        lines = "".join(f"| {' | '.join(row)} |\n" for row in rows)
+        after = after[len(rule) + sum(map(len, rest)) :]
+        path.write_text(before + head + rule + lines + after)
+
+
+if __name__ == "__main__":
+    write()
