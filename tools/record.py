@@ -16,6 +16,10 @@ PLAY = Path(__file__).parents[1] / "reader/play"
 NAMES = ["bandit", "gae", "ppo", "trpo", "squash", "groups", "dpo"]
 CLIPS = [0.1, 0.2, 0.3, math.inf]
 UPDATE = 15  # which update is recorded
+SMALL = {  # batches small enough to look at, whose ratios run far enough to see
+    "num_steps": 32, "num_minibatches": 2, "update_epochs": 5, "gamma": 0.98, "gae_lambda": 0.8,
+    "clip_coef": 0.2,
+}  # fmt: skip
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 FLAGS = [
     "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
@@ -69,7 +73,8 @@ def segment() -> dict[str, list]:
             raise Recorded([x[:, i].tolist() for x in tensors_and_flags[:5]])
         return shipped(*tensors_and_flags)
 
-    columns = record("gae", stand_in, num_steps=64, env_kwargs='{"max_episode_steps": 40}')
+    steps = {"num_steps": 64, "env_kwargs": '{"max_episode_steps": 40}'}
+    columns = record("gae", stand_in, **SMALL | steps)
     names = ["rewards", "values", "next_values", "terminated", "truncated"]
     columns = [[round(x, 3) for x in column] for column in columns[:3]] + columns[3:]
     return dict(zip(names, columns, strict=True))
@@ -77,9 +82,8 @@ def segment() -> dict[str, list]:
 
 def update(clip: float) -> list:
     """[ratio, normalised advantage] of each sample as the loss meets it, epoch by epoch, in one
-    update that clips at `clip`; those before it clip as the script does by default."""
-    args, batches = ppo.Args(), []
-    per_update = args.update_epochs * args.num_minibatches
+    update that clips at `clip`; those before it clip at 0.2."""
+    batches, per_update = [], SMALL["update_epochs"] * SMALL["num_minibatches"]
 
     def stand_in(
         shipped, dist, values, actions, old_log_probs, advantages, returns, clip_coef, *coefs
@@ -93,7 +97,7 @@ def update(clip: float) -> list:
         rest = [advantages, returns, clip_coef, *coefs]
         return shipped(dist, values, actions, old_log_probs, *rest)
 
-    halves = record("ppo_loss", stand_in)
+    halves = record("ppo_loss", stand_in, **SMALL)
     epochs = [a + b for a, b in zip(halves[::2], halves[1::2], strict=True)]
     return [[[round(r, 3), round(a, 2)] for r, a in epoch] for epoch in epochs]
 

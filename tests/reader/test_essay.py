@@ -232,7 +232,7 @@ def test_defaults_are_the_scripts():
         return float(re.search(rf"^    {name}: .*? = (\S+)", TEXTS[script], re.MULTILINE)[1])
 
     steps = default("ppo", "update_epochs") * default("ppo", "num_minibatches")
-    assert (steps, "ten steps on each batch here, by default" in PROSE) == (10, True)
+    assert (steps, "forty steps on each batch here, by default" in PROSE) == (40, True)
     segment = "a segment of five steps is enough" in PROSE
     assert (default("a2c", "num_steps"), segment) == (5, True)
     assert default("grpo", "update_epochs") * default("grpo", "num_minibatches") == 1
