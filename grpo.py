@@ -330,12 +330,13 @@ def train(args: Args) -> dict:
                     advantages *= torch.isin(completions, policy.eos).any(1)
 
             # ---- UPDATE ----
-            batch, history = (old_log_probs, ref_log_probs, mask, advantages), []
+            fixed = old_log_probs, ref_log_probs, mask, advantages  # during the epochs
+            history = []  # of stats, a row for each minibatch
             for _ in range(args.update_epochs):
                 for rows in torch.randperm(args.batch_size).split(minibatch_size):
                     chunk = prompts[rows], completions[rows]
                     log_probs, log_pi = log_policy(policy, *chunk, temperature)
-                    loss, clip_frac = grpo_loss(log_probs, *(x[rows] for x in batch), args)
+                    loss, clip_frac = grpo_loss(log_probs, *(x[rows] for x in fixed), args)
                     optimizer.zero_grad()
                     loss.backward()
                     grad_norm = nn.utils.clip_grad_norm_(parameters, args.max_grad_norm)
