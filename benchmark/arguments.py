@@ -174,8 +174,8 @@ def add_speed(commands: argparse._SubParsersAction) -> None:
     add("--dir", type=Path, help=f"folder for the measurements; default {RUNS}/<suite>")
     add("--repeats", type=positive, default=5, help="of every measurement; default 5")
     add("--seed", type=whole, default=0, help="repeat k has this seed + k; default 0")
-    parts = ("pairs", "threshold", "environments", "num_envs")
-    what = "of pairs, threshold, environments and num_envs; default all"
+    parts = ("pairs", "environments", "num_envs")
+    what = "of pairs, environments and num_envs; default all"
     add("--only", nargs="+", choices=parts, metavar="PART", help=what)
 
 

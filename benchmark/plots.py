@@ -339,7 +339,7 @@ def plot_flags(panels: dict[str, list[tuple]], title: str) -> dict:
     """Small multiples, one a flag: panels[flag] = [(value, estimate, low, high, whether it is
     the default)], by value on a log axis, all with the same vertical axis."""
     ends = [x for points in panels.values() for point in points for x in point[1:4]]
-    domain = {"domain": [number(f([x for x in ends if x == x])) for f in (min, max)]}
+    domain = {"domain": [number(f(x for x in ends if math.isfinite(x))) for f in (min, max)]}
     parts = []
     for flag, points in panels.items():
         rows = [row("x y low high", point[:4]) for point in points]

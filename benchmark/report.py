@@ -222,8 +222,8 @@ def make_sections(
         for run in runs:
             run.points = {}
         prepared, _ = prepare(runs)
-        parts = sensitivity.sections(prepared, options["lacking"], options["aggregate"])
-        parts[0].notes += conditions(prepared)
+        parts = [Section("Summary", notes=conditions(prepared))]
+        parts += sensitivity.sections(prepared, options["lacking"], options["aggregate"])
         parts += [not_done_section(prepared), Section("Problems", notes=problems or ["none"])]
         return prepared, parts
     prepared, comparisons = prepare(runs)

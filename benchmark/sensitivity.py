@@ -13,7 +13,7 @@ def sections(runs: list[Prepared], lacking: list[str], aggregate: str) -> list[S
     """A section for each script: its returns by each flag."""
     found = []
     for env_id, groups in grouped(runs, "env_id", "algorithm").items():
-        for name in (name for name in groups if " " not in name):
+        for name in dict.fromkeys(name.partition(" ")[0] for name in groups):
             family = {x: y for x, y in groups.items() if x.partition(" ")[0] == name}
             found.append(section(name, env_id, family, lacking, aggregate))
     return found
@@ -24,7 +24,7 @@ def section(
 ) -> Section:
     """The returns of one script by each of its flags: figure and table."""
     statistic, show = AGGREGATES[aggregate], shown(groups)
-    base, panels, rows = groups[name], {}, []
+    base, panels, rows = groups.get(name, []), {}, []
     rows.append(["", "default", *cells(base, statistic, show)])
     for other, runs in groups.items():
         if other == name:
@@ -43,9 +43,11 @@ def section(
         f"{name}: {text} with its 95% interval by one flag at a time; a dashed line marks the "
         f"default. Axes of flags are logarithmic. {caption_counts(groups)}."
     )
-    spec = plots.plot_flags({x: sorted(y) for x, y in panels.items()}, f"{name}, {env_id}")
     columns = ["flag", "value", "n", "failed", "evaluation", "last 100 episodes"]
     table = Table(f"The same as numbers. {caption_counts(groups)}.", columns, rows)
+    if not panels or not done(base):
+        return Section(name, [table])
+    spec = plots.plot_flags({x: sorted(y) for x, y in panels.items()}, f"{name}, {env_id}")
     return Section(name, [table], [Figure(caption, f"sensitivity-{name}", spec)])
 
 

@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from importlib import import_module
 from itertools import cycle, islice
-from math import inf
 from pathlib import Path
 
 import numpy as np
@@ -23,34 +22,30 @@ from . import pool
 from .files import read_json, write_atomically, write_csv, write_json
 from .grid import ROOT, Job, make_jobs
 from .machine import cpu_model, installed_version
-from .runs import Run, read_run, registered_threshold
 from .words import BadInput, number
 
 PEER, BARE = "sb3-", "bare-"  # how the names of X's peer and of its bare environments begin
 SIDES = {"": "ours", PEER: "peer", BARE: "bare"}
 PARTS = {  # part -> the end of its contestants' names; its sides; the title of its table
     "pairs": ("", ("", PEER), "Equal hyperparameters, side by side"),
-    "threshold": ("-best", ("", PEER), "Until it is solved, each side with flags of its own"),
     "environments": ("-alone", (BARE,), "Environments alone, steps per second"),
     "num_envs": (
         "-sizes", ("", PEER, BARE), "Steps per second by num_envs, with which batches grow",
     ),
 }  # fmt: skip
 SIZES = {"environments": (1, 8), "num_envs": tuple(2**k for k in range(9))}  # of num_envs
-QUANTITIES = ("steps/s", "seconds to threshold", "steps to threshold")
 COLUMNS = [
-    "part", "env_id", "contestant", "num_envs", "seed", *QUANTITIES, "script_sha256", "flags",
+    "part", "env_id", "contestant", "num_envs", "seed", "steps/s", "script_sha256", "flags",
     "system", "load",
 ]  # fmt: skip
 NOTE = """# Speed
 Made by `python -m benchmark speed`: one process at a time, on the CPU, with one torch thread. n
 is the number of repeats, each with one seed for all sides, which take turns to be first. Median
-[lowest-highest]; 'never' is above all numbers. Ratios are taken within each repeat; the true
-median ratio is within their range with probability 1 - 2^(1-n). Steps are those of all
-environments together. Training is timed without imports and evaluation, the way to the
-threshold (by the last 100 training episodes) from the start of the event file. Bare
-environments get random actions: roughly the ceiling of training, not a bound, as these end
-episodes early. A load far above 1 means that the machine was shared."""
+[lowest-highest]. Ratios are taken within each repeat; the true median ratio is within their
+range with probability 1 - 2^(1-n). Steps are those of all environments together. Training is
+timed without imports and evaluation. Bare environments get random actions: roughly the ceiling
+of training, not a bound, as these end episodes early. A load far above 1 means that the machine
+was shared."""
 
 
 def make_plan(suite: dict, directory: Path, seeds: Iterable[int]) -> list[tuple[str, Job]]:
@@ -80,17 +75,13 @@ def make_plan(suite: dict, directory: Path, seeds: Iterable[int]) -> list[tuple[
 
 
 def find_part(job: Job, names: set[tuple[str, str]]) -> str:
-    """The part that a job belongs to by its name; refuses one that lacks a partner or that
-    cannot reach a threshold."""
+    """The part that a job belongs to by its name; refuses one that lacks a partner."""
     part = next(part for part in reversed(PARTS) if job.algorithm.endswith(PARTS[part][0]))
     script = job.algorithm.removeprefix(PEER).removeprefix(BARE)
     for name in (side + script for side in PARTS[part][1]):
         if (name, job.env_id) not in names:
             what = f"{job.algorithm} has no partner on {job.env_id}: the suite lacks {name}"
             raise BadInput(what)
-    if part == "threshold" and registered_threshold(job.env_id) is None:
-        what = f"Gymnasium names no threshold for {job.env_id}"
-        raise BadInput(f"{what}, so {job.algorithm} cannot reach it")
     return part
 
 
@@ -167,12 +158,10 @@ def read_rows(directory: Path) -> list[list]:
         if not all(files):
             continue
         summary, args, job = files
-        run = read_run(path.parent, None) if job["part"] == "threshold" else None
-        times = run.reached[::-1] if isinstance(run, Run) and run.reached else ("", "")
         versions = [f"{name} {version}" for name, version in args["versions"].items()]
         rows.append([
             job["part"], job["env_id"], job["algorithm"], job["flags"].get("num_envs", 0),
-            job["seed"], summary["sps"], *times, args["script_sha256"],
+            job["seed"], summary["sps"], args["script_sha256"],
             json.dumps(job["flags"]), ", ".join([job["cpu"], *versions]), job["load"],
         ])  # fmt: skip
     return sorted(rows, key=lambda row: row[:5])
@@ -180,41 +169,33 @@ def read_rows(directory: Path) -> list[list]:
 
 def spread(values: np.ndarray, show: Callable[[float], str] = number) -> str:
     """'median [lowest-highest]', the only value, or '-' where there is none."""
-    if not len(values) or np.isnan(values).any():
+    if not len(values):
         return "-"
-    found = (values.min(), np.median(values), values.max())
-    low, middle, high = ("never" if x == inf else show(x) for x in found)
+    low, middle, high = map(show, (values.min(), np.median(values), values.max()))
     return middle if len(values) == 1 else f"{middle} [{low}-{high}]"
 
 
 def compare(rows: list[list], part: str) -> list[list[str]]:
     """The lines of a part's table. A repeat counts where all sides of the line have it."""
     lines: dict[tuple, dict] = {}
-    for _, env_id, name, n, seed, *values in (row[:8] for row in rows if row[0] == part):
+    for _, env_id, name, n, seed, value in (row[:6] for row in rows if row[0] == part):
         script = name.removeprefix(PEER).removeprefix(BARE)
-        measured = dict(zip(QUANTITIES, values, strict=True))
-        if part == "threshold":
-            del measured["steps/s"]
-        for quantity, value in measured.items():
-            if value != "":
-                key = (env_id, script, f"num_envs {n}" if part in SIZES else quantity)
-                sides = lines.setdefault(key, {})
-                sides.setdefault(name.removesuffix(script), {})[seed] = value
+        key = (env_id, script, f"num_envs {n}" if part in SIZES else "steps/s")
+        sides = lines.setdefault(key, {})
+        sides.setdefault(name.removesuffix(script), {})[seed] = value
     table = []
     for key, found in lines.items():
         cells = [found.get(side, {}) for side in PARTS[part][1]]
         seeds = sorted(set.intersection(*map(set, cells)))
         sides = np.array([[cell[seed] for seed in seeds] for cell in cells])
-        with np.errstate(invalid="ignore"):  # never / never
-            ratios = [spread(sides[0] / other, "{:.2f}".format) for other in sides[1:]]
+        ratios = [spread(sides[0] / other, "{:.2f}".format) for other in sides[1:]]
         table.append([*key, str(len(seeds)), *map(spread, sides), *ratios])
     return table
 
 
 def write_report(directory: Path, rows: list[list]) -> None:
     """Write speed.csv and report.md."""
-    table = [["never" if x == inf else x for x in row] for row in rows]
-    write_csv(directory / "speed.csv", COLUMNS, table)
+    write_csv(directory / "speed.csv", COLUMNS, rows)
     load = f"Load: {spread(np.array([row[-1] for row in rows]))}."
     lines = [NOTE, "", *sorted({row[-2] for row in rows}), load]
     for part, (_, sides, title) in PARTS.items():

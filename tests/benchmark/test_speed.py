@@ -11,6 +11,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from fake_runs import write_run
 from harness import PATIENCE, ROOT, is_alive, wait_until
@@ -27,7 +28,6 @@ total_timesteps = 512
 x = { script = "ppo.py", flags = { num_envs = 2 } }
 sb3-x = { script = "benchmark/peers/sb3.py", flags = { num_envs = 2 } }
 """
-BEST = SUITE.replace("x =", "x-best =")
 SIZES = SUITE.replace("x =", "x-sizes =") + 'bare-x-sizes = { script = "ppo.py" }\n'
 ALONE = SUITE.partition("x =")[0] + 'bare-x-alone = { script = "ppo.py" }\n'
 ELSEWHERE = SUITE.replace("2 } }\nsb3", '2 }, only = ["Acrobot-v1"] }\nsb3').replace(
@@ -90,10 +90,10 @@ def report(run) -> str:
     return (run.out / "report.md").read_text()
 
 
-def row(contestant, seed, value, part="pairs", num_envs=4, seconds="", steps="") -> list:
+def row(contestant, seed, value, part="pairs", num_envs=4) -> list:
     """A row of speed.csv."""
     about = ["sha256", "{}", "a machine", 0.5]
-    return [part, "CartPole-v1", contestant, num_envs, seed, value, seconds, steps, *about]
+    return [part, "CartPole-v1", contestant, num_envs, seed, value, *about]
 
 
 # ==============================================================================================
@@ -104,12 +104,7 @@ def test_the_shipped_suite_compares_at_equal_flags():
     seeds = range(args.seed + 1, args.seed + args.repeats + 1)
     assert load_suite("speed")["seeds"] == list(seeds) == [1, 2, 3, 4, 5]
     plan = speed.make_plan(load_suite("speed"), Path("x"), seeds)
-    assert sorted({part for part, _ in plan}) == [
-        "environments",
-        "num_envs",
-        "pairs",
-        "threshold",
-    ]
+    assert sorted({part for part, _ in plan}) == ["environments", "num_envs", "pairs"]
     assert len({job.directory for _, job in plan}) == len(plan)
     equal = {}
     for part, job in plan:
@@ -158,11 +153,8 @@ def test_contestants_take_turns_and_share_seeds(suite):
     ("text", "says"),
     [
         (SUITE.replace("sb3-x =", "sb3-y ="), "^x has no partner on CartPole-v1: .* sb3-x$"),
-        (BEST.replace("sb3-x-best =", "sb3-y-best ="), "the suite lacks sb3-x-best"),
-        (BEST.replace("\nx-best", "\nsb3-y-best"), "suite lacks y-best"),
         (SIZES.replace("bare-x-", "bare-y-"), "the suite lacks bare-x-sizes"),
         (ELSEWHERE, "sb3-x has no partner on CartPole-v1: the suite lacks x"),
-        (BEST.replace("CartPole", "Pendulum"), "no threshold for Pendulum-v1"),
     ],
 )  # fmt: skip
 def test_suites_that_compare_nothing_are_refused(suite, text, says):
@@ -303,26 +295,6 @@ def test_a_folder_is_measured_in_once_at_a_time(run, capsys):
 # ==============================================================================================
 # Tables
 # ==============================================================================================
-def test_seconds_and_steps_to_the_threshold_from_runs_to_report(run):
-    assert run(BEST, only="threshold") == 0
-    # returns rise to 500 at episode 100 of 200, in 10 s and 10,000 steps: the mean of 100
-    # passes 475 at episode 168
-    never = "never [never-never]"
-    for what, ours in (("seconds", "8.4 [8.4-8.4]"), ("steps", "8,400 [8,400-8,400]")):
-        line = f"{what} to threshold | 2 | {ours} | {never} | 0.00 [0.00-0.00] |"
-        assert f"| CartPole-v1 | x-best | {line}" in report(run)
-    rows = list(csv.DictReader((run.out / "speed.csv").open()))
-    cells = [(one["seconds to threshold"], one["steps to threshold"]) for one in rows]
-    assert cells[:2] == [("never", "never")] * 2
-    assert [tuple(map(float, cell)) for cell in cells[2:]] == [pytest.approx((8.4, 8400))] * 2
-    events = next(run.out.glob("runs/*__x-best__1/run/events*"))
-    events.write_bytes(
-        events.read_bytes()[:-500]
-    )  # without its curve a run is unknown, not slow
-    assert run(BEST, only="threshold") == 0
-    assert "| seconds to threshold | 1 | 8.4 | never | 0.00 |" in report(run)
-
-
 def test_the_sweep_from_runs_to_report(run):
     assert run(SIZES, only="num_envs") == 0
     both = "200.0 [200.0-200.0]"
@@ -342,7 +314,7 @@ def test_ratios_are_taken_within_repeats_that_both_have():
         "CartPole-v1", "x", "steps/s", "3", "30.0 [10.0-40.0]", "10.0 [10.0-10.0]",
         "3.00 [1.00-4.00]",
     ]]  # fmt: skip
-    assert speed.compare(rows, "threshold") == []
+    assert speed.compare(rows, "environments") == []
 
 
 def test_a_side_without_a_measurement_leaves_its_line_empty():
@@ -352,29 +324,10 @@ def test_a_side_without_a_measurement_leaves_its_line_empty():
 
 
 @pytest.mark.parametrize(
-    ("values", "shown"),
-    [
-        ([1.0, 2.0, 5.0, 4.0], "3.0 [1.0-5.0]"),
-        ([1.0, 2.0, 5.0, "never"], "3.5 [1.0-never]"),
-        ([1.0, 2.0, "never", "never"], "never [1.0-never]"),
-        ([1.0, "never", "never"], "never [1.0-never]"),
-        ([2.0], "2.0"),
-        (["never"], "never"),
-    ],
+    ("values", "shown"), [([1.0, 2.0, 5.0, 4.0], "3.0 [1.0-5.0]"), ([2.0], "2.0"), ([], "-")]
 )
-def test_medians_with_never(values, shown):
-    numbers = [float("inf") if value == "never" else value for value in values]
-    rows = [
-        row("x", seed, 1.0, "threshold", 2, value, 1.0) for seed, value in enumerate(numbers)
-    ]
-    rows += [
-        row("sb3-x", seed, 1.0, "threshold", 2, value, 1.0)
-        for seed, value in enumerate(numbers)
-    ]
-    ours, ratio = speed.compare(rows, "threshold")[0][4::2]
-    assert ours == shown
-    finite = "never" not in values
-    assert ratio.startswith("1.00" if finite else "-"), "never over never is unknown"
+def test_medians_with_their_range(values, shown):
+    assert speed.spread(np.array(values)) == shown
 
 
 # ==============================================================================================
