@@ -257,12 +257,16 @@ values = {{ num_steps = [16, 32] }}
 
 
 def test_a_suite_of_sensitivity_gets_a_variant_for_each_value(tmp_path):
-    path = tmp_path / "suite.toml"
-    text = SUITE.format(script=ROOT / "ppo.py", behaviour="ok") + SENSITIVITY.format()
+    path, script = tmp_path / "suite.toml", tmp_path / "own.py"
+    script.write_text(
+        "class Args:\n    learning_rate: float = 1e-3  # Adam's\n    gamma: float = 0.98\n"
+        "    num_envs: int = 16\n    num_steps: int = 32\n    norm_adv: bool = True\n"
+    )
+    text = SUITE.format(script=script, behaviour="ok") + SENSITIVITY.format()
     path.write_text(text.replace('behaviour = "ok"', "num_envs = 4"))
     loaded = load_suite(str(path))
     found = {name: table["flags"] for name, table in loaded["algorithms"].items()}
-    # ppo.py: learning_rate 1e-3, gamma 0.98, num_steps 32; the suite's own num_envs
+    # The suite's own num_envs, and else the script's defaults.
     assert found == {"fake": {"num_envs": 4}} | {
         f"fake {flag}={value}": {"num_envs": 4} | {flag: value}
         for flag, value in [
@@ -272,7 +276,7 @@ def test_a_suite_of_sensitivity_gets_a_variant_for_each_value(tmp_path):
     }  # fmt: skip
     assert loaded["report"] == {"lacking": ["gamma"]}
     path.write_text(path.read_text().replace('"gamma", "num_envs"', '"norm_adv"'))
-    with pytest.raises(BadInput, match=r"ppo.py has no numeric default of norm_adv"):
+    with pytest.raises(BadInput, match=r"own.py has no numeric default of norm_adv"):
         load_suite(str(path))
     path.write_text(path.read_text().replace("vary.fake", "vary.fak"))
     with pytest.raises(BadInput, match="is no algorithm of the suite; did you mean fake"):
