@@ -70,7 +70,7 @@ def test_a_script_added_by_the_page_alone(house):
     edit(mine, "Run: python ppo.py", "Run: python mine.py")
     bullets = re.search(r"(?s)Compared with a2c\.py:\n.*?\n\"\"\"", mine.read_text())[0]
     edit(mine, bullets, 'Compared with ppo.py:\n- another pass over each batch.\n"""')
-    edit(mine, "update_epochs: int = 5", "update_epochs: int = 6")
+    edit(mine, "update_epochs: int = 10", "update_epochs: int = 11")
     check, reader, smoke, tests = CHECKS.splitlines()
 
     assert run(house, check).returncode == 0
