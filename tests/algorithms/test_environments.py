@@ -357,7 +357,7 @@ def test_env_kwargs_go_to_the_environment(tmp_path):
         "--max-grad-norm",
         "inf",
         "--total-timesteps",
-        "1e3",
+        "2e3",
         cwd=tmp_path,
         env_id="FrozenLake-v1",
         run_dir=tmp_path / "run",
@@ -365,6 +365,6 @@ def test_env_kwargs_go_to_the_environment(tmp_path):
     assert result.returncode == 0, result.stderr
     args = json.loads((tmp_path / "run" / "args.json").read_text())
     assert json.loads(args["env_kwargs"]) == {"is_slippery": False}
-    assert args["total_timesteps"] == 1000
+    assert args["total_timesteps"] == 2000
     assert args["max_grad_norm"] == math.inf
     assert isinstance(gym.spec("FrozenLake-v1").kwargs, dict)

@@ -15,7 +15,7 @@ def learned_values(script: str, name: str, run_dir) -> list[float]:
     flags = {"learning_rate": 0.01, "gamma": GAMMA, "total_timesteps": 8_000}
     flags |= {"norm_obs": False, "norm_reward": False, "eval_episodes": 1}
     flags |= {"num_envs": 4, "num_steps": 8, "ent_coef": 0.0, "n_critic_updates": 4}
-    flags |= {"num_minibatches": 4, "update_epochs": 4}
+    flags |= {"num_minibatches": 4, "update_epochs": 4, "reward_scale": 1.0}
     if script == "sac":
         flags |= {"alpha": 1e-9, "learning_rate": 1e-3, "tau": 0.05, "batch_size": 32}
         flags["total_timesteps"] = 4_000

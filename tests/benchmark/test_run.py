@@ -534,7 +534,7 @@ def test_a_task_is_run_resumed_and_reported(suite, tmp_path, capsys):
 OUTSIDE = """
 seeds = [1]
 [environments."world:Walk"]
-total_timesteps = 256
+total_timesteps = 1_024
 [environments."world:digits"]
 flag = "task"
 total_timesteps = 512

@@ -27,7 +27,7 @@ from packaging.utils import canonicalize_name
 TEXT = (ROOT / "USAGE.md").read_text()
 README = (ROOT / "README.md").read_text()
 # What makes a run short: the steps are enough for an iteration of each script.
-SHORT = "--total-timesteps 600 --eval-episodes 1"
+SHORT = "--total-timesteps 1100 --eval-episodes 1"
 
 
 def section(heading: str) -> str:
@@ -128,9 +128,9 @@ def test_the_wheel_without_a_gpu_is_the_version_of_the_requirements():
 
 
 def test_from_python_and_the_same_in_the_readme(folder):
-    (code,) = blocks("From Python", {"300_000": "600", "400_000": "900"})
+    (code,) = blocks("From Python", {"300_000": "1_100", "400_000": "2_100"})
     shown = run(folder, code + "print(summary['global_step'], summary['env_id'])")
-    assert shown.splitlines()[-1] == "768 Acrobot-v1"  # three batches of 256
+    assert shown.splitlines()[-1] == "2048 Acrobot-v1"  # two batches of 1,024
     (written,) = blocks("From Python")
     assert written in [re.sub(" *#.*", "", code) for code in code_of(README)]
 
@@ -180,9 +180,9 @@ def test_tensorboard_shows_a_run(trained):
 
 
 def test_a_run_is_resumed_and_leaves_the_files_of_the_table(acrobot):
-    (code,) = blocks("Stop and resume", {"400000": "4800"})  # episodes end after 500
+    (code,) = blocks("Stop and resume", {"400000": "5200"})  # episodes end after 500
     run(acrobot, code)
-    assert summary_of(acrobot / "runs/acrobot")["global_step"] == 4608  # 18 batches
+    assert summary_of(acrobot / "runs/acrobot")["global_step"] == 5120  # five batches
     names = re.findall(r"^\| `(.*?)` \|", section("The run directory"), re.MULTILINE)
     patterns = [re.sub("<.*>", "*", name) for name in names]
     files = [path.name for path in (acrobot / "runs/acrobot").iterdir()]
@@ -387,7 +387,7 @@ def test_several_seeds_at_a_time(folder):
 
 def test_values_reach_weights_and_biases(folder):
     pytest.importorskip("wandb", reason="wandb is not installed")
-    (code,) = blocks("Weights & Biases", {"Args()": "Args(total_timesteps=600)"})
+    (code,) = blocks("Weights & Biases", {"Args()": "Args(total_timesteps=2_000)"})
     run(folder, code, WANDB_MODE="offline")
     (log,) = folder.glob("wandb/offline-run-*/*.wandb")
     assert b"charts/episodic_return" in log.read_bytes()
