@@ -284,10 +284,8 @@ class Search:
             if candidate.state == "running" and candidate.name not in self.busy:
                 missing = [seed for seed in self.seeds if seed not in candidate.results]
                 if missing and self.hold(candidate):
-                    if len(candidate.params) == len(self.space) or candidate.name == DEFAULT:
-                        return self.job(candidate, missing[0])
-                    self.tell(candidate, "failed")  # it was killed while it was drawn
-                elif candidate.number is not None and not missing and self.hold(candidate):
+                    return self.job(candidate, missing[0])
+                if candidate.number is not None and not missing and self.hold(candidate):
                     self.settle(candidate, candidates)
         if sum(x.number is not None for x in candidates) < self.trials:
             return self.job(self.ask(), self.seeds[0])
@@ -307,17 +305,23 @@ class Search:
         return True
 
     def ask(self) -> Candidate:
-        """A new trial: the first ten at random, others by TPE."""
+        """A new trial: the first ten at random, others by TPE. It is drawn in a copy of the
+        study, so that it enters the search whole, or not at all if the program is killed."""
         optuna = import_optuna()
-        number = len(self.study.get_trials(deepcopy=False))
+        trials = self.study.get_trials(deepcopy=False)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            self.study.sampler = optuna.samplers.TPESampler(
-                seed=number, multivariate=True, constant_liar=True
+            sampler = optuna.samplers.TPESampler(
+                seed=len(trials), multivariate=True, constant_liar=True
             )
-        trial = self.study.ask({x.name: x.distribution() for x in self.space})
-        params, name = dict(trial.params), f"trial-{trial.number:03d}"
-        candidate = Candidate(name, self.flags_of(params), "running", {}, trial.number, params)
+        copy = optuna.create_study(direction="maximize", sampler=sampler)
+        copy.add_trials(trials)
+        space = {x.name: x.distribution() for x in self.space}
+        params, name = copy.ask(space).params, f"trial-{len(trials):03d}"
+        self.study.add_trial(optuna.trial.create_trial(
+            state=optuna.trial.TrialState.RUNNING, params=params, distributions=space
+        ))  # fmt: skip
+        candidate = Candidate(name, self.flags_of(params), "running", {}, len(trials), params)
         self.hold(candidate)
         return candidate
 

@@ -190,6 +190,25 @@ def test_ten_batches_fit_into_a_run_where_the_space_allows_it(steps, num_steps):
     assert flags == {"num_envs": 32, "num_steps": num_steps, "num_minibatches": 32}
 
 
+def test_a_kill_finds_a_trial_in_the_study_whole_or_not_at_all(tmp_path):
+    """The journal's lines are what a kill can fall between: after each of them every trial in
+    hand has all its parameters."""
+    script, out = HERE / "ppo.py", tmp_path / "out"
+    search = tune.Search(
+        script, "CartPole-v1", "env-id", 100, {}, load_space("ppo"), [1], [2], 3, "area", out
+    )
+    search.open()
+    drawn = [search.ask() for _ in range(3)]
+    assert [x.params for x in drawn] == [x.params for x in trials_of(out)]
+    assert len({tuple(x.params.values()) for x in drawn}) == 3
+    lines = (out / "study.log").read_text().splitlines(keepends=True)
+    assert len(lines) == 4  # the study and three trials
+    for n in range(1, len(lines) + 1):
+        (tmp_path / "study.log").write_text("".join(lines[:n]))
+        trials = study_of(tmp_path).get_trials()
+        assert [len(x.params) for x in trials] == [len(search.space)] * (n - 1)
+
+
 # ==============================================================================================
 # Searches
 # ==============================================================================================
