@@ -1,11 +1,8 @@
 """The flags that a search varies: tables of a TOML file, as in spaces.toml."""
 
-import ast
 import math
-import re
 import sys
 from collections.abc import Iterable
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -75,16 +72,6 @@ class Dimension:
         if self.scale == "powers of 2":
             return round(math.log2(value))
         return 1 - value if self.scale == "log of 1 - x" else type(self.low)(value)
-
-
-def script_defaults(script: Path) -> dict[str, Value | None]:
-    """The defaults of a script's Args, as far as they stand there as plain values."""
-    found = {}
-    text = script.read_text(encoding="utf-8")
-    for name, value in re.findall(r"(?m)^    (\w+): [^=#\n]+ = ([^#\n]+)", text):
-        with suppress(ValueError, SyntaxError):
-            found[name] = ast.literal_eval(value.strip())
-    return found
 
 
 def load_space(name: str, fixed: Iterable[str] = ()) -> list[Dimension]:

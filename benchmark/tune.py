@@ -34,8 +34,9 @@ from .files import read_json, write_atomically, write_json
 from .grid import ROOT, Job, check_environment, job_name
 from .pool import check_flags, ending, has_summary, locked, read_output, save_grid
 from .runs import Run, read_run
-from .space import Dimension, Value, script_defaults
+from .space import Dimension, Value
 from .stats import binned
+from .variants import script_defaults
 from .words import BadInput, number
 
 BINS = 50  # of a learning curve

@@ -9,8 +9,9 @@ from .captions import with_interval
 from .files import write_atomically
 from .page import Figure, Section, Table, html_page, markdown_page
 from .runs import Run, read_run
-from .space import Dimension, script_defaults
+from .space import Dimension
 from .tune import CONFIDENCE, DEFAULT, Candidate, Search, bounds, curve, import_optuna, spread
+from .variants import script_defaults
 from .words import number, share
 
 TOP = 10

@@ -2,18 +2,20 @@
 
 import ast
 import re
+from contextlib import suppress
 from pathlib import Path
 
 from .words import BadInput
 
 
-def default_of(script: Path, flag: str) -> float | int:
-    """The default of a numeric flag, from the script's text."""
+def script_defaults(script: Path) -> dict[str, object]:
+    """The defaults of a script's Args, as far as they stand there as plain values."""
+    found = {}
     text = script.read_text(encoding="utf-8")
-    found = re.search(rf"(?m)^    {flag}: (?:int|float)[^=\n]* = ([-\d._e]+)", text)
-    if not found:
-        raise BadInput(f"{script.name} has no numeric default of {flag}")
-    return ast.literal_eval(found[1])
+    for name, value in re.findall(r"(?m)^    (\w+): [^=#\n]+ = ([^#\n]+)", text):
+        with suppress(ValueError, SyntaxError):
+            found[name] = ast.literal_eval(value.strip())
+    return found
 
 
 def variants(default: float | int, factors: list[float], lacking: bool) -> list[float | int]:
@@ -37,13 +39,16 @@ def add_variants(suite: dict, scripts: dict[str, Path]) -> None:
     lacking = table.get("lacking", [])
     suite["report"] = suite.get("report", {}) | {"lacking": lacking}
     for name, asked in table["vary"].items():
-        entry = suite["algorithms"][name]
-        given, several = entry.get("flags", {}), dict(asked.get("values", {}))
-        for flag in asked.get("flags", []):
-            default = given[flag] if flag in given else default_of(scripts[name], flag)
-            several[flag] = variants(default, table["factors"], flag in lacking)
-        for flag, found in several.items():
-            default = given[flag] if flag in given else default_of(scripts[name], flag)
-            for value in (value for value in found if value != default):
-                variant = entry | {"flags": given | {flag: value}}
-                suite["algorithms"][f"{name} {flag}={value}"] = variant
+        entry, values = suite["algorithms"][name], dict(asked.get("values", {}))
+        given = entry.get("flags", {})
+        defaults = script_defaults(scripts[name]) | given
+        for flag in [*asked.get("flags", []), *values]:
+            default = defaults.get(flag)
+            if type(default) not in (int, float):
+                raise BadInput(f"{scripts[name].name} has no numeric default of {flag}")
+            if flag not in values:
+                values[flag] = variants(default, table["factors"], flag in lacking)
+            for value in values[flag]:
+                if value != default:
+                    variant = entry | {"flags": given | {flag: value}}
+                    suite["algorithms"][f"{name} {flag}={value}"] = variant

@@ -22,7 +22,8 @@ from benchmark import page, plots, pool, ray_pool, tune
 from benchmark.grid import ROOT as HERE
 from benchmark.grid import load_suite, make_jobs, parse_flags
 from benchmark.runs import find_runs
-from benchmark.space import SPACES, Dimension, load_space, script_defaults
+from benchmark.space import SPACES, Dimension, load_space
+from benchmark.variants import script_defaults
 from benchmark.words import BadInput
 
 LEARNER = Path(__file__).parent / "fake_learner.py"
