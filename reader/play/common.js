@@ -93,7 +93,7 @@ kit.panel = ({title, x, y, label = "", height = 230, plain = false}) => {
 };
 
 // Fill `root`. state: what the reader can change. controls: {name, label, range: [least, most,
-// step], show} is a slider, {name, label, options} a menu, {label, press(state)} a button.
+// step], show} is a slider, {label, press(state)} a button.
 // view(state): {panels, text}. handles: points to drag in the first panel, {label, x, y,
 // limits}, with x and y names in the state, or x fixed.
 kit.figure = (root, {state, controls, view, handles = []}) => {
@@ -105,20 +105,18 @@ kit.figure = (root, {state, controls, view, handles = []}) => {
     element.setAttribute(key, value));
   root.innerHTML = '<div class="controls"></div><div class="panels"></div><output></output>';
   const [bar, wall, output] = root.children, after = [];  // after: what follows a change
-  for (const {name, label, options, press, range, show} of controls) {
+  for (const {name, label, press, range, show} of controls) {
     if (press) {
       const button = make(`<button type="button">${label}</button>`, bar);
       button.onclick = () => { press(state); update(); };
       continue;
     }
-    const input = make(`<label><span>${label} <b></b></span>${options ? `<select>${
-      options.map((text, i) => `<option value="${i}">${text}</option>`).join("")}</select>` :
-      '<input type="range">'}</label>`, bar).lastChild;
-    if (range) mark(input, {min: range[0], max: range[1], step: range[2]});
+    const input = make(`<label><span>${label} <b></b></span><input type="range"></label>`, bar)
+      .lastChild;
+    mark(input, {min: range[0], max: range[1], step: range[2]});
     input.oninput = () => { state[name] = Number(input.value); update(); };
     after.push(() => {
       input.value = state[name];
-      if (options) return;
       const digits = (String(range[2]).split(".")[1] || "").length;
       const text = show ? show(state[name]) : kit.digits(state[name], digits);
       input.previousSibling.lastChild.textContent = text;

@@ -1,9 +1,4 @@
 play.dpo = {
-  title: "Only the difference counts",
-  caption: "Take steps: the margin grows. Then let a third completion share what the pair " +
-    "teaches: the chosen one becomes rarer though its margin grows, unless nll_coef holds it.",
-  at: ["dpo.dpo_loss"],
-
   // By the margin m, how much log(pi / pi_ref) of the chosen exceeds that of the rejected.
   loss: (margin, beta) => kit.softplus(-beta * margin),
   slope: (margin, beta) => -beta * kit.sigmoid(-beta * margin),

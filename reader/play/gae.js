@@ -1,9 +1,4 @@
 play.gae = {
-  title: "What lambda weighs",
-  caption: "Lower lambda, and the advantage of the marked step listens to fewer of the " +
-    "errors that follow. Then take the time limit for a failure: steps before it are blamed.",
-  at: ["a2c.gae"],
-
   deltas: (rewards, values, nextValues, terminated, gamma) => rewards.map((reward, t) =>
     reward + gamma * (terminated[t] ? 0 : nextValues[t]) - values[t]),
   advantages: (deltas, done, gamma, lambda) => deltas.reduceRight((later, delta, t) =>
@@ -40,6 +35,7 @@ play.gae = {
       {name: "lambda", label: "\u03bb gae_lambda", range: [0, 1, 0.01]},
       {name: "gamma", label: "\u03b3 gamma", range: [0.8, 1, 0.01]},
       {name: "mark", label: "marked step", range: [1, n, 1]},
-      {name: "misread", label: "time limit", options: ["truncated", "taken for a failure"]}]});
+      {name: "misread", label: "time limit", range: [0, 1, 1],
+        show: i => ["truncated", "taken for a failure"][i]}]});
   },
 };

@@ -1,9 +1,4 @@
 play.groups = {
-  title: "Eight completions of one prompt",
-  caption: "Drag a reward: all advantages answer. Make the rewards nearly equal, and the " +
-    "division by the std blows their difference up; exactly equal, and nothing is learned.",
-  at: ["rloo.leave_one_out", "grpo.group_relative", "grpo.grpo_loss"],
-
   leaveOneOut: rewards => rewards.map(r => r - (kit.sum(rewards) - r) / (rewards.length - 1)),
   groupRelative: (rewards, normStd) => {
     const group = rewards.map(r => r - rewards[0]), middle = kit.mean(group);
@@ -51,8 +46,10 @@ play.groups = {
       {label: `reward of completion ${i + 1}`, x: i + 1, y, limits: [0, 1]})),
     state: {norm: 0, kind: 2, r0: 1, r1: 0, r2: 1, r3: 0, r4: 0, r5: 1, r6: 0, r7: 0},
     controls: [
-      {name: "kind", label: "the tokens' advantages", options: ["RLOO", "minus mean", "GRPO"]},
-      {name: "norm", label: "length_norm", options: ["own", "mean", "max: 8"]},
+      {name: "kind", label: "advantages", range: [0, 2, 1],
+        show: i => ["RLOO", "minus mean", "GRPO"][i]},
+      {name: "norm", label: "length_norm", range: [0, 2, 1],
+        show: i => ["own", "mean", "max: 8"][i]},
       set("one right", 1, 0), set("half right", 1, 0, 4), set("nearly equal", 0.51, 0.5),
       set("equal", 0.5, 0.5)]});
   },

@@ -1,9 +1,4 @@
 play.ppo = {
-  title: "What the clip stops",
-  caption: "Step through the epochs of one recorded update, then take the clip away: with " +
-    "it, samples beyond the edge (hollow) stop pushing; without it the ratios run on.",
-  at: ["ppo.ppo_loss"],
-
   surrogate: (ratio, advantage, clip) =>
     Math.min(ratio * advantage, kit.clamp(ratio, 1 - clip, 1 + clip) * advantage),
   // Its derivative by the ratio: A, but 0 beyond the edge that A pushes towards.
