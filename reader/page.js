@@ -6,7 +6,6 @@ const [SAME, INDENTED, CHANGED, LEFT, RIGHT, QUIET] = [0, 1, 2, 3, 4, 5];  // ki
 const SIGNS = ["", "\u21e5", "~", "-", "+", ""];
 const STYLES = ["same", "same", "changed", "only", "only", "quiet"];
 const LINES = {l: "one", r: "two dash"};  // of the curves
-const places = new Map();  // how far each address was scrolled
 let view = {}, kept = null;  // kept: brings the reader back to the place when sides swap
 
 const escape = text => text.replace(/[&<>"]/g, c => `&#${c.charCodeAt(0)};`);
@@ -229,8 +228,8 @@ function chartHtml(env, sides) {
     '<svg class="key" width="30" height="8" aria-hidden="true"><g class="play">' +
     `<path class="line ${LINES[side]}" d="M0 4H30"/></g></svg> ${run.evaluation}</p>`);
   const links = [...new Set(runs.map(([, run]) => run.folder))].map(folder =>
-    `<a href="../benchmark/results/${folder}/report.md">${folder}</a>`);
-  const middle = chart.statistic === "iqm" ? "interquartile mean" : "mean";
+    `<a href="../benchmark/results/${folder}/report.md">report</a>`);
+  const middle = chart.statistic === "iqm" ? "mean of the middle half (IQM)" : "mean";
   const text = `Return by ${by}, ${middle} over n = ` +
     `${[...new Set(runs.map(([, run]) => run.n))].join(" and ")} seeds, 95% band; with the ` +
     `names, the final evaluation and its 95% interval (${links.join(", ")}).`;
@@ -274,11 +273,13 @@ function show() {
   const part = byId("part-" + anchor);
   for (let fold = part?.closest("details"); fold; fold = fold.parentElement.closest("details"))
     fold.open = true;
-  part?.closest(".home")?.classList.add("whole");  // laid out, so that it stays where it is
+  const y = history.state?.y;  // where the reader was, if this is a way back
+  if (part || y) all(".home").forEach(home => home.classList.add("whole"));  // laid out
   if (kept) kept();
-  else if (part) part.scrollIntoView();
-  else if (old !== undefined) scrollTo(0, places.get(location.hash) || 0);
+  else if (part && y === undefined) part.scrollIntoView();
+  else if (old !== undefined || y) scrollTo(0, y || 0);
   kept = null;
+  view.address = location.hash;
 }
 function render() {
   const {left, right} = view;
@@ -344,6 +345,11 @@ function light(target) {  // a variable and its symbols, in both columns of its 
   for (const twin of one ? one.closest(".entry").querySelectorAll(`[data-v="${name}"]`) : [])
     twin.classList.add("lit");
 }
+addEventListener("click", event => {  // from a symbol to its code, or back
+  const one = event.target.closest(".entry .v"), to = one?.closest(".note") ? "code" : "note";
+  if (one) one.closest(".entry").querySelector(`.${to} [data-v="${one.dataset.v}"]`)
+    ?.scrollIntoView({block: "center"});
+});
 const go = (left, right) => { location.hash = `${left}..${right}`; };
 const actions = {
   next: () => move(".hunk", 1),
@@ -384,7 +390,9 @@ addEventListener("mousedown", event => {  // so that a selection stays in one co
     byId("main").classList.toggle(`selecting-${name}`, side === name);
 });
 addEventListener("beforeprint", () => all(".play:empty").forEach(drawFigure));
-addEventListener("scroll", () => places.set(location.hash, scrollY), {passive: true});
+for (const type of ["scrollend", "click"]) addEventListener(type, () => {
+  if (view.address === location.hash) history.replaceState({y: scrollY}, "");
+}, true);
 addEventListener("hashchange", show);
 history.scrollRestoration = "manual";
 formulas.finally(show);

@@ -25,11 +25,12 @@ play.gae = {
       };
       return {panels: [
         show("values V(obs); line: failed, dashed: time limit", [14, 17], values, "three"),
-        show("errors \u03b4", [-16, 8], deltas, "one", weights.map(w => 0.25 + 0.75 * w)),
+        show("errors \u03b4", [-16, 12], deltas, "one", weights.map(w => 0.25 + 0.75 * w)),
         show("weights of the errors in the marked A", [0, 1.05], weights, "two", []),
-        show("advantages A", [-16, 8], advantages, "one", []),
+        show("advantages A", [-16, 12], advantages, "one", []),
       ], text: kit.words`Step ${mark}: \u03b4 = ${deltas[mark - 1]}, A = ${
-        advantages[mark - 1]}. The weights add up to ${kit.sum(weights)} steps.`};
+        advantages[mark - 1]}. The weights add up to ${kit.sum(weights)}, so about as many ` +
+        "errors are heard."};
     };
     kit.figure(root, {state: {lambda: 0.8, gamma: 0.98, mark: 16, misread: 0}, view, controls: [
       {name: "lambda", label: "\u03bb gae_lambda", range: [0, 1, 0.01]},

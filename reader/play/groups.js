@@ -25,8 +25,10 @@ play.groups = {
       const low = kit.panel({title: "advantages", x, y: [-3, 3], label});
       const rows = kit.panel({title: "weight of each token", plain: true, x: [0, 10],
         y: [8.1, -0.1]});
-      const share = kit.panel({title: "how much a prompt weighs: sum of |A|", x: [0, 8],
-        y: [0, 10], label: "right ones of eight"});
+      const times = (kind, rewards) => kit.sum(kind(rewards).map(Math.abs)) /
+        kit.sum(this.leaveOneOut(rewards).map(Math.abs));  // as much as RLOO's
+      const share = kit.panel({title: "weight of a prompt, as a multiple of RLOO's", x: [1, 7],
+        y: [0, 3], label: "right ones of eight"});
       return {panels: [top.draw([top.line([[0, middle], [9, middle]], "dash"),
         rewards.map((r, i) => top.line([[i + 1, -1], [i + 1, r]], "thin"))]),
       low.draw([all.map((values, k) => values.map((a, i) =>
@@ -34,10 +36,10 @@ play.groups = {
       rows.draw(weights.map((w, i) => [kit.range(lengths[i], k => rows.bar(k + 0.5, i + 0.1,
         i + 0.9, 34, w > 0 ? "two" : "one", 0.08 + 0.92 * Math.abs(w) / most)),
       rows.legend(lengths[i], i + 0.7, [["ink", kit.digits(w, 2)]], 6, 0)])),
-      share.draw(kinds.map((kind, k) => share.line(kit.range(9, right => [right, kit.sum(
-        kind(kit.range(8, i => Number(i < right))).map(Math.abs))]), lines[k][0]))),
-      ], text: kit.words`Mean ${middle}. Completion 1: RLOO ${all[0][0]}, minus the mean ${
-        all[1][0]}, GRPO ${all[2][0]}.`};
+      share.draw(kinds.map((kind, k) => share.line(kit.range(7, n => [n + 1,
+        times(kind, kit.range(8, i => Number(i <= n)))]), lines[k][0]))),
+      ], text: kit.words`Mean ${middle}. ` + (most < 1e-8 ? "All rewards are equal." :
+        kit.words`This prompt weighs ${times(kinds[2], rewards)} times as much as with RLOO.`)};
     };
     const set = (label, first, rest, n = 1) => ({label, press: state => {
       for (const [i, name] of names.entries()) state[name] = i < n ? first : rest;

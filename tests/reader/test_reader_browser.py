@@ -175,7 +175,7 @@ def test_strange_addresses_are_no_fault(open_page, address):
 def test_back_and_forward_return_to_pair_and_place(page):
     go(page, "#a2c..ppo")
     page.evaluate("scrollTo(0, 1234)")
-    page.wait_for_function("places.get('#a2c..ppo') === 1234")  # it is noticed a little later
+    page.wait_for_function("history.state?.y === 1234")  # it is noticed a little later
     page.locator("#right").select_option("trpo")
     page.wait_for_function("probe.shows", arg="#a2c..trpo")
     assert page.evaluate("scrollY") == 0
@@ -184,6 +184,19 @@ def test_back_and_forward_return_to_pair_and_place(page):
     assert page.evaluate("scrollY") == 1234
     page.go_forward()
     page.wait_for_function("probe.shows", arg="#a2c..trpo")
+
+
+def test_back_to_the_essay_returns_to_the_place_not_to_the_section(page):
+    page.locator("nav[aria-label=Contents] a").nth(6).click()
+    page.wait_for_function("location.hash === '#/ppo'")
+    page.evaluate("document.querySelector('#part-ppo .pair').scrollIntoView()")
+    before = page.locator("#part-ppo .pair").bounding_box()["y"]
+    page.locator("#part-ppo .pair").click()
+    page.wait_for_function("probe.shows", arg="#a2c..ppo")
+    page.go_back()
+    page.wait_for_function("location.hash === '#/ppo'")
+    after = page.locator("#part-ppo .pair").bounding_box()["y"]
+    assert after == pytest.approx(before, abs=2)
 
 
 def test_menus_choose_any_pair(page):
@@ -445,7 +458,7 @@ def test_losses_differ_by_terms_and_flows_by_boxes(page):
     go(page, "#a2c..ppo")
     assert coloured(".loss.l .term:is(.l, .r) small") == ["log-probability"]
     ours = coloured(".loss.r .term:is(.l, .r) small")
-    assert ours[0] == "ratio"
+    assert ours[0] == "minimum of ratio"
     assert len(ours) == 2
     assert {"one step on the whole batch", "RMSprop"} == set(coloured(".flow a.l"))
     assert "epochs of shuffled minibatches" in [
@@ -515,6 +528,12 @@ def test_a_symbol_lights_its_variable_in_both_columns_and_the_reverse(open_page,
     assert {e.strip() for e in entry.locator(".code .lit").all_inner_texts()} == {"values"}
     press(page.locator("#next"))
     assert page.locator(".lit").count() == 0
+    button = entry.locator(".note.r button", has_text="values")
+    button.scroll_into_view_if_needed()
+    if how == "mouse":  # a click on a symbol goes to its code
+        button.click()
+        code = entry.locator(".code .v[data-v=values]").first.bounding_box()
+        assert 300 < code["y"] < 600
     if how == "keyboard":
         page.evaluate("document.querySelector('#part-ppo_loss').scrollIntoView()")
         page.keyboard.press("v")
