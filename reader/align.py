@@ -34,19 +34,14 @@ def likeness(left: str, right: str) -> float:
 
 @cache
 def marks(left: str, right: str) -> tuple[list[int], list[int]]:
-    """Where two lines differ, to the word: starts and ends in turn, for each. Differences with
-    nothing but blanks between them are one, and indentation is none."""
+    """Where two lines differ, to the word: starts and ends in turn, for each."""
     pair, result = [re.findall(r"\w+|\s+|.", line) for line in (left, right)], ([], [])
     for tag, *bounds in SequenceMatcher(None, *pair, autojunk=False).get_opcodes():
         for side, text in enumerate((left, right)):
             start, end = (len("".join(pair[side][:n])) for n in bounds[2 * side : 2 * side + 2])
             start = end - len(text[start:end].lstrip())  # no mark begins with indentation
-            found = result[side]
             if tag != "equal" and start < end:
-                if found and not text[found[-1] : start].strip():
-                    start = found[-2]
-                    del found[-2:]
-                found += [start, end]
+                result[side].extend((start, end))
     return result
 
 

@@ -23,12 +23,11 @@ function alignment() {  // as seen from the left
   return data.pairs[`${left}..${right}`] ||
     data.pairs[`${right}..${left}`].map(([i, j, rows]) => [j, i, rows.map(swap)]);
 }
-const tokensOf = (script, number) => data.lines[data.scripts[script].lines[number]];
-function codeEnd(script, number) {  // of a line; 0 if all of it is a docstring or a comment
-  const tokens = tokensOf(script, number);
+function inCode(tokens, marks) {  // those of the marks that lie in no docstring and no comment
   const stop = tokens.findIndex((kind, i) => i % 2 === 0 && /^[dc]$/.test(kind));
   const code = stop < 0 ? tokens : tokens.slice(0, stop);
-  return code.filter((_, i) => i % 2).join("").trimEnd().length;
+  const end = code.filter((_, i) => i % 2).join("").trimEnd().length;
+  return marks.filter((_, i) => marks[i - i % 2] < end);
 }
 function lineHtml(tokens, marks, names) {
   let html = "", end = 0;
@@ -47,8 +46,8 @@ function lineHtml(tokens, marks, names) {
   return html;
 }
 function sideHtml(side, number, kind, marks, names) {
-  const script = view[side], tokens = tokensOf(script, number), n = number + 1;
-  return `<div class="side ${side} ${STYLES[kind]}"><a href="../${script}.py#L${n}" ` +
+  const tokens = data.scripts[view[side]].lines[number], n = number + 1;
+  return `<div class="side ${side} ${STYLES[kind]}"><a href="../${view[side]}.py#L${n}" ` +
     `tabindex="-1" data-sign="${tokens.length ? SIGNS[kind] : ""}">${n}</a>` +
     `<span data-line="${number}">${lineHtml(tokens, marks, names)}</span></div>`;
 }
@@ -59,19 +58,19 @@ function rowsOf([i, j, runs], names) {
     next[side] = n < 0 ? 0 : data.scripts[view[side]].parts[n][2];
   let free = [];
   for (const [kind, ...rest] of runs) for (let k = kind === CHANGED ? 1 : rest[0]; k; k--) {
-    const row = {kind, l: "", r: ""}, sides = kind < LEFT ? "lr" : kind === LEFT ? "l" : "r";
-    const marks = {l: [], r: []}, ends = {l: 0, r: 0};
-    for (const side of sides) {
-      if (kind === CHANGED) marks[side] = rest["lr".indexOf(side)];
-      ends[side] = codeOnly && kind > INDENTED ? codeEnd(view[side], next[side]) : Infinity;
-      marks[side] = marks[side].filter((_, m) => marks[side][m - m % 2] < ends[side]);
+    const row = {kind, l: '<div class="side l"></div>', r: '<div class="side r"></div>'};
+    const sides = kind === LEFT ? ["l"] : kind === RIGHT ? ["r"] : ["l", "r"], marks = {};
+    const tokens = side => data.scripts[view[side]].lines[next[side]];
+    for (const [n, side] of sides.entries()) {
+      const whole = kind === CHANGED ? rest[n] : [0, 1];
+      marks[side] = codeOnly ? inCode(tokens(side), whole) : whole;
     }
-    const lost = kind === CHANGED ? !marks.l.length && !marks.r.length : !ends.l && !ends.r;
-    if (codeOnly && kind > INDENTED && lost) row.kind = QUIET;
-    const doc = kind !== LEFT && tokensOf(view.r, next.r).includes("d");
-    if (kind < LEFT || doc) free = [];  // a docstring does not stand beside another
-    for (const side of sides)
-      row[side] = sideHtml(side, next[side]++, row.kind, marks[side], names);
+    if (kind > INDENTED && !Object.values(marks).flat().length) row.kind = QUIET;
+    if (kind < LEFT || (kind === RIGHT && tokens("r").includes("d"))) free = [];  // docstrings
+    for (const side of sides) {
+      const shown = kind === CHANGED ? marks[side] : [];
+      row[side] = sideHtml(side, next[side]++, row.kind, shown, names);
+    }
     if (kind === RIGHT && free.length) free.shift().r = row.r;
     else rows.push(row);
     if (kind === LEFT) free.push(row);
@@ -83,8 +82,7 @@ function rowsHtml(entry, names) {
   for (const {kind, l, r} of rowsOf(entry, names)) {
     const differs = kind !== SAME && kind !== QUIET;
     if (differs !== differed) html += differs ? '<div class="hunk" tabindex="-1">' : "</div>";
-    html += `<div class="row">${l || '<div class="side l"></div>'}` +
-      `${r || '<div class="side r"></div>'}</div>`;
+    html += `<div class="row">${l}${r}</div>`;
     differed = differs;
   }
   return html + (differed ? "</div>" : "");
@@ -105,7 +103,7 @@ function partHtml(entry) {
   const here = [p && `${view.l}.${p[0]}`, q && `${view.r}.${q[0]}`];
   const figures = Object.keys(play).filter(x => play[x].at?.some(at => here.includes(at)));
   const alike = rows.every(([kind]) => kind === SAME);
-  const body = `<div class="entry ${both ? "" : "solo"}">` +
+  const body = `<div class="entry">` +
     `${notes && `<div class="notes">${notes}</div>`}` +
     `<div class="code">${rowsHtml(entry, names)}</div></div>` +
     figures.map(x => `<figure class="play" data-play="${x}"></figure>`).join("");
@@ -125,36 +123,23 @@ function bodyHtml() {
     const section = partOf(entry)[1];
     sections.set(section, (sections.get(section) || "") + partHtml(entry));
   }
-  const plumbing = {Header: "docstring and imports",
-    Scaffold: "environments, checkpoints, checks of flags"};
   return [...sections].map(([section, html]) => {
     const n = plural(html.split('class="hunk"').length - 1, "difference");
-    const known = plumbing[section];
-    return `<h2>${section}</h2>${known ? foldHtml(`${known}: ${n}`, html, "all-" + section) : html}`;
+    return section !== "Header" && section !== "Scaffold" ? `<h2>${section}</h2>${html}` :
+      foldHtml(`${section} of the file: ${n}`, html, `all-${section}`);
   }).join("");
 }
 
 // ---- What changes ----
-// The scripts from the left one up to the common ancestor, and from there down to the right.
-function path() {
-  const up = name => name ? [name, ...up(data.scripts[name].parent)] : [];
-  const [a, b] = [up(view.left), up(view.right)], shared = a.find(name => b.includes(name));
-  const [ups, downs] = [a, b].map(names => names.slice(0, names.indexOf(shared)));
-  return {ups, shared, downs: downs.reverse()};
-}
-function pathHtml() {  // a name opens the script beside its parent
-  const {ups, shared, downs} = path();
-  const link = name => `<a class="${sideOf(name)}" href="#${name}">${name}</a>`;
-  return ups.map(name => `${link(name)} \u2190 `).join("") + link(shared) +
-    downs.map(name => ` \u2192 ${link(name)}`).join("");
-}
-function changeHtml() {
-  const {left, right} = view, {ups, downs} = path(), steps = [...ups, ...downs];
+function changeHtml() {  // a sentence, or one of each step up from the left and down again
+  const {left, right} = view, up = name => name ? [name, ...up(data.scripts[name].parent)] : [];
   const own = data.changes[`${left}..${right}`] || data.changes[`${right}..${left}`];
+  const [a, b] = [up(left), up(right)], only = (x, y) => x.filter(name => !y.includes(name));
+  const steps = [...only(a, b), ...only(b, a).reverse()];
   if (own || steps.length === 1)
     return `<div class="change"><p>${own || data.scripts[steps[0]].change}</p></div>`;
-  return `<div class="change steps">${steps.map(name => `<p><b class="${sideOf(name)}">` +
-    `${name}.py</b> ${data.scripts[name].change}</p>`).join("")}</div>`;
+  return `<div class="change steps">${steps.map(name => `<p><a class="${sideOf(name)}" ` +
+    `href="#${name}">${name}.py</a> ${data.scripts[name].change}</p>`).join("")}</div>`;
 }
 function lossHtml(side, other) {
   const bare = math =>  // without spaces and the sizes of brackets
@@ -284,7 +269,6 @@ function show() {
 function render() {
   const {left, right} = view;
   [byId("left").value, byId("right").value] = [left, right];
-  byId("path").innerHTML = left && pathHtml();
   if (left) byId("main").innerHTML = `<div id="top">${topHtml()}</div>${bodyHtml()}`;
   else byId("main").replaceChildren(...HOME);
   for (const figure of all(".play:not([data-drawn])"))
@@ -384,11 +368,6 @@ addEventListener("keydown", event => {
 });
 for (const type of ["pointerover", "focusin"])
   addEventListener(type, event => light(event.target));
-addEventListener("mousedown", event => {  // so that a selection stays in one column
-  const side = event.target.closest(".side")?.classList[1];
-  for (const name of ["l", "r"])
-    byId("main").classList.toggle(`selecting-${name}`, side === name);
-});
 addEventListener("beforeprint", () => all(".play:empty").forEach(drawFigure));
 for (const type of ["scrollend", "click"]) addEventListener(type, () => {
   if (view.address === location.hash) history.replaceState({y: scrollY}, "");

@@ -190,12 +190,11 @@ def page_data(root: Path) -> dict:
     lines = {name: text.splitlines() for name, text in texts.items()}
     parts = {name: parts_of(text) for name, text in texts.items()}
     noted = notes_of(lines, parts, notes["note"])
-    table, scripts = {}, {}
+    scripts = {}
     for script in notes["script"]:
         name = script["name"]
-        keys = [json.dumps(line) for line in highlight(texts[name])]
         scripts[name] = {
-            "lines": [table.setdefault(key, len(table)) for key in keys],
+            "lines": highlight(texts[name]),
             "parts": [[p.name, p.section, p.start, p.end, n]
                       for p, n in zip(parts[name], noted[name], strict=True)],
             "parent": script["parent"], "title": script["title"], "flow": script["flow"],
@@ -211,11 +210,10 @@ def page_data(root: Path) -> dict:
         usual = defaults(texts[name])
         run["flags"] = {x: [v, usual.get(x, v) == v] for x, v in run["flags"].items()}
     return {
-        "lines": [json.loads(key) for key in table], "scripts": scripts, "pairs": pairs,
+        "scripts": scripts, "pairs": pairs, "charts": charts, "groups": notes["counterparts"],
         "notes": [note_html(note, notes["papers"]) for note in notes["note"]],
         "variables": [[s[1] for s in note.get("symbols", [])] for note in notes["note"]],
         "changes": {"..".join(pair["names"]): prose(pair["change"]) for pair in notes["pair"]},
-        "charts": charts, "groups": notes["counterparts"],
     }  # fmt: skip
 
 

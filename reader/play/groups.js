@@ -41,9 +41,6 @@ play.groups = {
       ], text: kit.words`Mean ${middle}. ` + (most < 1e-8 ? "All rewards are equal." :
         kit.words`This prompt weighs ${times(kinds[2], rewards)} times as much as with RLOO.`)};
     };
-    const set = (label, first, rest, n = 1) => ({label, press: state => {
-      for (const [i, name] of names.entries()) state[name] = i < n ? first : rest;
-    }});
     kit.figure(root, {view, handles: names.map((y, i) => (
       {label: `reward of completion ${i + 1}`, x: i + 1, y, limits: [0, 1]})),
     state: {norm: 0, kind: 2, r0: 1, r1: 0, r2: 1, r3: 0, r4: 0, r5: 1, r6: 0, r7: 0},
@@ -51,8 +48,6 @@ play.groups = {
       {name: "kind", label: "advantages", range: [0, 2, 1],
         show: i => ["RLOO", "minus mean", "GRPO"][i]},
       {name: "norm", label: "length_norm", range: [0, 2, 1],
-        show: i => ["own", "mean", "max: 8"][i]},
-      set("one right", 1, 0), set("half right", 1, 0, 4), set("nearly equal", 0.51, 0.5),
-      set("equal", 0.5, 0.5)]});
+        show: i => ["own", "mean", "max: 8"][i]}]});
   },
 };

