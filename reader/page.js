@@ -6,22 +6,22 @@ const [SAME, INDENTED, CHANGED, LEFT, RIGHT, QUIET] = [0, 1, 2, 3, 4, 5];  // ki
 const SIGNS = ["", "\u21e5", "~", "-", "+", ""];
 const STYLES = ["same", "same", "changed", "only", "only", "quiet"];
 const LINES = {l: "one", r: "two dash"};  // of the curves
-let view = {}, kept = null;  // kept: brings the reader back to the place when sides swap
+let view = {};
 
 const escape = text => text.replace(/[&<>"]/g, c => `&#${c.charCodeAt(0)};`);
 const plural = (n, word) => `${n} ${word}${n === 1 ? "" : "s"}`;
-const sideOf = name => name === view.left ? "l" : name === view.right ? "r" : "";
+const sideOf = name => name === view.l ? "l" : name === view.r ? "r" : "";
 const foldHtml = (title, inner, id) =>
   `<details class="fold" id="part-${id}"><summary>${title}</summary>${inner}</details>`;
 // The address of a part, which may have a space in its name.
-const address = part => `#${view.left}..${view.right}/${part.replace(" ", "-")}`;
+const address = part => `#${view.l}..${view.r}/${part.replace(" ", "-")}`;
 
 // ---- Lines ----
 function alignment() {  // as seen from the left
-  const {left, right} = view, mirror = [SAME, INDENTED, CHANGED, RIGHT, LEFT];
+  const mirror = [SAME, INDENTED, CHANGED, RIGHT, LEFT];
   const swap = ([kind, ...rest]) => [mirror[kind], ...rest.reverse()];
-  return data.pairs[`${left}..${right}`] ||
-    data.pairs[`${right}..${left}`].map(([i, j, rows]) => [j, i, rows.map(swap)]);
+  return data.pairs[`${view.l}..${view.r}`] ||
+    data.pairs[`${view.r}..${view.l}`].map(([i, j, rows]) => [j, i, rows.map(swap)]);
 }
 function inCode(tokens, marks) {  // those of the marks that lie in no docstring and no comment
   const stop = tokens.findIndex((kind, i) => i % 2 === 0 && /^[dc]$/.test(kind));
@@ -103,8 +103,7 @@ function partHtml(entry) {
   const here = [p && `${view.l}.${p[0]}`, q && `${view.r}.${q[0]}`];
   const figures = Object.keys(play).filter(x => play[x].at?.some(at => here.includes(at)));
   const alike = rows.every(([kind]) => kind === SAME);
-  const body = `<div class="entry">` +
-    `${notes && `<div class="notes">${notes}</div>`}` +
+  const body = `<div class="entry">${notes && `<div class="notes">${notes}</div>`}` +
     `<div class="code">${rowsHtml(entry, names)}</div></div>` +
     figures.map(x => `<figure class="play" data-play="${x}"></figure>`).join("");
   if (name.toLowerCase() === section.toLowerCase()) return `<div id="part-${id}"></div>${body}`;
@@ -132,9 +131,9 @@ function bodyHtml() {
 
 // ---- What changes ----
 function changeHtml() {  // a sentence, or one of each step up from the left and down again
-  const {left, right} = view, up = name => name ? [name, ...up(data.scripts[name].parent)] : [];
-  const own = data.changes[`${left}..${right}`] || data.changes[`${right}..${left}`];
-  const [a, b] = [up(left), up(right)], only = (x, y) => x.filter(name => !y.includes(name));
+  const up = name => name ? [name, ...up(data.scripts[name].parent)] : [];
+  const own = data.changes[`${view.l}..${view.r}`] || data.changes[`${view.r}..${view.l}`];
+  const [a, b] = [up(view.l), up(view.r)], only = (x, y) => x.filter(name => !y.includes(name));
   const steps = [...only(a, b), ...only(b, a).reverse()];
   if (own || steps.length === 1)
     return `<div class="change"><p>${own || data.scripts[steps[0]].change}</p></div>`;
@@ -155,9 +154,8 @@ function lossHtml(side, other) {
   const same = !own.terms.some(style) && own.terms.length === theirs.terms.length;
   const given = own.given.filter(style).map(([title, math]) =>
     `<div class="given ${side}"><small>${title}</small> ${math}</div>`);
-  return `<div class="loss ${side}"><h3><a href="${address(own.part)}">` +
-    `${view[side]}.${own.part}</a>` +
-    `${same ? " <small>the same loss; what enters it differs</small>" : ""}</h3>` +
+  return `<div class="loss ${side}"><h3><a href="${address(own.part)}">${view[side]}.` +
+    `${own.part}</a>${same ? " <small>the same; what enters it differs</small>" : ""}</h3>` +
     `<div>${groups.map(html => `<span class="terms">${html}</span>`).join("")}</div>` +
     `<div>${given.join(" ")}</div></div>`;
 }
@@ -244,15 +242,15 @@ function topHtml() {
 function show() {
   const [pair, anchor] = location.hash.slice(1).split("/"), [a, b] = pair.split("..");
   const known = name => Object.hasOwn(data.scripts, name), old = view.key;
-  let [left, right] = known(b) && b !== a ? [a, b] : [data.scripts[a]?.parent, a];
-  if (known(a) && !left) [left, right] = Object.keys(data.scripts);  // the first two
-  if (!known(a)) left = right = "";
-  const key = `${left}..${right}`;
+  let [l, r] = known(b) && b !== a ? [a, b] : [data.scripts[a]?.parent, a];
+  if (known(a) && !l) [l, r] = Object.keys(data.scripts);  // the first two
+  if (!known(a)) l = r = "";
+  const key = `${l}..${r}`;
   if (old !== key) {
-    view = {left, right, key, l: left, r: right};
-    document.title = `${left ? `${left} and ${right}` : "Policy gradients"}, side by side`;
-    document.documentElement.className = left ? "pair" : "";
-    byId("family").open = !left;
+    view = {l, r, key};
+    document.title = `${l ? `${l} and ${r}` : "Policy gradients"}, side by side`;
+    document.documentElement.className = l ? "pair" : "";
+    byId("family").open = !l;
     render();
   }
   const part = byId("part-" + anchor);
@@ -260,16 +258,13 @@ function show() {
     fold.open = true;
   const y = history.state?.y;  // where the reader was, if this is a way back
   if (part || y) all(".home").forEach(home => home.classList.add("whole"));  // laid out
-  if (kept) kept();
-  else if (part && y === undefined) part.scrollIntoView();
+  if (part && y === undefined) part.scrollIntoView();
   else if (old !== undefined || y) scrollTo(0, y || 0);
-  kept = null;
   view.address = location.hash;
 }
 function render() {
-  const {left, right} = view;
-  [byId("left").value, byId("right").value] = [left, right];
-  if (left) byId("main").innerHTML = `<div id="top">${topHtml()}</div>${bodyHtml()}`;
+  [byId("left").value, byId("right").value] = [view.l, view.r];
+  if (view.l) byId("main").innerHTML = `<div id="top">${topHtml()}</div>${bodyHtml()}`;
   else byId("main").replaceChildren(...HOME);
   for (const figure of all(".play:not([data-drawn])"))
     if (play[figure.dataset.play]) seen.observe(figure);
@@ -334,13 +329,14 @@ addEventListener("click", event => {  // from a symbol to its code, or back
   if (one) one.closest(".entry").querySelector(`.${to} [data-v="${one.dataset.v}"]`)
     ?.scrollIntoView({block: "center"});
 });
-const go = (left, right) => { location.hash = `${left}..${right}`; };
 const actions = {
   next: () => move(".hunk", 1),
   previous: () => move(".hunk", -1),
   swap: () => {
-    kept = keep();
-    go(view.right, view.left);
+    const back = keep();
+    history.pushState(null, "", `#${view.r}..${view.l}`);
+    show();
+    back();
   },
   fold: () => {
     const open = all(".fold").some(fold => !fold.open);
@@ -352,8 +348,9 @@ const actions = {
   },
 };
 for (const [id, action] of Object.entries(actions)) byId(id).addEventListener("click", action);
-for (const menu of [byId("left"), byId("right")])
-  menu.addEventListener("change", () => go(byId("left").value, byId("right").value));
+for (const menu of all("select")) menu.addEventListener("change", () => {
+  location.hash = `${byId("left").value}..${byId("right").value}`;
+});
 byId("only").addEventListener("change", () => {
   const back = keep();
   render();
@@ -363,7 +360,7 @@ addEventListener("keydown", event => {
   const field = event.target.closest("select, input[type=range], [role=slider]");
   if (!byId("keys").checked || field || event.ctrlKey || event.altKey || event.metaKey) return;
   const id = {n: "next", p: "previous", f: "fold", s: "swap", c: "only"}[event.key];
-  if (view.left && id) byId(id).click();
+  if (view.l && id) byId(id).click();
   if (/^v$/i.test(event.key)) move(".code .v", event.key === "v" ? 1 : -1);
 });
 for (const type of ["pointerover", "focusin"])

@@ -195,8 +195,7 @@ def page_data(root: Path) -> dict:
         name = script["name"]
         scripts[name] = {
             "lines": highlight(texts[name]),
-            "parts": [[p.name, p.section, p.start, p.end, n]
-                      for p, n in zip(parts[name], noted[name], strict=True)],
+            "parts": [[*p, n] for p, n in zip(parts[name], noted[name], strict=True)],
             "parent": script["parent"], "title": script["title"], "flow": script["flow"],
             "loss": loss_of(script, parts[name], noted[name], notes),
             "change": prose(script["change"]), "curve": prose(script.get("curve", "")),

@@ -92,9 +92,9 @@ kit.panel = ({title, x, y, label = "", height = 230, plain = false}) => {
   return panel;
 };
 
-// Fill `root`. state: what the reader can change. controls: sliders, {name, label, range: [least,
-// most, step], show}. view(state): {panels, text}. handles: points to drag in the first panel,
-// {label, x, y, limits}, with x and y names in the state, or x fixed.
+// Fill `root`. state: what the reader can change. controls: sliders, {name, label, show, range:
+// [least, most, step]}. view(state): {panels, text}. handles: points to drag in the first
+// panel, {label, x, y, limits}, with x and y names in the state, or x fixed.
 kit.figure = (root, {state, controls, view, handles = []}) => {
   const make = (html, parent) => {
     parent.insertAdjacentHTML("beforeend", html);

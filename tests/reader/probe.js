@@ -121,7 +121,7 @@ const probe = {
   badFirstScreens: names => {
     const bad = [], fits = e => e && probe.isSeen(e) && e.getBoundingClientRect().bottom <= 800;
     for (const left of names) for (const right of names) if (left !== right) {
-      view = {left, right, l: left, r: right};
+      view = {l: left, r: right};
       byId("main").innerHTML = `<div id="top">${topHtml()}</div>`;  // without the code, which takes long
       const whole = [".change p", ".loss.l .term", ".loss.r .term", ".flow"].every(x => fits(document.querySelector(x)));
       const cut = [...document.querySelectorAll(".loss")].some(e => e.scrollWidth > e.clientWidth || !fits(e));

@@ -457,13 +457,13 @@ def test_losses_differ_by_terms_and_flows_by_boxes(page):
     assert "epochs of shuffled minibatches" in [
         x.strip() for x in coloured(".flow a.r")
     ] or any("epochs" in x for x in coloured(".flow a.r"))
-    assert "GAE" in coloured(".flow a:not(.l, .r)")
+    assert "GAE (num_steps, num_envs)" in coloured(".flow a:not(.l, .r)")
     page.locator(".flow a", has_text="RMSprop").click()
     page.wait_for_function("location.hash === '#a2c..ppo/UPDATE'")
     assert 0 < page.locator("#part-UPDATE").bounding_box()["y"] < 300
     go(page, "#reinforce_lm..rloo")  # the same loss
     assert coloured(".loss .term:is(.l, .r)") == []
-    assert "the same loss" in page.locator(".loss.r h3").inner_text()
+    assert "the same; what enters" in page.locator(".loss.r h3").inner_text()
 
 
 def test_flags_that_differ_are_those_of_the_runs(page):
