@@ -46,7 +46,7 @@ function lineHtml(tokens, marks, names) {
   return html;
 }
 function sideHtml(side, number, kind, marks, names) {
-  const tokens = data.scripts[view[side]].lines[number], n = number + 1;
+  const tokens = data.lines[data.scripts[view[side]].lines[number]], n = number + 1;
   return `<div class="side ${side} ${STYLES[kind]}"><a href="../${view[side]}.py#L${n}" ` +
     `tabindex="-1" data-sign="${tokens.length ? SIGNS[kind] : ""}">${n}</a>` +
     `<span data-line="${number}">${lineHtml(tokens, marks, names)}</span></div>`;
@@ -60,7 +60,7 @@ function rowsOf([i, j, runs], names) {
   for (const [kind, ...rest] of runs) for (let k = kind === CHANGED ? 1 : rest[0]; k; k--) {
     const row = {kind, l: '<div class="side l"></div>', r: '<div class="side r"></div>'};
     const sides = kind === LEFT ? ["l"] : kind === RIGHT ? ["r"] : ["l", "r"], marks = {};
-    const tokens = side => data.scripts[view[side]].lines[next[side]];
+    const tokens = side => data.lines[data.scripts[view[side]].lines[next[side]]];
     for (const [n, side] of sides.entries()) {
       const whole = kind === CHANGED ? rest[n] : [0, 1];
       marks[side] = codeOnly ? inCode(tokens(side), whole) : whole;

@@ -190,11 +190,12 @@ def page_data(root: Path) -> dict:
     lines = {name: text.splitlines() for name, text in texts.items()}
     parts = {name: parts_of(text) for name, text in texts.items()}
     noted = notes_of(lines, parts, notes["note"])
-    scripts = {}
+    table, scripts = {}, {}  # table: each line once, which halves the page
     for script in notes["script"]:
         name = script["name"]
+        keys = map(json.dumps, highlight(texts[name]))
         scripts[name] = {
-            "lines": highlight(texts[name]),
+            "lines": [table.setdefault(key, len(table)) for key in keys],
             "parts": [[*p, n] for p, n in zip(parts[name], noted[name], strict=True)],
             "parent": script["parent"], "title": script["title"], "flow": script["flow"],
             "loss": loss_of(script, parts[name], noted[name], notes),
@@ -209,7 +210,8 @@ def page_data(root: Path) -> dict:
         usual = defaults(texts[name])
         run["flags"] = {x: [v, usual.get(x, v) == v] for x, v in run["flags"].items()}
     return {
-        "scripts": scripts, "pairs": pairs, "charts": charts, "groups": notes["counterparts"],
+        "lines": [json.loads(key) for key in table], "scripts": scripts, "pairs": pairs,
+        "charts": charts, "groups": notes["counterparts"],
         "notes": [note_html(note, notes["papers"]) for note in notes["note"]],
         "variables": [[s[1] for s in note.get("symbols", [])] for note in notes["note"]],
         "changes": {"..".join(pair["names"]): prose(pair["change"]) for pair in notes["pair"]},

@@ -60,7 +60,7 @@ def test_the_data_cannot_end_their_element():
 
 def test_lines_of_the_data_are_the_scripts(data):
     for name, text in load(ROOT)[1].items():
-        lines = ["".join(line[1::2]) for line in data["scripts"][name]["lines"]]
+        lines = ["".join(data["lines"][n][1::2]) for n in data["scripts"][name]["lines"]]
         assert lines == text.splitlines()
 
 
