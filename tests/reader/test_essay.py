@@ -172,6 +172,8 @@ def claims() -> list[str]:
     *_, n0 = tell(CLASSIC, cart, "n", "reinforce", "a2c", "trpo")
     pole = {x: cells(CLASSIC)[cart, x, steps] for x in ("reinforce", "a2c", "trpo")}
     bare, critic, n1 = tell("ablations", cart, "area, mean", "reinforce", "reinforce_baseline")
+    report = (RESULTS / "ablations/report.md").read_text(encoding="utf-8")
+    length = re.search(r"the learning curve over the first ([\d,]+) steps", report)[1]
     lander = tell(CLASSIC, "LunarLander-v3", IQM, "a2c", "reinforce_baseline")
     a3c, one, two = (cells("a3c")[cart, x, rate] for x in ("a3c", "a2c-one", "a2c"))
     n3 = tell("a3c", cart, MEAN, "a3c", "a2c-one", "a2c")[-1]
@@ -193,7 +195,7 @@ def claims() -> list[str]:
     got, of = map(int, reached.split("/"))
     return [
         f"averages 475 of 500 points after {pole['reinforce']} steps (median, n = {n0})",
-        f"rises from {bare} to {critic} (n = {n1} each)",
+        f"the first {length} steps of {cart} rises from {bare} to {critic} (n = {n1} each)",
         f"{count(of - got)} of {count(of)} seeds do not get to -100 with it (n = {of})",
         f"A2C ends at {lander[0]}, REINFORCE with a baseline at {lander[1]} (interquartile "
         f"means, n = {lander[2]} each)",
@@ -203,8 +205,8 @@ def claims() -> list[str]:
         f"TRPO averages 475 after {pole['trpo']} steps, A2C after {pole['a2c']} (medians, "
         f"n = {n0} each)",
         f"TRPO ends at {cheetah[0]}, PPO at {cheetah[1]} (n = {cheetah[2]} each)",
-        f"end at {free} instead of {clip}, and {count(lost)} of {count(int(n6))} lose their "
-        f"policy (n = {n6} each)",
+        f"end at {free} instead of {clip}, and {count(lost)} of {count(int(n6))} end below "
+        f"450 (n = {n6} each)",
         f"{breakout} points in a game of MinAtar's Breakout (n = {n10})",
         f"{pendulum} on Pendulum-v1 after 200,000 steps (n = {n7})",
         f"SAC ends at {sac} after 300,000 steps, PPO at {ppo} after 1,000,000 (n = {n8} each)",
@@ -282,6 +284,7 @@ def test_a_stale_figure_names_the_edit(tmp_path, monkeypatch):
         (tmp_path / path.parent.name).mkdir(exist_ok=True)
         (tmp_path / path.parent.name / path.name).write_bytes(path.read_bytes())
     old = tell(CLASSIC, "LunarLander-v3", IQM, "a2c")[0]
+    before = edits(claims())
     report = tmp_path / CLASSIC / "report.md"
     report.write_text(report.read_text(encoding="utf-8").replace(f"| {old} ", "| 199.5 "))
     base = tell("sac", "HalfCheetah-v5", MEAN, "sac")[0]
@@ -290,7 +293,7 @@ def test_a_stale_figure_names_the_edit(tmp_path, monkeypatch):
     monkeypatch.setattr("test_essay.RESULTS", tmp_path)
     cells.cache_clear()
     try:
-        assert len(edits(claims())) == 2
+        assert len([edit for edit in edits(claims()) if edit not in before]) == 2
         with pytest.raises(AssertionError) as failure:
             test_figures_are_those_of_the_files()
     finally:
