@@ -87,7 +87,9 @@ def estimate(cell: str) -> str:
 # Tables: the page, the first columns, and the rows
 # ==============================================================================================
 def newest(env_id: str, name: str) -> str:
-    """The folder of `classic` that has a script's newest rows on an environment."""
+    """The folder that has a script's newest rows on a classic environment."""
+    if env_id == "CartPole-v1":
+        return "defaults"  # the suite classic has no flags for it
     again = RESULTS / "classic-anew"
     new = again.exists() and (env_id, name, IQM) in cells("classic-anew")
     return "classic-anew" if new else "classic"
