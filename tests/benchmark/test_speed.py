@@ -109,13 +109,14 @@ def test_the_shipped_suite_compares_at_equal_flags():
     equal = {}
     for part, job in plan:
         if part in ("pairs", "num_envs") and not job.algorithm.startswith("bare-"):
-            flags = {name: value for name, value in job.flags.items() if name != "algo"}
+            own = ("algo", "policy")
+            flags = {name: value for name, value in job.flags.items() if name not in own}
             key = (part, job.algorithm.removeprefix("sb3-"), job.flags["num_envs"], job.seed)
             equal.setdefault(key, []).append((job.script.name == "sb3.py", flags))
     for sides in equal.values():
         assert sorted(peer for peer, _ in sides) == [False, True]
         assert sides[0][1] == sides[1][1]
-    for name in ("a2c", "trpo", "ppo", "ppo_continuous"):
+    for name in ("a2c", "trpo", "ppo", "ppo_continuous", "ppo_images"):
         assert any(name == other for _, other, *_ in equal)
     for env_id in ("CartPole-v1", "Pendulum-v1", "HalfCheetah-v5"):
         sizes = [
