@@ -2,14 +2,10 @@
 
 import math
 import os
-import socket
 import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
-from itertools import chain
-from pathlib import Path
-from tempfile import NamedTemporaryFile
 
 from .grid import ROOT, Job
 from .pool import (
@@ -29,17 +25,6 @@ from .words import BadInput
 IN_FLIGHT = 256  # jobs handed to Ray at a time; each holds its lock, and so an open file
 
 
-def check_address(address: str) -> None:
-    """Refuse a host:port that nobody listens at; Ray itself would try for minutes."""
-    host, colon, port = address.rpartition(":")
-    if colon and "/" not in address and port.isdecimal():
-        try:
-            socket.create_connection((host, int(port)), timeout=10).close()
-        except (OSError, OverflowError) as error:
-            what = f"no Ray cluster answers at --address {address}: {error}"
-            raise BadInput(what) from None
-
-
 def connect(address: str) -> None:
     """Join the cluster at `address`, where this repository can be imported."""
     try:
@@ -47,44 +32,12 @@ def connect(address: str) -> None:
     except ImportError:
         what = "--executor ray needs Ray: pip install -r benchmark/requirements-ray.txt"
         raise BadInput(what) from None
-    check_address(address)
     path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
     env = {"env_vars": {"PYTHONPATH": path}}
     try:
         ray.init(address=address, runtime_env=env, log_to_driver=False)
     except (ConnectionError, ValueError) as error:
         raise BadInput(f"no Ray cluster answers at --address {address}: {error}") from None
-
-
-def unseen(paths: list[Path]) -> list[str]:
-    """Those of the paths that do not exist on this node."""
-    return [str(path) for path in paths if not path.exists()]
-
-
-def probe(jobs: list[Job]) -> None:
-    """Refuse a cluster of which some node does not see the folder of the runs or the scripts,
-    before any run is lost there."""
-    import ray
-    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-
-    folder = jobs[0].directory.parent
-    folder.mkdir(parents=True, exist_ok=True)
-    nodes = [node for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU")]
-    with NamedTemporaryFile(dir=folder, prefix="probe-") as marker:
-        paths = [Path(marker.name), *{job.script for job in jobs}]
-        for node in nodes:
-            there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
-            look = ray.remote(num_cpus=0)(unseen).options(scheduling_strategy=there)
-            try:
-                bad = ray.get(look.remote(paths), timeout=60)
-            except ray.exceptions.RayTaskError as error:  # it has not even this module
-                bad = [type(error).__name__]
-            except ray.exceptions.RayError:  # lost, which Ray has yet to see: it gets no work
-                continue
-            if bad:
-                what = "does not share the folder of runs and scripts"
-                what = f"the Ray node {node['NodeManagerHostname']} {what}"
-                raise BadInput(f"{what}: {', '.join(bad)}")
 
 
 def outcome(job: Job, future: object, pruned: str) -> dict:
@@ -201,17 +154,14 @@ def run_ray(
     """
     connect(address)
     cluster = Cluster(on_done, runs_per_gpu, node_losses, limits)
-    source, known, at_once = iter(jobs), jobs, IN_FLIGHT
+    source, at_once = iter(jobs), IN_FLIGHT
     pause = min(SHOW, WATCH) if watch else SHOW
     try:
         if runs_per_gpu and not cluster.ray.cluster_resources().get("GPU"):
             what = "the Ray cluster has no GPU; leave it out to run on CPUs"
             raise BadInput(f"--runs-per-gpu: {what}")
         if not isinstance(jobs, Sequence):  # they are made one by one, by what became of others
-            known, at_once = [job for job in [next(source, None)] if job], cluster.workers()
-            source = chain(known, source)
-        if known:
-            probe(known)
+            at_once = cluster.workers()
         shown = time.monotonic()
         while True:
             while len(cluster.running) < at_once and (job := next(source, None)):
