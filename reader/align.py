@@ -1,23 +1,21 @@
 """Two scripts aligned: part beside part, then line beside line, then word beside word.
 
-An alignment is a list of entries (left part, right part, moved, rows), with -1 where a side has
-no such part. A part that moved stands where the right script has it; where the left one has it,
-an entry without rows says so. A row is one of
+An alignment is a list of entries (left part, right part, rows), with -1 where a side has no
+such part, in the right script's order. A row is one of
 
     (SAME, n), (INDENTED, n)    n lines on both sides, equal but for their indentation
     (CHANGED, marks, marks)     a line on both sides; marks: starts and ends of what differs
     (LEFT, n), (RIGHT, n)       n lines on one side
-    (LEFT_MOVED, n, at), (RIGHT_MOVED, n, at)    the same, found at line `at` of the other side
 """
 
 import re
 from difflib import SequenceMatcher
 from functools import cache
-from itertools import product
+from itertools import groupby, product
 
 from .structure import Part
 
-SAME, INDENTED, CHANGED, LEFT, RIGHT, LEFT_MOVED, RIGHT_MOVED = range(7)
+SAME, INDENTED, CHANGED, LEFT, RIGHT = range(5)
 ALIKE = 0.5  # lines that share more of their words stand side by side, as one that changed
 HEAD = re.compile(r"(def) |(\w+)(?:: [^=]+)? +[|+]?= ")  # of a function, or of what is assigned
 
@@ -36,20 +34,14 @@ def likeness(left: str, right: str) -> float:
 
 @cache
 def marks(left: str, right: str) -> tuple[list[int], list[int]]:
-    """Where two lines differ, to the word: starts and ends in turn, for each. Differences with
-    nothing but blanks between them are one, and indentation is none."""
+    """Where two lines differ, to the word: starts and ends in turn, for each."""
     pair, result = [re.findall(r"\w+|\s+|.", line) for line in (left, right)], ([], [])
     for tag, *bounds in SequenceMatcher(None, *pair, autojunk=False).get_opcodes():
         for side, text in enumerate((left, right)):
-            first, last = bounds[2 * side : 2 * side + 2]
-            start, end = (len("".join(pair[side][:n])) for n in (first, last))
-            found = result[side]
+            start, end = (len("".join(pair[side][:n])) for n in bounds[2 * side : 2 * side + 2])
             start = end - len(text[start:end].lstrip())  # no mark begins with indentation
             if tag != "equal" and start < end:
-                if found and not text[found[-1] : start].strip():
-                    found[-1] = end
-                else:
-                    found += [start, end]
+                result[side].extend((start, end))
     return result
 
 
@@ -79,40 +71,38 @@ def line_pairs(left: list[str], right: list[str]) -> list[tuple[int, int]]:
     return pairs
 
 
-def docstring(lines: list[str], span: range) -> range:
-    """The lines of the first docstring among those of `span`."""
-    marked = [n for n in span for _ in range(lines[n].count('"""'))]
-    return range(marked[0], marked[1] + 1) if len(marked) > 1 else range(span.stop, span.stop)
+def compare_lines(left: list[str], right: list[str]) -> list[tuple]:
+    """The kind of each row, with its marks if it has changed."""
+    rows, i, j = [], 0, 0
+    for x, y in [*line_pairs(left, right), (len(left), len(right))]:
+        rows += [(LEFT,)] * (x - i) + [(RIGHT,)] * (y - j)
+        i, j = x + 1, y + 1
+        for a, b in zip(left[x:i], right[y:j], strict=True):
+            alike = (INDENTED,) if a.strip() == b.strip() else (CHANGED, *marks(a, b))
+            rows.append((SAME,) if a == b else alike)
+    return rows
 
 
-def sentences(lines: list[str], span: range) -> set[str]:
-    text = "\n".join(lines[n].strip() for n in span).strip('"\n')
+def docstring(lines: list[str]) -> range:
+    """The lines of the first docstring."""
+    marked = [n for n, line in enumerate(lines) for _ in range(line.count('"""'))]
+    return range(marked[0], marked[1] + 1) if len(marked) > 1 else range(0)
+
+
+def sentences(lines: list[str]) -> set[str]:
+    text = "\n".join(line.strip() for line in lines).strip('"\n')
     return {" ".join(one.split()) for one in re.split(r"(?<=[.:;])\s|\n\n", text)} - {""}
 
 
-def compare_parts(left: list[str], right: list[str], a: range, b: range) -> list[list]:
+def compare_parts(left: list[str], right: list[str]) -> list[tuple]:
     """As compare_lines, but docstrings without a common sentence follow one another."""
-    x, y = docstring(left, a), docstring(right, b)
-    if not (x and y) or sentences(left, x) & sentences(right, y):
-        return compare_lines(left, right, a, b)
-    rows = compare_lines(left, right, range(a.start, x.start), range(b.start, y.start))
-    rows += [[LEFT, n, None, None] for n in x] + [[RIGHT, None, n, None] for n in y]
-    return rows + compare_lines(left, right, range(x.stop, a.stop), range(y.stop, b.stop))
-
-
-def compare_lines(left: list[str], right: list[str], a: range, b: range) -> list[list]:
-    """[kind, number on the left, number on the right, at] of each line of two ranges."""
-    rows, i, j = [], a.start, b.start
-    pairs = line_pairs([left[n] for n in a], [right[n] for n in b])
-    for x, y in [*((a.start + x, b.start + y) for x, y in pairs), (a.stop, b.stop)]:
-        rows += [[LEFT, n, None, None] for n in range(i, x)]
-        rows += [[RIGHT, None, n, None] for n in range(j, y)]
-        i, j = x + 1, y + 1
-        if x < a.stop:
-            alike = left[x].strip() == right[y].strip()
-            kind = SAME if left[x] == right[y] else INDENTED if alike else CHANGED
-            rows.append([kind, x, y, None])
-    return rows
+    x, y = docstring(left), docstring(right)
+    common = sentences(left[x.start : x.stop]) & sentences(right[y.start : y.stop])
+    if not (x and y) or common:
+        return compare_lines(left, right)
+    before = compare_lines(left[: x.start], right[: y.start])
+    after = compare_lines(left[x.stop :], right[y.stop :])
+    return before + [(LEFT,)] * len(x) + [(RIGHT,)] * len(y) + after
 
 
 def match_parts(left: list[Part], right: list[Part], groups: list[list[str]]) -> dict[int, int]:
@@ -127,63 +117,24 @@ def match_parts(left: list[Part], right: list[Part], groups: list[list[str]]) ->
     return found
 
 
-def in_order(left: int, right: int, found: dict[int, int]) -> list[tuple[int, int, int]]:
-    """Entries (left part, right part, moved) of so many parts, in the order to read them in."""
-    ids = [("pair", found[i]) if i in found else i for i in range(left)]
-    back, entries = {j: i for i, j in found.items()}, []
-    others = [("pair", j) if j in back else ("right", j) for j in range(right)]
-    matcher = SequenceMatcher(None, ids, others, autojunk=False)
-    for tag, i, i_end, j, j_end in matcher.get_opcodes():
-        if tag == "equal":
-            entries += [(x, found[x], 0) for x in range(i, i_end)]
-        else:
-            entries += [(x, -1, int(x in found)) for x in range(i, i_end)]
-            entries += [(back.get(y, -1), y, int(y in back)) for y in range(j, j_end)]
-    return entries
-
-
-def mark_moved(rows: list[list], left: list[str], right: list[str]) -> None:
-    """Lines of one side that occur once on the other, and there alone too, have moved."""
-    alone = ({}, {})  # text -> rows that have it on one side
-    for row in rows:
-        if row[0] in (LEFT, RIGHT):
-            side = row[0] - LEFT
-            alone[side].setdefault((left, right)[side][row[1 + side]].strip(), []).append(row)
-    for text in alone[0].keys() & alone[1].keys():
-        if len(text) > 20 and len(alone[0][text]) == len(alone[1][text]) == 1:
-            (a,), (b,) = alone[0][text], alone[1][text]
-            a[0], a[3], b[0], b[3] = LEFT_MOVED, b[2], RIGHT_MOVED, a[1]
-
-
-def in_runs(rows: list[list], left: list[str], right: list[str]) -> list[tuple]:
-    """The rows as the page has them."""
-    runs = []
-    for kind, i, j, at in rows:
-        last = runs[-1] if runs else (None,)
-        if kind == CHANGED:
-            runs.append((CHANGED, *marks(left[i], right[j])))
-        elif last[0] == kind and (at is None or at == last[2] + last[1]):
-            runs[-1] = (kind, last[1] + 1, *last[2:])
-        else:
-            runs.append((kind, 1) if at is None else (kind, 1, at))
-    return runs
-
-
 def align(
     left: list[str], right: list[str], left_parts: list[Part], right_parts: list[Part],
     groups: list[list[str]] = (),
 ) -> list[tuple]:  # fmt: skip
     """The alignment of two scripts, given as lines; `groups` are names of counterparts."""
     found = match_parts(left_parts, right_parts, groups)
-    entries = in_order(len(left_parts), len(right_parts), found)
-    bodies = []
-    for i, j, moved in entries:
-        elsewhere = moved and j < 0
-        spans = [range(0) if n < 0 or elsewhere else range(parts[n].start, parts[n].end)
-                 for n, parts in ((i, left_parts), (j, right_parts))]  # fmt: skip
-        bodies.append(compare_parts(left, right, *spans))
-    mark_moved([row for body in bodies for row in body], left, right)
-    return [
-        (*entry, in_runs(body, left, right))
-        for entry, body in zip(entries, bodies, strict=True)
-    ]
+    back = {j: i for i, j in found.items()}
+    pairs = [(back.get(j, -1), j) for j in range(len(right_parts))]
+    for i in [i for i in range(len(left_parts)) if i not in found]:
+        before = [x for x, _ in pairs].index(i - 1)  # a left part stands behind its predecessor
+        pairs.insert(before + 1, (i, -1))
+    entries = []
+    for i, j in pairs:
+        a = left[left_parts[i].start : left_parts[i].end] if i >= 0 else []
+        b = right[right_parts[j].start : right_parts[j].end] if j >= 0 else []
+        rows = []
+        for row, group in groupby(compare_parts(a, b)):
+            n = len([*group])
+            rows += [row] * n if row[0] == CHANGED else [(*row, n)]
+        entries.append((i, j, rows))
+    return entries

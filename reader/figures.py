@@ -1,8 +1,7 @@
-"""The learning curves and results of the scripts."""
+"""The learning curves and final evaluations of the scripts."""
 
 import json
 from collections import defaultdict
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -11,79 +10,59 @@ from benchmark import stats
 from benchmark.files import read_csv
 from benchmark.words import fine, interval, number
 
-COLUMNS = [  # title, column of results.csv, format: of environments, and of tasks for language
-    [("evaluation", "eval_return_mean", number),
-     ("last 100 episodes", "train_return_mean", number)],
-    [("mode's success", "eval_return_mean", fine), ("exact success", "exact_success", fine),
-     ("KL, nats", "kl", fine)],
-]  # fmt: skip
 
-
-def curves(path: Path, wanted: set[str]) -> dict[tuple[str, str], np.ndarray]:
-    """Curves by steps, (environment, algorithm) -> (bins, 1 + seeds), positions first. Where a
+def banded(curve: dict[float, list[float]], statistic) -> list[list[float]]:
+    """[position in thousands, statistic, ends of its band] of each point of a curve. Where a
     seed has not begun or has ended, nothing is shown."""
-    seeds = defaultdict(lambda: defaultdict(dict))
-    for row in read_csv(path) if path.exists() else ():
-        if row["axis"] == "steps" and row["algorithm"] in wanted:
-            curve = seeds[row["env_id"], row["algorithm"]][row["seed"]]
-            curve[float(row["position"])] = float(row["return"] or "nan")
-    result = {}
-    for key, group in seeds.items():
-        columns = [[*next(iter(group.values()))], *([*x.values()] for x in group.values())]
-        table = np.array(columns).T
-        result[key] = table[np.isfinite(table).all(1)]
-    return result
-
-
-def row_of_results(rows: list[dict], statistic: Callable) -> list[list[str]]:
-    """Columns (title, value) of one algorithm on one environment; failures stand beside n."""
-
-    def values(name: str) -> np.ndarray:
-        return np.array([float(r[name].replace("never", "inf")) for r in rows if r[name] != ""])
-
-    failed = sum(row["status"] != "done" for row in rows)
-    rows = [row for row in rows if row["status"] == "done"]
-    task = bool(rows and rows[0].get("exact_success"))
-    shown = [["n", f"{len(rows)}" + f", {failed} failed" * bool(failed)]]
-    for title, name, show in COLUMNS[task] if rows else ():
-        seeds = [values(name)]
-        low, high = stats.interval(seeds, statistic)
-        shown.append([title, interval(float(statistic(seeds)), low, high, show)])
-    if len(steps := values("steps_to_threshold")):
-        median, level = number(float(stats.median([steps]))), float(rows[0]["threshold"])
-        what = "completions" if task else "steps"
-        shown.append([f"{what} to the threshold, median", f"{median} ({level:g})"])
-    return shown
-
-
-def banded(table: np.ndarray, statistic: Callable) -> list[list[float]]:
-    """[position in thousands, statistic, ends of its band] of each point of a curve."""
-    seeds = [table[:, 1:]]
+    table = np.array([*curve.values()])
+    whole = np.isfinite(table).all(1)
+    seeds = [table[whole]]
     middle, band = statistic(seeds), np.stack(stats.interval(seeds, statistic))
     band = np.where(np.isfinite(band), band, middle)  # a single seed has none
-    rows = np.stack([table[:, 0] / 1000, middle, *band], 1)
+    rows = np.stack([np.array([*curve])[whole] / 1000, middle, *band], 1)
     return [[float(f"{x:.5g}") for x in row] for row in rows]
+
+
+def evaluation(rows: list[dict], statistic) -> dict[str, str]:
+    """What the seeds of one algorithm ended at: n, failures beside it, and the final evaluation
+    with its interval; of a language model's task the probability of success."""
+    done = [row for row in rows if row["status"] == "done"]
+    failed = len(rows) - len(done)
+    task = bool(done[0].get("exact_success"))
+    column, show = ("exact_success", fine) if task else ("eval_return_mean", number)
+    seeds = [np.array([float(row[column]) for row in done])]
+    ends = stats.interval(seeds, statistic)
+    return {
+        "n": f"{len(done)}" + f", {failed} failed" * bool(failed),
+        "evaluation": interval(float(statistic(seeds)), *ends, show),
+        "by": "completions" if task else "steps",
+    }
 
 
 def results(
     root: Path, sources: list[dict], scripts: list[str], environments: list[str] = ()
 ) -> dict[str, dict]:
-    """Per environment, those named first: statistic, and per script its curve, row, flags and
-    folder. The first source with a script's curve is used; missing folders are left out."""
+    """Per environment, those named first: statistic, and per script its curve, evaluation,
+    flags and folder. The first source with a script is used; missing ones are left out."""
     charts = {env: {"scripts": {}} for env in environments}
     for source in sources:
-        folder, grouped = root / "benchmark/results" / source["folder"], defaultdict(list)
-        known = curves(folder / "curves.csv", set(scripts))
-        for row in read_csv(folder / "results.csv") if known else ():
-            grouped[row["env_id"], row["algorithm"]].append(row)
-        for (env, script), table in known.items():
-            chart, rows = charts.setdefault(env, {"scripts": {}}), grouped[env, script]
-            statistic = getattr(stats, chart.setdefault("statistic", source["statistic"]))
-            if rows and script not in chart["scripts"]:
+        folder, runs = root / "benchmark/results" / source["folder"], defaultdict(list)
+        curves = defaultdict(lambda: defaultdict(list))  # position -> returns of the seeds
+        for row in read_csv(folder / "results.csv") if folder.exists() else ():
+            runs[row["env_id"], row["algorithm"]].append(row)
+        for row in read_csv(folder / "curves.csv") if folder.exists() else ():
+            if row["axis"] == "steps":
+                curve = curves[row["env_id"], row["algorithm"]]
+                curve[float(row["position"])].append(float(row["return"] or "nan"))
+        for (env, script), curve in curves.items():
+            chart = charts.setdefault(env, {"scripts": {}})
+            if script in scripts and script not in chart["scripts"]:
+                chart["statistic"] = source["statistic"]
+                statistic = getattr(stats, source["statistic"])
                 chart["scripts"][script] = {
                     "folder": source["folder"],
-                    "row": row_of_results(rows, statistic),
-                    "curve": banded(table, statistic),
-                    "flags": json.loads(rows[0].get("flags") or "{}"),
+                    "curve": banded(curve, statistic),
+                    "flags": json.loads(runs[env, script][0].get("flags") or "{}"),
+                    **evaluation(runs[env, script], statistic),
                 }
     return {env: chart for env, chart in charts.items() if chart["scripts"]}

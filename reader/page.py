@@ -10,11 +10,12 @@ from itertools import combinations
 from pathlib import Path
 from string import Template
 from textwrap import dedent
-from xml.etree import ElementTree
 
 from math_core import LatexError, LatexToMathML
 from pygments.lexers import PythonLexer
 from pygments.token import STANDARD_TYPES
+
+from benchmark.words import BadInput
 
 from .align import align
 from .figures import results
@@ -28,10 +29,6 @@ except ModuleNotFoundError:  # Python 3.10
 HERE = Path(__file__).parent
 # Pygments' short names of kinds of tokens that are not shown as their first letter says.
 SHOWN = {"sd": "d", "nf": "f", "nc": "f", "nb": "b", "kc": "n", "mi": "n", "mf": "n", "ow": "k"}
-
-
-class FaultyNotes(ValueError):
-    """Notes, or a command line, that cannot work."""
 
 
 def highlight(text: str) -> list[list[str]]:
@@ -50,15 +47,14 @@ def highlight(text: str) -> list[list[str]]:
     return lines[: len(text.splitlines())]
 
 
+# ---- Mathematics and prose ----
 @cache
 def mathml(latex: str, display: bool = False) -> str:
     try:
         text = LatexToMathML().convert_with_local_state(latex, displaystyle=display)
-        return text.replace(
-            "\ufe00", ""
-        )  # a form of script letters that the font has as theirs
     except LatexError as error:
-        raise FaultyNotes(f"notes.toml: {latex}: {error}") from None
+        raise BadInput(f"notes.toml: {latex}: {error}") from None
+    return text.replace("\ufe00", "")  # a form of script letters that the font has as theirs
 
 
 def prose(text: str) -> str:
@@ -76,63 +72,38 @@ def prose(text: str) -> str:
     return re.sub("|".join(kinds), typeset, html.escape(" ".join(text.split()), quote=False))
 
 
-def shape(node: ElementTree.Element) -> tuple:
-    """An element without its attributes."""
-    return node.tag, node.text, tuple(map(shape, node))
-
-
-def mark_symbols(node: ElementTree.Element, symbols: list[tuple[list, str]]) -> None:
-    """Put each run of children that is a symbol, (shapes, variable), into a group of its own
-    that names the variable. The base of an index is none: r is not in r_t."""
-    i = int(node.tag in ("msub", "msubsup"))
-    while i < len(node):
-        for shapes, name in symbols:
-            run = node[i : i + len(shapes)]
-            row = len(run) == 1 or node.tag in ("math", "mrow", "mtd", "msqrt")
-            if row and [*map(shape, run)] == shapes:
-                group = ElementTree.Element("mrow", {"class": "v", "data-v": name})
-                group.extend(run)
-                node[i : i + len(shapes)] = [group]
-                break
-        else:
-            mark_symbols(node[i], symbols)
-        i += 1
-
-
 def pieces_of(latex: str) -> list[str]:
     """An equation cut where a line may break: at wide spaces, and before a + or - outside of
     all brackets, which keeps the spaces of a sign between two terms."""
     pieces, depth = [""], 0
-    for token in re.split(r"(\\q?quad\b|\\[{}]|[{}()\[\]]| [+-] )", latex):
+    for token in re.split(r"(\\qquad|\\[{}]|[][{}()]| [+-] )", latex):
         depth += (token in ("{", "(", "[", r"\{")) - (token in ("}", ")", "]", r"\}"))
-        if depth == 0 and (
-            token == r"\qquad" or (token in (" + ", " - ") and "=" in "".join(pieces))
-        ):
-            pieces.append("")
-        pieces[-1] += (
-            "{}" + token
-            if token[1:2] in "+-" and token[2:] == " " and not pieces[-1]
-            else token
-        )
-    return [piece.removeprefix(r"\qquad") for piece in pieces if piece.strip()]
+        sign = token in (" + ", " - ") and "=" in "".join(pieces)
+        if depth == 0 and (sign or token == r"\qquad"):
+            pieces.append("{}" + token if sign else "")
+        else:
+            pieces[-1] += token
+    return [piece for piece in pieces if piece.strip()]
 
 
 def equation(latex: str, symbols: list[list[str]] = ()) -> str:
-    """A displayed equation, with the symbols in it marked."""
-    known = [([*map(shape, tree(symbol))], name) for symbol, name, _ in symbols]
-    known.sort(key=lambda pair: -len(str(pair[0])))
+    """A displayed equation; each symbol in it is in a group that names its variable. The base
+    of an index is no symbol: r is not in r_t."""
+    known = {re.sub("</?math>", "", mathml(symbol)): name for symbol, name, _ in symbols}
+    longest = "|".join(map(re.escape, sorted(known, key=len, reverse=True)))
     done = ""
     for piece in pieces_of(latex):
-        root = tree(piece, True)
-        mark_symbols(root, known)
-        done += "<wbr>" * bool(done) + "&emsp;" * (bool(done) and piece[0] != "{")
-        done += ElementTree.tostring(root, "unicode")
+        done += ("<wbr>" if piece[0] == "{" else "<wbr>&emsp;") * bool(done)
+        done += (
+            mathml(piece, True)
+            if not known
+            else re.sub(
+                f"(?<!<msub>)(?<!<msubsup>)(?:{longest})",
+                lambda m: f'<mrow class="v" data-v="{known[m[0]]}">{m[0]}</mrow>',
+                mathml(piece, True),
+            )
+        )
     return f'<div class="eq">{done}</div>'
-
-
-def tree(latex: str, display: bool = False) -> ElementTree.Element:
-    text = re.sub(r"&(?!lt|gt|amp)\w+;", lambda m: html.unescape(m[0]), mathml(latex, display))
-    return ElementTree.fromstring(text)
 
 
 def note_html(note: dict, papers: dict[str, str]) -> str:
@@ -151,13 +122,30 @@ def note_html(note: dict, papers: dict[str, str]) -> str:
     if papers and "](" not in source:
         names = "|".join(map(re.escape, sorted(papers, key=len, reverse=True)))
         source = re.sub(names, lambda m: f"[{m[0]}]({papers[m[0]]})", source)
-    texts = {"": note.get("text"), "Why so.": note.get("why"),
-             "Pitfall.": note.get("pitfall"), "Source.": source}  # fmt: skip
-    return "".join(parts) + "".join(
-        f"<p>{title and f'<b>{title}</b> '}{prose(text)}</p>"
-        for title, text in texts.items()
-        if text
-    )
+    texts = {"": note.get("text"), "<b>Why so.</b> ": note.get("why"),
+             "<b>Pitfall.</b> ": note.get("pitfall"), "<b>Source.</b> ": source}  # fmt: skip
+    parts += [f"<p>{title}{prose(text)}</p>" for title, text in texts.items() if text]
+    return "".join(parts)
+
+
+# ---- The scripts, and what is said of them ----
+def read_toml(name: str) -> dict:
+    try:
+        return tomllib.loads((HERE / name).read_text(encoding="utf-8"))
+    except tomllib.TOMLDecodeError as error:
+        raise BadInput(f"{name}: {error}") from None
+
+
+def load(root: Path) -> tuple[dict, dict[str, str]]:
+    """The notes, with each script's parent, which it is compared with; and the texts of the
+    scripts in the notes' order."""
+    notes, texts = read_toml("notes.toml"), {}
+    for script in notes["script"]:
+        text = (root / f"{script['name']}.py").read_text(encoding="utf-8")
+        parent = re.search(r"(?m)^Compared with (\w+)\.py:$", text)
+        script["parent"] = parent and parent[1]
+        texts[script["name"]] = text
+    return notes, texts
 
 
 def part_text(lines: list[str], part: Part) -> str:
@@ -168,90 +156,32 @@ def notes_of(scripts: dict[str, list[str]], parts: dict[str, list[Part]], notes:
     """For each script, the number of each part's note, or -1. A note is keyed by script.part;
     other scripts with the very text of that part share it."""
     texts = {(s, p.name): part_text(scripts[s], p) for s in scripts for p in parts[s]}
-    own, shared = {}, {}
-    for number, note in enumerate(notes):
-        for key in note["at"]:
-            place = tuple(key.split(".", 1))
-            if place not in texts or place in own:
-                raise FaultyNotes(f"notes.toml: {key} is no part of a script, or has two notes")
-            own[place] = number
-            shared.setdefault((place[1], texts[place]), number)
+    own = {tuple(key.split(".", 1)): n for n, note in enumerate(notes) for key in note["at"]}
+    if unknown := own.keys() - texts.keys():
+        raise BadInput(f"notes.toml: {'.'.join(min(unknown))} is no part of a script")
+    shared = {(place[1], texts[place]): n for place, n in reversed(own.items())}
     return {
         s: [own.get((s, p.name), shared.get((p.name, texts[s, p.name]), -1)) for p in parts[s]]
         for s in scripts
     }
 
 
-def compared(text: str) -> list[str]:
-    """The bullets of "Compared with X.py:" in a script's docstring."""
-    found = re.search(r"^Compared with \w+\.py:\n((?:- .*\n|  .*\n)+)", text, re.MULTILINE)
-    bullets = re.split(r"^- ", found[1], flags=re.MULTILINE)[1:] if found else []
-    return [" ".join(bullet.split()) for bullet in bullets]
-
-
-def findings(root: Path) -> dict[str, str]:
-    """The bullets of the results' README on findings, by their titles in bold; "": of what."""
-    path = root / "benchmark/results/README.md"
-    text = path.read_text(encoding="utf-8") if path.exists() else ""
-    text = re.sub(r"\[([^]]+)\]\([^)]*\)", r"\1", text.partition("\n## Findings\n")[2])
-    found = re.findall(r"^- \*\*(.+?)\.?\*\* ((?:.+\n)(?:  .+\n)*)", text, re.MULTILINE)
-    return {"": text.split("\n\n")[0].removesuffix(" Made by"), **dict(found)}
-
-
-def read_toml(name: str) -> dict:
-    try:
-        return tomllib.loads((HERE / name).read_text(encoding="utf-8"))
-    except tomllib.TOMLDecodeError as error:
-        raise FaultyNotes(f"{name}: {error}") from None
-
-
-def load(root: Path) -> tuple[dict, dict[str, str]]:
-    """The notes, with each script's parent, and the texts of the scripts in the notes' order. A
-    script is a file with the banner of the scaffold, its parent what it is compared with."""
-    notes = read_toml("notes.toml")
-    texts = {path.stem: path.read_text(encoding="utf-8") for path in sorted(root.glob("*.py"))}
-    texts = {name: text for name, text in texts.items() if "\n# Scaffold" in text}
-    names = [script["name"] for script in notes["script"]]
-    for name in sorted({*texts, *names}):
-        if name not in texts:
-            raise FaultyNotes(f"notes.toml: [[script]] names {name}, but there is no {name}.py")
-        if name not in names:
-            raise FaultyNotes(f"notes.toml: there is no [[script]] for {name}.py")
-    for script in notes["script"]:
-        parent = re.search(r"(?m)^Compared with (\w+)\.py:$", texts[script["name"]])
-        if parent and parent[1] not in names[: names.index(script["name"])]:
-            raise FaultyNotes(f"notes.toml: {script['name']} must stand below {parent[1]}")
-        script["parent"] = parent and parent[1]
-    return notes, {name: texts[name] for name in names}
-
-
 def loss_of(script: dict, parts: list[Part], noted: list[int], notes: dict) -> dict:
     """The function that is a script's loss, its [name, formula] pieces in order, and those of
     what its symbols stand for."""
-    both = zip(parts, noted, strict=True)
-    found = [(p.name, n) for p, n in both if p.name in notes["counterparts"][0]]
-    part, note = (found[0][0], notes["note"][found[0][1]]) if found else ("", {})
-    terms = note.get("terms") or [["", latex] for latex in note.get("equations", [])[:1]]
-    terms = [
-        [name, mathml("{}" * (n > 0) + latex, True)] for n, (name, latex) in enumerate(terms)
-    ]
+    losses = notes["counterparts"][0]
+    part, n = next(x for x in zip(parts, noted, strict=True) if x[0].name in losses)
+    terms = [[name, mathml("{}" * (k > 0) + latex, True)]
+             for k, (name, latex) in enumerate(notes["note"][n]["terms"])]  # fmt: skip
     given = [[name, equation(latex)] for name, latex in script.get("given", [])]
-    return {"part": part, "terms": terms, "given": given}
+    return {"part": part.name, "terms": terms, "given": given}
 
 
-def flags_of(charts: dict, texts: dict[str, str]) -> None:
-    """Of every run that is shown its flags as [value, whether it is the script's default];
-    without those that were switches then and are none now, or the reverse."""
-    for name, text in texts.items():
-        args = next(n for n in ast.parse(text).body if getattr(n, "name", "") == "Args")
-        fields = [n for n in args.body if isinstance(getattr(n, "value", 0), ast.Constant)]
-        usual = {n.target.id: n.value.value for n in fields if isinstance(n, ast.AnnAssign)}
-        for run in (c["scripts"][name] for c in charts.values() if name in c["scripts"]):
-            run["flags"] = {
-                x: [v, usual.get(x, v) == v]
-                for x, v in run["flags"].items()
-                if isinstance(v, bool) == isinstance(usual.get(x, v), bool)
-            }
+def defaults(text: str) -> dict:
+    """Of a script's flags."""
+    args = next(n for n in ast.parse(text).body if getattr(n, "name", "") == "Args")
+    fields = [n for n in args.body if isinstance(n, ast.AnnAssign)]
+    return {n.target.id: getattr(n.value, "value", None) for n in fields}
 
 
 def page_data(root: Path) -> dict:
@@ -260,49 +190,42 @@ def page_data(root: Path) -> dict:
     lines = {name: text.splitlines() for name, text in texts.items()}
     parts = {name: parts_of(text) for name, text in texts.items()}
     noted = notes_of(lines, parts, notes["note"])
-    table, scripts, known = {}, {}, findings(root)
+    table, scripts = {}, {}  # table: each line once, which halves the page
     for script in notes["script"]:
         name = script["name"]
-        keys = [json.dumps(line) for line in highlight(texts[name])]
+        keys = map(json.dumps, highlight(texts[name]))
         scripts[name] = {
             "lines": [table.setdefault(key, len(table)) for key in keys],
-            "parts": [[p.name, p.section, p.start, p.end, n]
-                      for p, n in zip(parts[name], noted[name], strict=True)],
-            "parent": script["parent"], "title": script["title"],
-            "bullets": [prose(re.sub(r"\b([a-z]+_[a-z]\w+)\b(?!\.py)", r"`\1`", bullet))
-                        for bullet in compared(texts[name])],
-            "buys": prose(script.get("buys", "")),
-            "change": prose(script.get("change", script.get("buys", ""))),
+            "parts": [[*p, n] for p, n in zip(parts[name], noted[name], strict=True)],
+            "parent": script["parent"], "title": script["title"], "flow": script["flow"],
             "loss": loss_of(script, parts[name], noted[name], notes),
-            "flow": script.get("flow", {}),
-            "curve": prose(script.get("curve", "")),
-            "findings": [[title, prose(known[title])]
-                         for title in script.get("findings", []) if title in known],
+            "change": prose(script["change"]), "curve": prose(script.get("curve", "")),
         }  # fmt: skip
     pairs = {
         f"{a}..{b}": align(lines[a], lines[b], parts[a], parts[b], notes["counterparts"])
         for a, b in combinations(texts, 2)
     }
     charts = results(root, notes["results"], list(texts), notes["environments"])
-    flags_of(charts, texts)
+    for name, run in (item for chart in charts.values() for item in chart["scripts"].items()):
+        usual = defaults(texts[name])
+        run["flags"] = {x: [v, usual.get(x, v) == v] for x, v in run["flags"].items()}
     return {
         "lines": [json.loads(key) for key in table], "scripts": scripts, "pairs": pairs,
-        "notes": [note_html(note, notes.get("papers", {})) for note in notes["note"]],
+        "charts": charts, "groups": notes["counterparts"],
+        "notes": [note_html(note, notes["papers"]) for note in notes["note"]],
         "variables": [[s[1] for s in note.get("symbols", [])] for note in notes["note"]],
-        "changes": {"..".join(pair["names"]): prose(pair["change"])
-                    for pair in notes.get("pair", [])},
-        "context": prose(known[""]), "charts": charts, "groups": notes["counterparts"],
+        "changes": {"..".join(pair["names"]): prose(pair["change"]) for pair in notes["pair"]},
     }  # fmt: skip
 
 
+# ---- The essay, and the whole ----
 def paragraph(text: str, stills: dict[str, str]) -> str:
     """A paragraph of the essay: prose, a displayed equation, a list, a figure, or a pair."""
     if text.startswith("$$"):
         return equation(text.strip("$ \n"))
     if found := re.fullmatch(r"\{play (\w+)\}", text):
-        still = stills.get(found[1], "")
-        words = [re.search(f"<{x}>(.*?)</{x}>", still) for x in ("title", "desc")]
-        title, caption = (one[1] if one else "" for one in words)
+        still = stills[found[1]]
+        title, caption = (re.search(f"<{x}>(.*?)</{x}>", still)[1] for x in ("title", "desc"))
         figure = f"<h3>{title}</h3>{still}<figcaption>{caption}</figcaption>"
         return f'<figure class="play" data-play="{found[1]}">{figure}</figure>'
     if found := re.fullmatch(r"\{pair (\w+)\.\.(\w+)\}", text):
@@ -321,48 +244,52 @@ def essay_html(stills: dict[str, str]) -> str:
     def body(text: str) -> str:
         return "".join(paragraph(one, stills) for one in re.split(r"\n\s*\n", text.strip()))
 
-    parts = [
-        (one.get("script", n), prose(one["title"]), body(one["text"]))
-        for n, one in enumerate(essay["section"])
-    ]
-    contents = "".join(f'<li><a href="#/{name}">{title}</a></li>' for name, title, _ in parts)
+    contents = sections = ""
+    for n, section in enumerate(essay["section"]):
+        name, title = section.get("script", n), prose(section["title"])
+        contents += f'<li><a href="#/{name}">{title}</a></li>'
+        sections += f'<section id="part-{name}"><h2>{title}</h2>'
+        sections += body(section["text"]) + "</section>"
     return (
         f"<h2>{prose(essay['title'])}</h2>{body(essay['lead'])}"
-        f'<nav aria-label="Contents"><ol>{contents}</ol></nav>'
-    ) + "".join(
-        f'<section id="part-{name}"><h2>{title}</h2>{text}</section>'
-        for name, title, text in parts
+        f'<nav aria-label="Contents"><ol>{contents}</ol></nav>{sections}'
     )
 
 
 def ladder(scripts: list[dict], parent: str | None = None) -> str:
-    """The family below a script as a nested list: names open a script, arrows a pair."""
+    """The family below a script as a nested list; a name opens the script by its parent."""
     items = ""
     for script in [script for script in scripts if script["parent"] == parent]:
         name, below = script["name"], ladder(scripts, script["name"])
-        edge = f'<a class="edge" href="#{parent}..{name}" title="{parent}.py beside {name}.py">'
-        items += f"<li>{(parent and edge + '&#8644;</a>') or ''}"
-        items += f'<a href="#{name}">{name}.py <small>{prose(script["adds"])}</small></a>'
+        items += f'<li><a href="#{name}">{name}.py <small>{prose(script["adds"])}</small></a>'
         items += f"<ul>{below}</ul></li>" if below else "</li>"
     return items
 
 
+def figures_script() -> str:
+    """The figures' JavaScript, each with its words and what was recorded for it."""
+    paths = [HERE / "play/common.js", *sorted((HERE / "play").glob("[!c]*.js"))]
+    script = "".join(path.read_text(encoding="utf-8") for path in paths)
+    for figure in read_toml("notes.toml")["figure"]:
+        data = HERE / f"play/{figure['name']}.json"
+        if data.exists():
+            figure["data"] = json.loads(data.read_text(encoding="utf-8"))
+        text = json.dumps(figure, ensure_ascii=False, separators=(",", ":"))
+        script += f"Object.assign(play.{figure['name']}, {text});\n"
+    return script
+
+
 def build(root: Path) -> str:
     """The whole page."""
-
-    def read(pattern: str) -> dict[str, str]:
-        paths = sorted(HERE.glob(pattern), key=lambda path: (path.stem != "common", path))
-        return {path.stem: path.read_text(encoding="utf-8") for path in paths}
-
+    read = {path.name: path.read_text(encoding="utf-8") for path in HERE.glob("page.*")}
     data = json.dumps(page_data(root), ensure_ascii=False, separators=(",", ":"))
     font = base64.b64encode((HERE / "math.woff2").read_bytes()).decode()
-    css = "".join(read("page.css").values()) + "".join(read("play/*.css").values())
-    known = [f"play.{name}.data = {text};\n" for name, text in read("play/*.json").items()]
+    play = (HERE / "play/play.css").read_text(encoding="utf-8")
+    stills = {path.stem: path.read_text(encoding="utf-8") for path in HERE.glob("play/*.svg")}
     scripts = load(root)[0]["script"]
     options = "".join(f'<option value="{s["name"]}">{s["name"]}.py</option>' for s in scripts)
-    return Template(read("page.html")["page"]).substitute(
-        css=css.replace("FONT", f"data:font/woff2;base64,{font}"), ladder=ladder(scripts),
-        essay=essay_html(read("play/*.svg")), data=data.replace("</", "<\\/"),
-        play="".join([*read("play/*.js").values(), *known]), js=read("page.js")["page"],
-        options='<option value="">none</option>' + options,
+    return Template(read["page.html"]).substitute(
+        css=read["page.css"].replace("FONT", f"data:font/woff2;base64,{font}") + play,
+        ladder=ladder(scripts), options=options, essay=essay_html(stills), js=read["page.js"],
+        data=data.replace("</", "<\\/"), play=figures_script(),
     )  # fmt: skip

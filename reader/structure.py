@@ -2,14 +2,13 @@
 
 import ast
 import re
-from dataclasses import dataclass
+from typing import NamedTuple
 
 PARAGRAPH = re.compile(r"\s+# ---- ([A-Z ]+) ----$")
 RULE = re.compile(r"# =+$")
 
 
-@dataclass(frozen=True)
-class Part:
+class Part(NamedTuple):
     """Lines `start` to before `end`, counted from 0. Paragraphs of a loop have the name of
     their comment, methods that of their class before their own."""
 

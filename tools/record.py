@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 
 import ppo
+from reader.page import figures_script
 
 PLAY = Path(__file__).parents[1] / "reader/play"
 NAMES = ["bandit", "gae", "ppo", "trpo", "squash", "groups", "dpo"]
@@ -102,13 +103,6 @@ def update(clip: float) -> list:
     return [[[round(r, 3), round(a, 2)] for r, a in epoch] for epoch in epochs]
 
 
-def script() -> str:
-    """The figures' JavaScript and data, as the page has it."""
-    paths = [PLAY / f"{name}.js" for name in ["common", *NAMES]]
-    data = [f"play.{path.stem}.data = {path.read_text()};" for path in PLAY.glob("*.json")]
-    return "\n".join([path.read_text(encoding="utf-8") for path in paths] + data)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tools.record", description=__doc__)
     parser.add_argument("what", choices=["data", "stills"])
@@ -123,7 +117,7 @@ def main() -> None:
         parser.error("the pictures need chromium on the path")
     with sync_playwright() as playwright:
         page = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS).new_page()
-        page.add_script_tag(content=script())
+        page.add_script_tag(content=figures_script())
         for name in NAMES:
             text = page.evaluate(STILL, name)
             (PLAY / f"{name}.svg").write_text(text, encoding="utf-8")

@@ -1,9 +1,4 @@
 play.bandit = {
-  title: "What a baseline does",
-  caption: "Move the baseline: every single gradient changes, their mean (the thick arrow) " +
-    "does not, and the spread is smallest near the expected reward. Drag the policy.",
-  at: ["reinforce.reinforce_loss", "reinforce_baseline.reinforce_loss"],
-
   corners: [[0, 0], [1, 0], [0.5, Math.sqrt(0.75)]],
   plane: vector => [0, 1].map(k => kit.dot(vector, play.bandit.corners.map(c => c[k]))),
   // The policy at a place of the triangle, a little inside of it.
@@ -16,19 +11,15 @@ play.bandit = {
   gradient: (policy, rewards, baseline, a) =>
     policy.map((p, k) => (rewards[a] - baseline) * ((k === a) - p)),
   mean: (policy, rewards) => policy.map((p, k) => p * (rewards[k] - kit.dot(policy, rewards))),
-  // The expected squared distance of a single gradient from the mean, and what makes it least.
+  // The expected squared distance of a single gradient from the mean.
   spread: (policy, rewards, baseline) => {
     const {gradient, mean} = play.bandit, middle = mean(policy, rewards);
     return kit.dot(policy, policy.map((_, a) => kit.sum(
       gradient(policy, rewards, baseline, a).map((g, k) => (g - middle[k]) ** 2))));
   },
-  best: (policy, rewards) => {
-    const sizes = policy.map((p, a) => p * kit.sum(policy.map((q, k) => ((k === a) - q) ** 2)));
-    return kit.dot(sizes, rewards) / kit.sum(sizes);
-  },
 
   draw(root) {
-    const {corners, plane, gradient, mean, spread, best} = this;
+    const {corners, plane, gradient, mean, spread} = this;
     const noise = kit.range(120, i =>
       kit.range(16, j => Math.abs(4e4 * Math.sin(16 * i + j)) % 1));
     const view = state => {
@@ -45,7 +36,7 @@ play.bandit = {
         const drawn = row.map(u => singles[(u > policy[0]) + (u > policy[0] + policy[1])]);
         return to([0, 1, 2].map(k => kit.mean(drawn.map(g => g[k]))));
       });
-      const now = spread(policy, rewards, baseline), least = best(policy, rewards);
+      const now = spread(policy, rewards, baseline), none = spread(policy, rewards, 0);
       [state.x, state.y] = from;  // what was dragged out comes back
       return {panels: [triangle.draw([triangle.line([...corners, corners[0]], "thin"),
         batches.map(place => triangle.dot(...place, "", 2)),
@@ -57,9 +48,8 @@ play.bandit = {
       curve.draw([curve.line([[value, 0], [value, 16]], "dash two"),
         curve.legend(value, 16, [["two", "V, the expected reward"]]),
         curve.curve(b => spread(policy, rewards, b), "one"), curve.dot(baseline, now, "one")]),
-      ], text: kit.words`V = ${value}. Spread ${now} with this baseline, ${
-        spread(policy, rewards, 0)} with none; least at ${least}: ${
-        spread(policy, rewards, least)}. Length of the mean: ${Math.hypot(...middle)}.`};
+      ], text: kit.words`V = ${value}. Spread ${now} with this baseline, ${none} with none. ` +
+        kit.words`Length of the mean: ${Math.hypot(...middle)}.`};
     };
     kit.figure(root, {state: {baseline: 0, shift: 1, x: 0.45, y: 0.3}, view,
       handles: [{label: "the policy", x: "x", y: "y", limits: [0, 1]}], controls: [

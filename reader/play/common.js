@@ -92,10 +92,9 @@ kit.panel = ({title, x, y, label = "", height = 230, plain = false}) => {
   return panel;
 };
 
-// Fill `root`. state: what the reader can change. controls: {name, label, range: [least, most,
-// step], show} is a slider, {name, label, options} a menu, {label, press(state)} a button.
-// view(state): {panels, text}. handles: points to drag in the first panel, {label, x, y,
-// limits}, with x and y names in the state, or x fixed.
+// Fill `root`. state: what the reader can change. controls: sliders, {name, label, show, range:
+// [least, most, step]}. view(state): {panels, text}. handles: points to drag in the first
+// panel, {label, x, y, limits}, with x and y names in the state, or x fixed.
 kit.figure = (root, {state, controls, view, handles = []}) => {
   const make = (html, parent) => {
     parent.insertAdjacentHTML("beforeend", html);
@@ -105,20 +104,13 @@ kit.figure = (root, {state, controls, view, handles = []}) => {
     element.setAttribute(key, value));
   root.innerHTML = '<div class="controls"></div><div class="panels"></div><output></output>';
   const [bar, wall, output] = root.children, after = [];  // after: what follows a change
-  for (const {name, label, options, press, range, show} of controls) {
-    if (press) {
-      const button = make(`<button type="button">${label}</button>`, bar);
-      button.onclick = () => { press(state); update(); };
-      continue;
-    }
-    const input = make(`<label><span>${label} <b></b></span>${options ? `<select>${
-      options.map((text, i) => `<option value="${i}">${text}</option>`).join("")}</select>` :
-      '<input type="range">'}</label>`, bar).lastChild;
-    if (range) mark(input, {min: range[0], max: range[1], step: range[2]});
+  for (const {name, label, range, show} of controls) {
+    const input = make(`<label><span>${label} <b></b></span><input type="range"></label>`, bar)
+      .lastChild;
+    mark(input, {min: range[0], max: range[1], step: range[2]});
     input.oninput = () => { state[name] = Number(input.value); update(); };
     after.push(() => {
       input.value = state[name];
-      if (options) return;
       const digits = (String(range[2]).split(".")[1] || "").length;
       const text = show ? show(state[name]) : kit.digits(state[name], digits);
       input.previousSibling.lastChild.textContent = text;
@@ -148,8 +140,7 @@ kit.figure = (root, {state, controls, view, handles = []}) => {
       for (const axis of axes) set(axis, place[axis === x ? 0 : 1]);
       update();
     };
-    const keys = {ArrowLeft: -1, ArrowDown: -1, ArrowRight: 1, ArrowUp: 1,
-      PageDown: -5, PageUp: 5, Home: -50, End: 50};  // in fiftieths of the range
+    const keys = {ArrowLeft: -1, ArrowDown: -1, ArrowRight: 1, ArrowUp: 1, Home: -50, End: 50};
     dot.onkeydown = event => {
       if (!keys[event.key] || event.ctrlKey || event.altKey || event.metaKey) return;
       event.preventDefault();

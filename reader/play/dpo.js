@@ -1,9 +1,4 @@
 play.dpo = {
-  title: "Only the difference counts",
-  caption: "Take steps: the margin grows. Then let a third completion share what the pair " +
-    "teaches: the chosen one becomes rarer though its margin grows, unless nll_coef holds it.",
-  at: ["dpo.dpo_loss"],
-
   // By the margin m, how much log(pi / pi_ref) of the chosen exceeds that of the rejected.
   loss: (margin, beta) => kit.softplus(-beta * margin),
   slope: (margin, beta) => -beta * kit.sigmoid(-beta * margin),
@@ -47,13 +42,13 @@ play.dpo = {
           ["ink end", "\u2212log sigmoid(\u03b2 margin)"], ["one end", "its slope"]], -6)]),
       right.draw([right.line([[step, 0], [step, 1]], "dash thin"), names.map(([style], i) =>
         [right.line(p.map((q, k) => [k, q[i]]), style), right.dot(step, now[i], style)]),
-      right.legend(60, 1, names.map(([style, name]) => [`${style} end`, name]), -6)]),
+      right.legend(0, 1, names)]),
       ], text: kit.words`Margin ${m}, loss ${loss(m, beta)}. ` + names.map(([, name], i) =>
         kit.words`${name} ${first[i]} \u2192 ${now[i]}`).join(", ")};
     };
-    kit.figure(root, {state: {step: 20, share: 0, beta: 0.3, nll: 0}, view, controls: [
+    kit.figure(root, {state: {step: 20, share: 1, beta: 0.3, nll: 0}, view, controls: [
       {name: "step", label: "gradient steps", range: [0, 60, 1]},
-      {name: "share", label: "what the third shares", range: [0, 2, 0.1]},
+      {name: "share", label: "lift of the third per fall of the rejected", range: [0, 2, 0.1]},
       {name: "beta", label: "\u03b2 kl_coef", range: [0.05, 1, 0.05]},
       {name: "nll", label: "nll_coef", range: [0, 0.5, 0.02]}]});
   },

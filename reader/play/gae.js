@@ -1,9 +1,4 @@
 play.gae = {
-  title: "What lambda weighs",
-  caption: "Lower lambda, and the advantage of the marked step listens to fewer of the " +
-    "errors that follow. Then take the time limit for a failure: steps before it are blamed.",
-  at: ["a2c.gae"],
-
   deltas: (rewards, values, nextValues, terminated, gamma) => rewards.map((reward, t) =>
     reward + gamma * (terminated[t] ? 0 : nextValues[t]) - values[t]),
   advantages: (deltas, done, gamma, lambda) => deltas.reduceRight((later, delta, t) =>
@@ -30,16 +25,18 @@ play.gae = {
       };
       return {panels: [
         show("values V(obs); line: failed, dashed: time limit", [14, 17], values, "three"),
-        show("errors \u03b4", [-16, 8], deltas, "one", weights.map(w => 0.25 + 0.75 * w)),
+        show("errors \u03b4", [-16, 12], deltas, "one", weights.map(w => 0.25 + 0.75 * w)),
         show("weights of the errors in the marked A", [0, 1.05], weights, "two", []),
-        show("advantages A", [-16, 8], advantages, "one", []),
+        show("advantages A", [-16, 12], advantages, "one", []),
       ], text: kit.words`Step ${mark}: \u03b4 = ${deltas[mark - 1]}, A = ${
-        advantages[mark - 1]}. The weights add up to ${kit.sum(weights)} steps.`};
+        advantages[mark - 1]}. The weights add up to ${kit.sum(weights)}, so about as many ` +
+        "errors are heard."};
     };
     kit.figure(root, {state: {lambda: 0.8, gamma: 0.98, mark: 16, misread: 0}, view, controls: [
       {name: "lambda", label: "\u03bb gae_lambda", range: [0, 1, 0.01]},
       {name: "gamma", label: "\u03b3 gamma", range: [0.8, 1, 0.01]},
       {name: "mark", label: "marked step", range: [1, n, 1]},
-      {name: "misread", label: "time limit", options: ["truncated", "taken for a failure"]}]});
+      {name: "misread", label: "time limit", range: [0, 1, 1],
+        show: i => ["truncated", "taken for a failure"][i]}]});
   },
 };

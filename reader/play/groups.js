@@ -1,9 +1,4 @@
 play.groups = {
-  title: "Eight completions of one prompt",
-  caption: "Drag a reward: all advantages answer. Make the rewards nearly equal, and the " +
-    "division by the std blows their difference up; exactly equal, and nothing is learned.",
-  at: ["rloo.leave_one_out", "grpo.group_relative", "grpo.grpo_loss"],
-
   leaveOneOut: rewards => rewards.map(r => r - (kit.sum(rewards) - r) / (rewards.length - 1)),
   groupRelative: (rewards, normStd) => {
     const group = rewards.map(r => r - rewards[0]), middle = kit.mean(group);
@@ -30,8 +25,10 @@ play.groups = {
       const low = kit.panel({title: "advantages", x, y: [-3, 3], label});
       const rows = kit.panel({title: "weight of each token", plain: true, x: [0, 10],
         y: [8.1, -0.1]});
-      const share = kit.panel({title: "how much a prompt weighs: sum of |A|", x: [0, 8],
-        y: [0, 10], label: "right ones of eight"});
+      const times = (kind, rewards) => kit.sum(kind(rewards).map(Math.abs)) /
+        kit.sum(this.leaveOneOut(rewards).map(Math.abs));  // as much as RLOO's
+      const share = kit.panel({title: "weight of a prompt, as a multiple of RLOO's", x: [1, 7],
+        y: [0, 3], label: "right ones of eight"});
       return {panels: [top.draw([top.line([[0, middle], [9, middle]], "dash"),
         rewards.map((r, i) => top.line([[i + 1, -1], [i + 1, r]], "thin"))]),
       low.draw([all.map((values, k) => values.map((a, i) =>
@@ -39,21 +36,18 @@ play.groups = {
       rows.draw(weights.map((w, i) => [kit.range(lengths[i], k => rows.bar(k + 0.5, i + 0.1,
         i + 0.9, 34, w > 0 ? "two" : "one", 0.08 + 0.92 * Math.abs(w) / most)),
       rows.legend(lengths[i], i + 0.7, [["ink", kit.digits(w, 2)]], 6, 0)])),
-      share.draw(kinds.map((kind, k) => share.line(kit.range(9, right => [right, kit.sum(
-        kind(kit.range(8, i => Number(i < right))).map(Math.abs))]), lines[k][0]))),
-      ], text: kit.words`Mean ${middle}. Completion 1: RLOO ${all[0][0]}, minus the mean ${
-        all[1][0]}, GRPO ${all[2][0]}.`};
+      share.draw(kinds.map((kind, k) => share.line(kit.range(7, n => [n + 1,
+        times(kind, kit.range(8, i => Number(i <= n)))]), lines[k][0]))),
+      ], text: kit.words`Mean ${middle}. ` + (most < 1e-8 ? "All rewards are equal." :
+        kit.words`This prompt weighs ${times(kinds[2], rewards)} times as much as with RLOO.`)};
     };
-    const set = (label, first, rest, n = 1) => ({label, press: state => {
-      for (const [i, name] of names.entries()) state[name] = i < n ? first : rest;
-    }});
     kit.figure(root, {view, handles: names.map((y, i) => (
       {label: `reward of completion ${i + 1}`, x: i + 1, y, limits: [0, 1]})),
     state: {norm: 0, kind: 2, r0: 1, r1: 0, r2: 1, r3: 0, r4: 0, r5: 1, r6: 0, r7: 0},
     controls: [
-      {name: "kind", label: "the tokens' advantages", options: ["RLOO", "minus mean", "GRPO"]},
-      {name: "norm", label: "length_norm", options: ["own", "mean", "max: 8"]},
-      set("one right", 1, 0), set("half right", 1, 0, 4), set("nearly equal", 0.51, 0.5),
-      set("equal", 0.5, 0.5)]});
+      {name: "kind", label: "advantages", range: [0, 2, 1],
+        show: i => ["RLOO", "minus mean", "GRPO"][i]},
+      {name: "norm", label: "length_norm", range: [0, 2, 1],
+        show: i => ["own", "mean", "max: 8"][i]}]});
   },
 };

@@ -1,9 +1,4 @@
 play.ppo = {
-  title: "What the clip stops",
-  caption: "Step through the epochs of one recorded update, then take the clip away: with " +
-    "it, samples beyond the edge (hollow) stop pushing; without it the ratios run on.",
-  at: ["ppo.ppo_loss"],
-
   surrogate: (ratio, advantage, clip) =>
     Math.min(ratio * advantage, kit.clamp(ratio, 1 - clip, 1 + clip) * advantage),
   // Its derivative by the ratio: A, but 0 beyond the edge that A pushes towards.
@@ -23,18 +18,19 @@ play.ppo = {
         x: [0.2, 1.6], y: [-5, 2], label: "ratio"});
       const edges = panel => clip > 1 ? "" : [1 - clip, 1 + clip].map(edge =>
         panel.line([[edge, -9], [edge, 9]], "dash two"));
-      const idle = samples.filter(([r, a]) => !slope(r, a, clip)).length;
+      const stopped = ([r, a]) => a !== 0 && !slope(r, a, clip);
       return {panels: [loss.draw([edges(loss), loss.curve(r => r * advantage, "thin dash"),
         loss.curve(r => slope(r, advantage, clip), "one"),
         loss.curve(r => surrogate(r, advantage, clip), "ink thick"),
         loss.legend(0, -1.5, [["ink", "min(ratio A, clipped A)"], ["one", "its gradient"]])]),
       cloud.draw([edges(cloud), samples.map(([r, a]) =>
-        cloud.dot(r, a, slope(r, a, clip) ? "one" : "one hollow", 3))]),
+        cloud.dot(r, a, stopped([r, a]) ? "one hollow" : "one", 3))]),
       ], text: kit.words`Epoch ${epoch}: ratios from ${Math.min(...ratios)} to ${
         Math.max(...ratios)}, approx_kl ${this.approxKl(ratios)}, clip_frac ${
-        this.clipFrac(ratios, clip)}; ${idle} of ${samples.length} samples do not push.`};
+        this.clipFrac(ratios, clip)} (beyond either edge); ${
+        samples.filter(stopped).length} of ${samples.length} samples push no more.`};
     };
-    kit.figure(root, {state: {epoch: 5, choice: 1, advantage: 1}, view, controls: [
+    kit.figure(root, {state: {epoch: 5, choice: 0, advantage: 1}, view, controls: [
       {name: "epoch", label: "epoch", range: [1, 5, 1]},
       {name: "choice", label: "\u03b5 clip_coef", range: [0, 3, 1],
         show: i => i < 3 ? String(clips[i]) : "none"},

@@ -1,9 +1,4 @@
 play.squash = {
-  title: "A Gaussian through tanh, and the price of certainty",
-  caption: "Raise the standard deviation, and the density piles up at the bounds. Lower the " +
-    "temperature, and the best standard deviation, where the sum is highest, becomes small.",
-  at: ["sac.SquashedGaussian.log_prob", "sac.temperature_loss"],
-
   logSlope: u => 2 * (Math.log(2) - u - kit.softplus(-2 * u)),
   logNormal: (u, mean, std) =>
     -0.5 * ((u - mean) / std) ** 2 - Math.log(std) - 0.5 * Math.log(2 * Math.PI),
@@ -24,22 +19,18 @@ play.squash = {
   best: table => table.reduce((a, b) => a[3] >= b[3] ? a : b),
 
   draw(root) {
-    const {logProb, logNormal, q, value, entropy} = this;
-    const us = kit.range(200, i => (i - 99.5) / 25), actions = us.map(Math.tanh);
+    const {logProb, logNormal, value, entropy} = this, us = kit.range(200, i => i / 25 - 4);
     const view = ({mean, std, power}) => {
       const alpha = 10 ** power, table = this.table(mean, alpha), H = entropy(mean, std);
-      const [best, , , most] = this.best(table), soft = a => Math.exp((q(a) - 1) / alpha);
-      const total = kit.sum(actions.map(a => soft(a) * (1 - a * a) / 25));
+      const [best, , , most] = this.best(table);
       const density = kit.panel({title: "densities", height: 260, x: [-3, 3], y: [0, 2.5],
         label: "u, and the action a = tanh(u)"});
       const price = kit.panel({height: 260, x: [0, 3], y: [-3, 2], label: "std of u",
         title: "E[Q] + \u03b1 H, with Q = 1 \u2212 2 (a \u2212 0.5)\u00b2"});
       return {panels: [density.draw([
         density.curve(u => Math.exp(logNormal(u, mean, std)), "dash"),
-        density.line(actions.map(a => [a, soft(a) / total]), "three thin"),
         density.line(us.map(u => [Math.tanh(u), Math.exp(logProb(u, mean, std))]), "ink thick"),
-        density.legend(-3, 2.5, [["", "of u (dashed)"], ["ink", "of a"],
-          ["three", "best of all: exp(Q / \u03b1) / Z"]])]),
+        density.legend(-3, 2.5, [["", "of u (dashed)"], ["ink", "of a"]])]),
       price.draw([price.line(table.map(([s, v]) => [s, v]), "two"),
         price.line(table.map(([s, , h]) => [s, alpha * h]), "one"),
         price.line(table.map(([s, , , sum]) => [s, sum]), "ink thick"),

@@ -1,9 +1,4 @@
 play.trpo = {
-  title: "Distance measured in policies",
-  caption: "Drag the old policy, or raise the bound: the natural gradient follows the shape " +
-    "of the KL ball, and the line search shortens a step whose true KL is too large.",
-  at: ["trpo.trust_region_step"],
-
   // Two weights w, two actions, pi(1|x) = sigmoid(w x). Of each state: its features x, and by
   // how much action 1 is worth more than action 0. All means are exact, over both actions.
   states: [[[4, 0.5], 1.2], [[3, -1], -0.4], [[5, 1.5], -1.6], [[-4, 0], 0.8], [[1, 2], 1.5],
@@ -50,27 +45,16 @@ play.trpo = {
     const view = ({u, v, power, damping}) => {
       const old = [u, v], bound = 10 ** power;
       const {natural, plain, F, tries} = this.step(states, old, bound, damping);
-      const to = (direction, f = 1) => old.map((x, k) => x + f * direction[k]);
+      const to = direction => old.map((x, k) => x + direction[k]);
       const far = w => kl(states, old, w), gain = w => surrogate(states, old, w);
       const model = s => kit.dot(s, F.map(row => kit.dot(row, s))) / 2, last = tries.at(-1);
-      const top = 1.2 * Math.max(2 * bound, ...tries.map(t => t.kl));
-      const along = kit.panel({title: "along the natural step", height: 330, x: [0, 1.05],
-        y: [0, top], label: "fraction of the step"});
-      const scale = top / 2 / Math.max(...kit.range(22, i => gain(to(natural, i / 20))), 1e-9);
       return {panels: [map.draw([contours, map.contour((a, b) => far([a, b]), [bound], "two"),
         map.contour((a, b) => model([a - u, b - v]), [bound], ""),
         map.arrow(old, to(plain), "three"), map.arrow(old, to(natural), "one"),
         tries.map(({w, good}) => map.dot(...w, good ? "one" : "one hollow")),
         map.legend(-2.2, 2, [["one", "natural gradient"], ["three", "plain gradient"],
-          ["two", "true KL at the bound"], ["", "its quadratic model"]])]),
-      along.draw([along.line([[0, bound], [2, bound]], "thin"),
-        along.curve(f => model(natural.map(x => f * x)), ""),
-        along.curve(f => far(to(natural, f)), "two"),
-        along.curve(f => scale * gain(to(natural, f)), "one thin"),
-        tries.map(t => along.dot(t.fraction, t.kl, t.good ? "two" : "two hollow")),
-        along.legend(0, bound, [["", "target_kl"]], 6, -5), along.legend(0, top, [
-          ["two", "true KL"], ["", "its quadratic model"],
-          ["one", "gain of the surrogate, on a scale of its own"]])]),
+          ["two", "true KL at the bound"], ["", "its quadratic model"],
+          ["one", "dots: tries; hollow: too far"]])]),
       ], text: last.good ? kit.words`Try ${tries.length} of 10 is taken: KL ${last.kl} of ${
         bound}, gain ${last.gain}. The plain gradient, as long by the model, gains ${
         gain(to(plain))} at KL ${far(to(plain))}.` : "No try is taken: the policy stays."};

@@ -169,7 +169,7 @@ def control_sentences() -> list[tuple[int, str]]:
     learned = cells(new)["Acrobot-v1", "reinforce_baseline", "reached"]
     assert learned == "7/10"
     return [
-        (1, f"makes more steps in a second ({ablations[0]} to {ablations[1]})"),
+        (1, f"at the same pace ({ablations[1]} and {ablations[0]} steps a second)"),
         (1, f"one seed of ten at {worst('defaults', 'Pendulum-v1', 'sac')}"),
         (1, f"PPO makes {pace[0]} steps in a second and SAC {pace[1]}"),
         (1, f"({seeds}: {values})"),

@@ -359,8 +359,13 @@ def test_images(folder):
 
 
 def test_an_environment_of_ones_own(folder):
-    (code,) = blocks("An environment of your own")
-    run(folder, f"{code.strip()} --run-dir runs/match {SHORT}")
+    world, code = blocks("An environment of your own")
+    (folder / "my_world.py").write_text(world)
+    walk, match = code.strip().splitlines()
+    run(folder, f"{walk} --run-dir runs/walk --total-timesteps 20480")
+    # Ten steps to the right: nine cost 0.01.
+    assert summary_of(folder / "runs/walk")["eval_return_mean"] == pytest.approx(0.91)
+    run(folder, f"{match} --run-dir runs/match {SHORT}")
     weights = [*checkpoint_of(folder / "runs/match")["actor"].values()]
     assert (weights[0].shape[1], len(weights[-1])) == (3, 27)  # 3 numbers; 3^3 actions
 
@@ -483,8 +488,8 @@ def test_the_path_of_smollm2_is_a_file():
 @pytest.fixture
 def brief(folder, model) -> Path:
     """The run runs/brief of the recipe, and its folder."""
-    short = "--total-timesteps 32 --batch-size 16 --learning-rate 0.01"
-    task, code = blocks("A text task of your own", {'"PATH"}\'': f'"{model}"}}\' {short}'})
+    changes = {"640": "32", "length 12": "length 5 --learning-rate 0.01", "PATH": str(model)}
+    task, code = blocks("A text task of your own", changes)
     (folder / "brief.py").write_text(task)
     run(folder, code)
     return folder

@@ -31,7 +31,7 @@ const probe = {
         location.hash = `${left}..${right}`;
       });
       const whole = same("l", left) && same("r", right) && probe.shows(location.hash);
-      const lively = [".hunk", ".fold", ".note", "#top li"].every(x => document.querySelector(x));
+      const lively = [".hunk", ".fold", ".note", "#top .loss"].every(x => document.querySelector(x));
       if (!whole || !lively) wrong.push(location.hash);
     }
     return wrong;
@@ -92,7 +92,7 @@ const probe = {
 
   // Of each difference, the sides of its lines from top to bottom: "llrr".
   orders: () => [...document.querySelectorAll(".hunk")].map(hunk =>
-    [...hunk.querySelectorAll(".side")].filter(s => s.firstChild)
+    [...hunk.querySelectorAll(".side")].filter(probe.isSeen)
       .sort((a, b) => a.getBoundingClientRect().top - b.getBoundingClientRect().top)
       .map(s => s.classList[1]).join("")),
 
@@ -104,15 +104,6 @@ const probe = {
     setTimeout(() => done(sum), 500);
   }),
 
-  longestUnfoldedRun: () => {
-    let run = 0, longest = 0;
-    for (const side of document.querySelectorAll(".code .side.l")) {
-      run = side.matches(".same") && !side.closest(".fold") ? run + 1 : 0;
-      longest = Math.max(longest, run);
-    }
-    return longest;
-  },
-
   // The differences that are shown.
   hunks: () => [...document.querySelectorAll(".hunk")].filter(probe.isSeen),
 
@@ -123,15 +114,14 @@ const probe = {
   },
 
   // Side and number of every line that is marked as different.
-  marked: () => [...document.querySelectorAll(".side:is(.changed, .only, .moved)")].filter(s => s.firstChild)
+  marked: () => [...document.querySelectorAll(".side:is(.changed, .only)")].filter(s => s.firstChild)
     .map(s => [s.classList[1], s.lastChild.dataset.line].join()),
 
   // Pairs whose first screen lacks the sentence, the losses, the flow, or a coloured box or term.
   badFirstScreens: names => {
     const bad = [], fits = e => e && probe.isSeen(e) && e.getBoundingClientRect().bottom <= 800;
     for (const left of names) for (const right of names) if (left !== right) {
-      view = {left, right};
-      byId("path").innerHTML = pathHtml();
+      view = {l: left, r: right};
       byId("main").innerHTML = `<div id="top">${topHtml()}</div>`;  // without the code, which takes long
       const whole = [".change p", ".loss.l .term", ".loss.r .term", ".flow"].every(x => fits(document.querySelector(x)));
       const cut = [...document.querySelectorAll(".loss")].some(e => e.scrollWidth > e.clientWidth || !fits(e));

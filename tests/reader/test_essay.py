@@ -28,6 +28,7 @@ EVERYTHING = "\n\n".join([ESSAY["lead"], *(section["text"] for section in SECTIO
 PARAGRAPHS = [text.strip() for text in re.split(r"\n\s*\n", EVERYTHING) if text.strip()]
 DISPLAYED = [text[2:-2].strip() for text in PARAGRAPHS if text.startswith("$$")]
 PROSE = " ".join(" ".join(x for x in PARAGRAPHS if not x.startswith("$$")).split())
+CLASSIC = next(x["folder"] for x in NOTES["results"] if (RESULTS / x["folder"]).is_dir())
 MEAN, IQM = "evaluation, mean", "evaluation, IQM"
 
 
@@ -90,7 +91,7 @@ def test_links_have_addresses_and_sources_links():
     links = re.findall(r"\[([^]]+)\]\(([^)]+)\)", EVERYTHING)
     assert len(links) > 12
     for words, address in links:
-        assert re.match(r"https?://", address), words
+        assert re.match(r"https?://|#\w+\.\.\w+/\w+$", address), words
         number = re.search(r"arxiv\.org/abs/(\d{4}\.\d{5})", address)
         known = "\n".join([*TEXTS.values(), *NOTES["papers"].values()])
         assert not number or number[1] in known, address
@@ -150,26 +151,35 @@ def rows_of(folder: str, algorithm: str) -> list[dict]:
 
 def tell(folder: str, env_id: str, column: str, *algorithms: str) -> tuple[str, ...]:
     """The cells of these algorithms, then n, which is the same for all, failures counted."""
-    files = cells(folder)
+    files, what = cells(folder), f"{folder}, {env_id}, {', '.join(algorithms)}"
     counts = {files[env_id, name, "n"] for name in algorithms}
-    assert {files.get((env_id, name, "failed"), "0") for name in algorithms} == {"0"}
+    failed = {files.get((env_id, name, "failed"), "0") for name in algorithms}
+    assert failed == {"0"}, f"{what}: some runs failed, and the essay must say so"
+    assert len(counts) == 1, f"{what}: n is {counts}, and the essay says 'n = ... each'"
     return *(files[env_id, name, column] for name in algorithms), *counts
+
+
+COUNTS = ["none", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"]
+
+
+def count(n: int) -> str:
+    return COUNTS[n] if n < len(COUNTS) else "twenty" if n == 20 else str(n)
 
 
 def claims() -> list[str]:
     """Sentences with the figures of the files."""
     cart, steps, rate = "CartPole-v1", "to threshold, steps", "steps per second"
-    first, n0 = tell("classic-anew", cart, "n", "reinforce")[0], 10
-    assert int(first) == n0
-    pole = {x: cells("classic-anew")[cart, x, steps] for x in ("reinforce", "a2c", "trpo")}
+    *_, n0 = tell(CLASSIC, cart, "n", "reinforce", "a2c", "trpo")
+    pole = {x: cells(CLASSIC)[cart, x, steps] for x in ("reinforce", "a2c", "trpo")}
     bare, critic, n1 = tell("ablations", cart, "area, mean", "reinforce", "reinforce_baseline")
-    lander = tell("classic-anew", "LunarLander-v3", IQM, "a2c", "reinforce_baseline")
+    report = (RESULTS / "ablations/report.md").read_text(encoding="utf-8")
+    length = re.search(r"the learning curve over the first ([\d,]+) steps", report)[1]
+    lander = tell(CLASSIC, "LunarLander-v3", IQM, "a2c", "reinforce_baseline")
     a3c, one, two = (cells("a3c")[cart, x, rate] for x in ("a3c", "a2c-one", "a2c"))
     n3 = tell("a3c", cart, MEAN, "a3c", "a2c-one", "a2c")[-1]
     cheetah = tell("continuous", "HalfCheetah-v5", MEAN, "trpo_continuous", "ppo_continuous")
     free, clip, n6 = tell("ablations", cart, MEAN, "ppo-no-clip", "ppo")
     lost = sum(float(x["eval_return_mean"]) < 450 for x in rows_of("ablations", "ppo-no-clip"))
-    words = {3: "three", 20: "twenty"}
     breakout, n10 = tell("minatar", "MinAtar/Breakout-v1", MEAN, "ppo_images")
     pendulum, n7 = tell("continuous", "Pendulum-v1", MEAN, "ppo_continuous")
     sac, ppo, n8 = tell("sac", "HalfCheetah-v5", MEAN, "sac", "ppo_continuous-long")
@@ -181,15 +191,12 @@ def claims() -> list[str]:
     names = ("ppo_rlhf-rounds-1-kl-0.05", "ppo_rlhf-rounds-1", "dpo", "dpo-no-nll")
     pairs = {x: tell("preferences", "addition", "exact success", x)[0] for x in names}
     n9 = tell("preferences", "addition", "exact success", *names)[-1]
-    reached = cells("classic-anew")["Acrobot-v1", "reinforce_baseline", "reached"]
-    assert reached == "7/10"
-    widths = [float(x["eval_return_mean"]) for x in rows_of("continuous", "ppo_continuous")
-              if x["env_id"] == "HalfCheetah-v5"]  # fmt: skip
-    assert max(widths) - min(widths) > 2000  # so is the interval, with n = 5
+    reached = cells(CLASSIC)["Acrobot-v1", "reinforce_baseline", "reached"]
+    got, of = map(int, reached.split("/"))
     return [
         f"averages 475 of 500 points after {pole['reinforce']} steps (median, n = {n0})",
-        f"rises from {bare} to {critic} (n = {n1} each)",
-        f"three of ten seeds do not get to -100 with it (n = {n0})",
+        f"the first {length} steps of {cart} rises from {bare} to {critic} (n = {n1} each)",
+        f"{count(of - got)} of {count(of)} seeds do not get to -100 with it (n = {of})",
         f"A2C ends at {lander[0]}, REINFORCE with a baseline at {lander[1]} (interquartile "
         f"means, n = {lander[2]} each)",
         f"make {a3c} steps a second, A2C with one environment on one core {one} (n = {n3} "
@@ -198,8 +205,8 @@ def claims() -> list[str]:
         f"TRPO averages 475 after {pole['trpo']} steps, A2C after {pole['a2c']} (medians, "
         f"n = {n0} each)",
         f"TRPO ends at {cheetah[0]}, PPO at {cheetah[1]} (n = {cheetah[2]} each)",
-        f"end at {free} instead of {clip}, and {words[lost]} of {words[int(n6)]} lose their "
-        f"policy (n = {n6} each)",
+        f"end at {free} instead of {clip}, and {count(lost)} of {count(int(n6))} end below "
+        f"450 (n = {n6} each)",
         f"{breakout} points in a game of MinAtar's Breakout (n = {n10})",
         f"{pendulum} on Pendulum-v1 after 200,000 steps (n = {n7})",
         f"SAC ends at {sac} after 300,000 steps, PPO at {ppo} after 1,000,000 (n = {n8} each)",
@@ -220,11 +227,81 @@ def claims() -> list[str]:
     ]
 
 
-def test_figures_are_those_of_the_files():
-    found = claims()
+FIGURE = rf"(?:-?\d(?:[\d,.]*\d)?%?|\b(?:{'|'.join(COUNTS[1:])}|twenty)\b|never|-)"
+
+
+def edits(found: list[str]) -> list[str]:
+    """What to write instead of what, of each claim that the essay does not make so."""
+    wrong = []
     for words in found:
+        if words not in PROSE:
+            same = FIGURE.join(map(re.escape, re.split(FIGURE, words)))
+            old = re.search(same, PROSE)
+            said = f'"{old[0]}"' if old else "nothing like it"
+            wrong.append(
+                f'\n  reader/essay.toml says {said}\n  but should say        "{words}"'
+            )
+    return wrong
+
+
+def test_figures_are_those_of_the_files():
+    """Made anew, results change: the failure names each edit that the essay needs."""
+    found = claims()
+    wrong = edits(found)
+    assert not wrong, "".join(wrong)
+    known = " ".join(found)
+    for said in re.findall(r"[^.:;]*\(?n = \d+", PROSE):
+        assert said[-30:].split("(")[-1] in known, f"no file stands behind: {said}"
+    assert len(re.findall(r"n = \d", PROSE)) == len(re.findall(r"n = \d", known))
+
+
+def test_what_the_essay_makes_of_its_figures_is_true():
+    """Judgements beside numbers: if one fails, the sentence must be thought over."""
+    language = {x: float(tell("language", "addition", "exact success", x)[0])
+                for x in ("reinforce_lm", "rloo", "grpo", "grpo-no-std")}  # fmt: skip
+    widths = [float(x["eval_return_mean"]) for x in rows_of("continuous", "ppo_continuous")
+              if x["env_id"] == "HalfCheetah-v5"]  # fmt: skip
+    cells_of = cells(CLASSIC), "CartPole-v1", "to threshold, steps"
+    steps = {x: float(cells_of[0][cells_of[1], x, cells_of[2]].replace(",", ""))
+             for x in ("a2c", "trpo")}  # fmt: skip
+    area = tell("ablations", "CartPole-v1", "area, mean", "reinforce", "reinforce_baseline")
+    judged = {
+        "What it bought: no success": language["rloo"] <= language["reinforce_lm"] + 0.005,
+        "The division helps here": language["grpo"] > language["grpo-no-std"],
+        "though RLOO did as well without it": language["rloo"] >= language["grpo"] - 0.005,
+        "their 95% intervals are thousands wide": max(widths) - min(widths) > 2000,
+        "TRPO averages 475": steps["trpo"] < steps["a2c"],
+        "rises from": float(area[1]) > float(area[0]),
+    }
+    for words, holds in judged.items():
         assert words in PROSE, words
-    assert len(re.findall(r"n = \d", PROSE)) == len(re.findall(r"n = \d", " ".join(found)))
+        assert holds, f'reader/essay.toml says "{words}", which the results no longer bear out'
+
+
+def test_a_stale_figure_names_the_edit(tmp_path, monkeypatch):
+    """With results that are made up."""
+    for path in [*RESULTS.glob("*/report.md"), *RESULTS.glob("*/results.csv")]:
+        (tmp_path / path.parent.name).mkdir(exist_ok=True)
+        (tmp_path / path.parent.name / path.name).write_bytes(path.read_bytes())
+    old = tell(CLASSIC, "LunarLander-v3", IQM, "a2c")[0]
+    before = edits(claims())
+    report = tmp_path / CLASSIC / "report.md"
+    report.write_text(report.read_text(encoding="utf-8").replace(f"| {old} ", "| 199.5 "))
+    base = tell("sac", "HalfCheetah-v5", MEAN, "sac")[0]
+    report = tmp_path / "sac/report.md"
+    report.write_text(report.read_text(encoding="utf-8").replace(f"| {base} ", "| 7,000 "))
+    monkeypatch.setattr("test_essay.RESULTS", tmp_path)
+    cells.cache_clear()
+    try:
+        assert len([edit for edit in edits(claims()) if edit not in before]) == 2
+        with pytest.raises(AssertionError) as failure:
+            test_figures_are_those_of_the_files()
+    finally:
+        cells.cache_clear()
+    message = str(failure.value)
+    assert f'says "A2C ends at {old}, REINFORCE with a baseline' in message
+    assert 'should say        "A2C ends at 199.5, REINFORCE with a baseline' in message
+    assert 'should say        "SAC ends at 7,000 after 300,000 steps, PPO at' in message
 
 
 def test_defaults_are_the_scripts():
