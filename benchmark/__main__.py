@@ -1,4 +1,4 @@
-"""python -m benchmark run | report | check | tune | speed | gpu: see README.md here."""
+"""python -m benchmark run | report | tune | speed | gpu: see README.md here."""
 
 import argparse
 import os
@@ -25,8 +25,6 @@ from .grid import (
     named_suites,
     parse_flags,
     parse_numbers,
-    parse_shard,
-    take_shard,
 )
 from .machine import commit_of
 from .words import BadInput
@@ -42,7 +40,7 @@ def run(args: argparse.Namespace) -> int:
 
     if names := named_suites(args.suite):
         return run_several(args, names)
-    suite, directory, grid, jobs = planned(args)
+    suite, directory, jobs = planned(args)
     if args.dry_run:
         for i, job in enumerate(jobs):
             gpu = {"CUDA_VISIBLE_DEVICES": args.gpus[i % len(args.gpus)]} if args.gpus else {}
@@ -51,16 +49,15 @@ def run(args: argparse.Namespace) -> int:
             print(f"{shell_line(job, gpu)}{note}")
         return 0
     check_runs(args, directory, jobs)
-    return make_runs(args, suite, directory, grid, jobs)
+    return make_runs(args, suite, directory, jobs)
 
 
-def planned(args: argparse.Namespace) -> tuple[dict, Path, list[Job], list[Job]]:
-    """The suite of a command line, its folder, its grid, and the jobs of this shard of it."""
+def planned(args: argparse.Namespace) -> tuple[dict, Path, list[Job]]:
+    """The suite of a command line, its folder, and its grid."""
     directory, suite = args.dir or RUNS / Path(args.suite).stem, load_suite(args.suite)
     seeds = None if args.seeds is None else parse_numbers(args.seeds)
     choice = args.environments, args.algorithms, seeds, args.steps, args.extra
-    grid = make_jobs(suite, directory.resolve(), *choice)
-    return suite, directory, grid, take_shard(grid, *parse_shard(args.shard))
+    return suite, directory, make_jobs(suite, directory.resolve(), *choice)
 
 
 def check_runs(args: argparse.Namespace, directory: Path, jobs: list[Job]) -> None:
@@ -111,21 +108,19 @@ def run_part(args: argparse.Namespace) -> int:
     if args.suite == "speed":
         return speed(argparse.Namespace(**vars(args) | SPEED))
     status = make_runs(args, *planned(args))
-    options = {"out": None, "aggregate": None, "log": [], "against": None}
+    options = {"out": None, "log": [], "against": None}
     report(argparse.Namespace(dir=args.dir, **options))
     return status
 
 
-def make_runs(
-    args: argparse.Namespace, suite: dict, directory: Path, grid: list[Job], jobs: list[Job]
-) -> int:
+def make_runs(args: argparse.Namespace, suite: dict, directory: Path, jobs: list[Job]) -> int:
     """Run the jobs, and say how it went; return the exit status."""
     from .pool import save_grid
 
     try:
         directory.mkdir(parents=True, exist_ok=True)
         os.utime(directory)  # the report's default is the folder that was last run
-        save_grid(directory, grid)
+        save_grid(directory, jobs)
         write_json(directory / "report.json", suite.get("report", {}))
     except OSError as error:
         raise BadInput(f"cannot use {directory}: {error.strerror}") from None
@@ -170,7 +165,7 @@ def execute(args: argparse.Namespace, jobs: Iterable[Job | None], on_done, **mor
     """Run the jobs where the command line says."""
     from .pool import run_local
 
-    more |= {name: getattr(args, name) for name in ("retries", "timeout", "stall")}
+    more |= {name: getattr(args, name) for name in ("retries", "timeout")}
     if args.executor == "local":
         run_local(jobs, on_done, args.workers, args.gpus, **more)
         return
@@ -213,21 +208,12 @@ def report(args: argparse.Namespace) -> int:
     stored = (args.dir / "results.csv").exists()  # a report, which is made again where it lies
     out = args.out or (args.dir if stored else args.dir / "report")
     tags = list(dict.fromkeys(args.log))
-    runs, problems = write_report(args.dir, out, args.aggregate, tags, args.against)
+    runs, problems = write_report(args.dir, out, tags, args.against)
     for problem in problems:
         print(f"problem: {problem}")
     bad = f"{sum(run.status != 'done' for run in runs)} of them not done"
     print(f"{len(runs)} runs, {bad}, {len(problems)} problems: {out / 'index.html'}")
     return 0
-
-
-def check(args: argparse.Namespace) -> int:
-    """Compare with stored results; return the exit status."""
-    from .check import check as compare
-
-    lines, worse = compare(args.dir, args.against)
-    print("\n".join(lines))
-    return 1 if worse else 0
 
 
 def tune(args: argparse.Namespace) -> int:
@@ -284,7 +270,7 @@ def gpu(args: argparse.Namespace) -> int:
 def main(words: list[str]) -> int:
     """Run the command of these words; return the exit status."""
     commands = {
-        "run": run, "report": report, "check": check, "tune": tune, "speed": speed, "gpu": gpu,
+        "run": run, "report": report, "tune": tune, "speed": speed, "gpu": gpu,
     }  # fmt: skip
     try:
         args = parse_args(words)
@@ -295,11 +281,6 @@ def main(words: list[str]) -> int:
     except KeyboardInterrupt:
         print("\nstopped; the same command goes on from here", file=sys.stderr)
         return 130
-    except UnicodeEncodeError as error:  # TensorBoard cannot write there either
-        part = error.object[max(error.start - 20, 0) : error.end + 20]
-        what = f"the name of a folder is no UTF-8 in this locale, near {part!r}"
-        print(f"error: {what}", file=sys.stderr)
-        return 2
     except OSError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -1,4 +1,4 @@
-"""The command line: python -m benchmark run | report | check | tune | speed | gpu."""
+"""The command line: python -m benchmark run | report | tune | speed | gpu."""
 
 import argparse
 import os
@@ -47,7 +47,7 @@ def parse_args(words: list[str]) -> argparse.Namespace:
     about = "Run the scripts over environments and seeds, and report."
     parser = Parser(prog="python -m benchmark", description=about)
     commands = parser.add_subparsers(dest="command", required=True)
-    for add in (add_run, add_report, add_check, add_tune, add_speed, add_gpu):
+    for add in (add_run, add_report, add_tune, add_speed, add_gpu):
         add(commands)
     args = parser.parse_args(words)
     if extra and args.command not in ("run", "tune"):
@@ -74,7 +74,6 @@ def add_run(commands: argparse._SubParsersAction) -> None:
     what = "total timesteps of every run, in place of the suite's"
     add("--steps", type=positive, help=what)
     add_executor(parser)
-    add("--shard", default="1/1", metavar="k/N", help="only the k-th of N parts of the grid")
     what = "set runs with other flags, script or versions aside"
     add("--replace", action="store_true", help=what)
     what = "print the commands, what they supersede, and run nothing"
@@ -93,8 +92,6 @@ def add_executor(parser: argparse.ArgumentParser) -> None:
     add("--retries", type=whole, default=1, help=what)
     what = "for one attempt; default 0, any"
     add("--timeout", type=whole, default=0, metavar="SECONDS", help=what)
-    what = "without a change in log or run directory; default 3600; 0, any"
-    add("--stall", type=whole, default=3600, metavar="SECONDS", help=what)
     what = "this machine, or a Ray cluster"
     add("--executor", choices=("local", "ray"), default="local", help=what)
     what = "the Ray cluster's, or auto; default: local, one of this machine alone"
@@ -125,20 +122,10 @@ def add_report(commands: argparse._SubParsersAction) -> None:
     what = f"folder with the runs, or a report; default: the newest in {RUNS}"
     add("dir", type=Path, nargs="?", help=what)
     add("--out", type=Path, help="folder for the report; default <dir>/report")
-    what = "of the curves over seeds; default iqm"
-    add("--aggregate", choices=("iqm", "mean"), help=what)
     what = "add a table of the differences to this algorithm"
     add("--against", metavar="NAME", help=what)
     what = "draw these logged values by steps too"
     add("--log", nargs="+", action="extend", default=[], metavar="TAG", help=what)
-
-
-def add_check(commands: argparse._SubParsersAction) -> None:
-    what = "compare runs with stored results; exit status 1 if they are worse"
-    add = commands.add_parser("check", help=what).add_argument
-    add("dir", type=Path, help="folder with the new runs")
-    what = "results.csv of an earlier report"
-    add("--against", type=Path, required=True, help=what)
 
 
 def add_tune(commands: argparse._SubParsersAction) -> None:
@@ -180,15 +167,15 @@ def add_speed(commands: argparse._SubParsersAction) -> None:
 
 
 def add_gpu(commands: argparse._SubParsersAction) -> None:
-    what = "time the scripts on the CPU and on a CUDA card, one run and many"
+    what = "time the scripts on the CPU and on a CUDA card"
     add = commands.add_parser("gpu", help=what).add_argument
     what = f"folder for the measurements; default {RUNS}/gpu"
     add("--dir", type=Path, default=RUNS / "gpu", help=what)
     both = ["cpu", "cuda"]
     add("--device", nargs="+", choices=both, default=both, help="default both")
-    what = "of control, language and grid; default all"
-    add("--only", nargs="+", metavar="PART", help=what)
-    what = "of every measurement but the grid; default 3"
+    what = "control or language; default both"
+    add("--only", nargs="+", choices=("control", "language"), help=what)
+    what = "of every measurement; default 3"
     add("--repeats", type=positive, default=3, help=what)
     add("--minutes", type=positive, default=9, help="begin no measurement later; default 9")
     what = "an iteration of each, to see that everything works"

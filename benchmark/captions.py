@@ -1,17 +1,14 @@
 """Words that tables and figures share: how many runs stand behind a number, how sure it is."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable
-from pathlib import Path
+from collections.abc import Callable
 
 import numpy as np
 
-from . import files, stats, words
+from . import stats, words
 from .prepared import Prepared
 from .runs import Run, grouped
 
-AGGREGATES = {"mean": stats.mean, "iqm": stats.iqm}
-COVERAGE = Path(__file__).parent / "results" / "coverage.csv"
 LACK = {"curve": "no curve", "train_return_mean": "without an episode"}
 
 Groups = dict[str, list[Prepared]]  # the runs of one environment by algorithm
@@ -68,15 +65,6 @@ def cell_counts(runs: list[Run], needs: str = "") -> str:
     return text.replace("Each algorithm", "Each algorithm on each environment")
 
 
-def legend_labels(names: Iterable[str], groups: Groups, needs: str = "") -> dict[str, str]:
-    """What a legend calls the algorithms: with their counts, unless these are all the same; the
-    caption says them."""
-    counts = {name: count_words(groups[name], needs) for name in names}
-    if len(set(counts.values())) == 1:
-        return {name: name for name in counts}
-    return {name: f"{name} ({text})" for name, text in counts.items()}
-
-
 def file_stem(*parts: str) -> str:
     """The name of a figure's files."""
     return "-".join(parts).replace("/", "_").replace(":", "_")
@@ -110,23 +98,3 @@ def replicated(runs: list[Run]) -> str:
     bases = [(len({run.base for run in cell}), len(cell)) for cell in cells]
     own = bases and all(count == n > 1 for count, n in bases)
     return "base models, of which each seed has its own" if own else "seeds"
-
-
-def coverage_words() -> str:
-    """How often intervals cover the truth, from the table beside the stored reports; "" where
-    there is none."""
-    if not COVERAGE.exists():
-        return ""
-    found: dict[str, dict[str, list[float]]] = {}
-    for row in files.read_csv(COVERAGE):
-        sizes = found.setdefault(row["statistic"], {})
-        sizes.setdefault(row["n"], []).append(float(row["coverage"]))
-    parts = []
-    for name, sizes in found.items():
-        ranges = {n: (min(sizes[n]), max(sizes[n])) for n in ("5", "10")}
-        at = [f"{low:.2f} to {high:.2f} at n = {n}" for n, (low, high) in ranges.items()]
-        parts.append(f"{name} {', '.join(at)}")
-    return (
-        "Simulated with normal and skewed returns, 95% intervals cover the truth this often: "
-        f"{'; '.join(parts)}."
-    )

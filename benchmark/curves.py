@@ -1,5 +1,4 @@
-"""The figures of returns: by steps and seconds, of what was logged, and of scores over
-environments."""
+"""The figures of returns by steps and seconds, and of what was logged."""
 
 import math
 from collections.abc import Sequence
@@ -8,13 +7,10 @@ import numpy as np
 
 from . import plots, stats
 from .captions import (
-    AGGREGATES,
     Groups,
     all_runs,
     caption_counts,
-    cell_counts,
     file_stem,
-    legend_labels,
     steps_label,
     threshold,
 )  # fmt: skip
@@ -22,15 +18,9 @@ from .page import Figure
 from .prepared import BINS, Prepared
 from .runs import done
 
-PROFILE_POINTS = 101
 LOG_POINTS = 100  # of a logged value, at most
-BANDS = {
-    "mean": "mean over seeds with Student's 95% band",
-    "iqm": "IQM over seeds with a 95% bootstrap band",
-}
 
 Lines = dict[str, tuple]  # by algorithm: x, y and the ends of its band, (points,) each
-Scores = dict[str, list[np.ndarray]]  # by algorithm: each environment's, (seeds,)
 
 
 def band(x: np.ndarray, groups: list[np.ndarray], statistic) -> tuple:
@@ -68,28 +58,24 @@ def limits(
     return bottom - pad, top + pad
 
 
-def learning_curve(
-    env_id: str, groups: Groups, axis: str, style: dict, aggregate: str
-) -> Figure | None:
+def learning_curve(env_id: str, groups: Groups, axis: str, style: dict) -> Figure | None:
     """The curves of one environment by steps or by seconds; None where no run has one."""
     known = {name: [run for run in runs if axis in run.curve] for name, runs in groups.items()}
     stacks = {name: stacked(runs, axis) for name, runs in known.items() if runs}
     if not stacks:
         return None
-    lines = {name: band(x, [y], AGGREGATES[aggregate]) for name, (x, y) in stacks.items()}
+    lines = {name: band(x, [y], stats.iqm) for name, (x, y) in stacks.items()}
     level = threshold(all_runs(groups))
     ends = limits([y for _, y in stacks.values()], lines, level)
     if level is not None and not (ends and ends[0] <= level <= ends[1]):
         level = None
     x_label = steps_label(all_runs(known)) if axis == "steps" else "seconds of training"
-    labels = legend_labels(lines, groups, "curve")
-    spec = plots.plot_bands(
-        lines, style, env_id, x_label, "training return", labels, level, ends
-    )
+    y_label = "training return"
+    spec = plots.plot_bands(lines, style, env_id, x_label, y_label, level, ends)
     caption = (
-        f"{env_id}: return of the training episodes by {x_label}, {BANDS[aggregate]}, in bins "
-        f"of 1/{BINS} of the longest run; a line ends with its shortest run. "
-        f"{caption_counts(groups, 'curve')}."
+        f"{env_id}: return of the training episodes by {x_label}, IQM over seeds with a "
+        f"95% bootstrap band, in bins of 1/{BINS} of the longest run; a line ends with its "
+        f"shortest run. {caption_counts(groups, 'curve')}."
     )
     return Figure(caption, file_stem("curve", axis, env_id), spec)
 
@@ -120,9 +106,9 @@ def log_figure(env_id: str, groups: Groups, style: dict, tag: str) -> Figure | N
     if not stacks:
         return None
     lines = {name: band(x, [y], stats.mean) for name, (x, y) in stacks.items()}
-    x_label, labels = steps_label(all_runs(logged)), legend_labels(lines, groups, tag)
+    x_label = steps_label(all_runs(logged))
     ends = limits([y for _, y in stacks.values()], lines, None)
-    spec = plots.plot_bands(lines, style, env_id, x_label, tag, labels, limits=ends)
+    spec = plots.plot_bands(lines, style, env_id, x_label, tag, limits=ends)
     without = [name for name, runs in groups.items() if not logged[name] and done(runs)]
     counted = {name: runs for name, runs in groups.items() if name not in without}
     caption = (
@@ -137,79 +123,11 @@ def log_figure(env_id: str, groups: Groups, style: dict, tag: str) -> Figure | N
 
 
 def environment_figures(
-    env_id: str, groups: Groups, style: dict, aggregate: str, tags: Sequence[str]
+    env_id: str, groups: Groups, style: dict, tags: Sequence[str]
 ) -> list[Figure]:
     """The curves and logged values of one environment."""
     # A plot for each of many says little of seconds, which stand in a table.
     axes = ("steps",) if len(groups) > plots.PANELS else ("steps", "seconds")
-    figures = [learning_curve(env_id, groups, axis, style, aggregate) for axis in axes]
+    figures = [learning_curve(env_id, groups, axis, style) for axis in axes]
     figures += [log_figure(env_id, groups, style, tag) for tag in tags]
     return [figure for figure in figures if figure]
-
-
-# ==============================================================================================
-# Of scores over environments
-# ==============================================================================================
-def aggregate_figure(scores: Scores, style: dict, where: str, counts: str, stem: str) -> Figure:
-    """Mean and IQM of the normalised scores, side by side."""
-    panels = {}
-    for what, statistic in (("mean", stats.mean), ("IQM", stats.iqm)):
-        panels[what] = {
-            name: (float(statistic(groups)), *stats.interval(groups, statistic))
-            for name, groups in scores.items()
-        }
-    spec = plots.plot_intervals(panels, style, "Aggregate scores", "normalised score")
-    return Figure(f"Normalised scores {where}, as in the table. {counts}.", stem, spec)
-
-
-def efficiency_line(environments: list[list[Prepared]]) -> tuple:
-    """IQM over environments of the normalised training return by the share of the common
-    steps, with its band."""
-    shares, groups = np.linspace(0, 1, BINS + 1)[1:], []
-    for runs in environments:
-        lines = []
-        for run in runs:
-            (ends, line), (worst, end) = run.curve["steps"], run.common
-            at = np.interp(shares * end, ends, np.where(np.isnan(line), worst, line))
-            lines.append([run.score(x) for x in at])
-        groups.append(np.array(lines).T)  # (points, seeds)
-    return band(shares, groups, stats.iqm)
-
-
-def efficiency_figure(
-    curved: dict[str, list[list[Prepared]]], members: Groups, style: dict, where: str, stem: str
-) -> Figure:
-    """How soon scores rise: `curved` has the runs by algorithm and environment that have a
-    curve, `members` all of them."""
-    lines = {name: efficiency_line(environments) for name, environments in curved.items()}
-    spec = plots.plot_bands(
-        lines, style, "Sample efficiency", "share of the common steps", "normalised return",
-        legend_labels(lines, members, "curve"),
-    )  # fmt: skip
-    caption = (
-        f"Sample efficiency {where}: IQM of the normalised training return by the share of the "
-        "steps that all runs of an environment have, with 95% bootstrap bands. "
-        f"{cell_counts(all_runs(members), 'curve')}."
-    )
-    return Figure(caption, stem, spec)
-
-
-def profile_figure(
-    scores: Scores, members: Groups, style: dict, where: str, counts: str, stem: str
-) -> Figure:
-    """The share of runs above every score."""
-    found = np.concatenate([np.zeros(1), *(x for groups in scores.values() for x in groups)])
-    low, high = min(0.0, found.min()) - 0.02, max(1.0, found.max()) + 0.02
-    at, lines = np.linspace(low, high, PROFILE_POINTS), {}
-    for name, groups in scores.items():
-        above = [(group > at[:, None]).astype(float) for group in groups]
-        lines[name] = (at, stats.mean(above), *stats.bootstrap(above, stats.mean))
-    spec = plots.plot_bands(
-        lines, style, "Performance profile", "normalised score s", "share of runs above s",
-        legend_labels(lines, members),
-    )  # fmt: skip
-    caption = (
-        f"Performance profile {where}: the share of runs that score more than s, with 95% "
-        f"bootstrap bands; higher is better. {counts}."
-    )
-    return Figure(caption, stem, spec)

@@ -2,7 +2,6 @@
 
 import struct
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 
 import google_crc32c
@@ -97,14 +96,3 @@ def read_log(
         ]
         entries = np.hstack([entries, np.array(new, float).reshape(-1, 4).T])
     return {tag: entries[:3, entries[3] == i] for tag, i in numbers.items()}, problems
-
-
-def read_tags(directory: Path) -> set[str]:
-    """All tags under which a run directory's event files hold numbers."""
-    tags: set[str] = set()
-    for path in directory.glob("events.out.tfevents.*"):
-        with suppress(DecodeError):
-            for record in read_records(path)[0]:
-                found = Event.FromString(record).summary.value
-                tags |= {value.tag for value in found if value.HasField("simple_value")}
-    return tags

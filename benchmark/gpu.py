@@ -1,5 +1,4 @@
-"""What a GPU buys: the scripts on the CPU and on the GPU, each run alone, and a grid of many
-runs on either.
+"""What a GPU buys: the scripts on the CPU and on the GPU, each run alone.
 
 The folder holds
     gpu.csv        one row for each quantity of each measurement, which is not made again
@@ -12,13 +11,11 @@ import importlib.util
 import json
 import math
 import shutil
-import signal
-import subprocess
-import sys
 import time
 from collections.abc import Sequence
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from statistics import median
 from types import ModuleType
@@ -28,16 +25,15 @@ import torch
 from .files import read_csv, write_atomically, write_csv
 from .grid import ROOT
 from .machine import cpu_model, cpus, installed_version
-from .words import BadInput, did_you_mean
+from .words import BadInput
 
-PARTS = ("control", "language", "grid")
+PARTS = ("control", "language")
 COLUMNS = [
     "part", "script", "setting", "device", "repeat", "quantity", "value", "unit", "system",
 ]  # fmt: skip
-SPEEDS = {"steps_per_second", "tokens_per_second", "runs_per_minute"}
+SPEEDS = {"steps_per_second", "tokens_per_second"}
 UNITS = {
-    "steps_per_second": "steps/s", "update": "share of training",
-    "tokens_per_second": "tokens/s", "peak_memory": "MiB", "runs_per_minute": "runs/min",
+    "steps_per_second": "steps/s", "tokens_per_second": "tokens/s", "peak_memory": "MiB",
     "failed": "",
 }  # fmt: skip
 CONTROL = {8: 32, 64: 16, 512: 8}  # environments -> iterations, seconds on either device
@@ -55,8 +51,6 @@ SCRIPTS = {path.stem: path.read_text(encoding="utf-8") for path in sorted(ROOT.g
 LANGUAGE = [name for name, text in SCRIPTS.items() if "\nclass GPT(" in text]
 LARGE = {"width": 512, "layers": 8, "heads": 8}  # sizes of the GPT: 25 million weights
 TINY = {"width": 32, "layers": 1}
-# Eight algorithms of the smoke suite by eight seeds.
-GRID = ("reinforce", "a2c", "trpo", "ppo", "ppo_continuous", "reinforce_lm", "grpo", "dpo")
 
 
 @dataclass(frozen=True)
@@ -95,8 +89,6 @@ def make_cases(devices: list[str], only: Sequence[str], short: bool) -> list[Cas
         for script in ("grpo",) if setting.endswith("512") else LANGUAGE:
             about = "language", script, setting
             cases += [Case(*about, device, given, model) for device in devices]
-    if "grid" in only:
-        cases += [Case("grid", "smoke", "64 runs", device, {}) for device in devices]
     return cases
 
 
@@ -131,24 +123,10 @@ def make_args(
 
 
 def measure_control(case: Case, seed: int, folder: Path) -> dict[str, float]:
-    """Steps per second, and the share of the time that lies between a rollout and its log:
-    advantages and update."""
-    script, ended, updating = fresh(case.script), 0.0, 0.0
-    record_step, record_iteration = script.Run.record_step, script.Run.record_iteration
-
-    def step(run, *args):
-        nonlocal ended
-        record_step(run, *args)
-        ended = time.perf_counter()
-
-    def iteration(run, losses):
-        nonlocal updating
-        updating += time.perf_counter() - ended
-        record_iteration(run, losses)
-
-    script.Run.record_step, script.Run.record_iteration = step, iteration
+    """Steps per second."""
+    script = fresh(case.script)
     summary = script.train(make_args(script, case, seed, folder))
-    return {"steps_per_second": summary["sps"], "update": updating / summary["wall_seconds"]}
+    return {"steps_per_second": summary["sps"]}
 
 
 def measure_language(case: Case, seed: int, folder: Path) -> dict[str, float]:
@@ -176,33 +154,6 @@ def measure_language(case: Case, seed: int, folder: Path) -> dict[str, float]:
     if case.device == "cuda":
         values["peak_memory"] = torch.cuda.max_memory_allocated() / 2**20
     return values
-
-
-def measure_grid(
-    case: Case, seed: int, folder: Path, short: bool, deadline: float
-) -> dict[str, float]:
-    """Runs of the smoke suite per minute: eight at a time on one GPU, or one on each CPU. At
-    the deadline it stops, and what has been done by then counts."""
-    words = [sys.executable, "-m", "benchmark", "run", "smoke", "--dir", folder / "grid"]
-    chosen = [GRID[0], "--steps", "2048", "--seeds", seed]
-    if not short:
-        chosen = [*GRID, "--seeds", f"{seed}-{seed + 7}"]
-    words += ["--algorithms", *chosen]
-    words += ["--gpus", "0", "--runs-per-gpu", "8"] if case.device == "cuda" else []
-    words = [str(word) for word in words]
-    begun = time.monotonic()
-    process = subprocess.Popen(words, cwd=ROOT, stdout=sys.stdout, stderr=sys.stdout)
-    try:
-        process.wait(max(1, deadline - begun))
-    except subprocess.TimeoutExpired:
-        process.send_signal(signal.SIGINT)
-        process.wait()
-    finally:
-        process.kill()
-    seconds, done = time.monotonic() - begun, len([*folder.glob("grid/*/run/summary.json")])
-    if not done:
-        raise RuntimeError("no run came to its end")
-    return {"runs_per_minute": done / seconds * 60}
 
 
 # ==============================================================================================
@@ -241,10 +192,6 @@ def gpu(
 ) -> int:
     """Measure what is not yet in `directory`, until `minutes` have passed, and report; return
     the exit status."""
-    for part in only or ():
-        if part not in PARTS:
-            hint = did_you_mean(part, list(PARTS))
-            raise BadInput(f"--only {part}: there is no such part; {hint}")
     if "cuda" in devices and not torch.cuda.is_available():
         raise BadInput("PyTorch finds no CUDA card here; --device cpu measures without one")
     path, deadline = directory / "gpu.csv", time.monotonic() + 60 * minutes
@@ -257,17 +204,13 @@ def gpu(
     save_rows(path, rows)  # even an empty table marks the folder as this command's
     done = {tuple(row[name] for name in COLUMNS[:5]) for row in rows}
     cases, late = make_cases(devices, only or PARTS, short), 0
-    grid = [case for case in cases if case.part == "grid"]
-    others = [case for case in cases if case.part != "grid"]
-    plan = [(case, repeat) for repeat in range(1, repeats + 1) for case in others]
-    plan += [(case, 1) for case in grid]  # minutes each: once
-    for case, repeat in plan:
+    for repeat, case in product(range(1, repeats + 1), cases):
         if case.key(repeat) in done:
             continue
         if time.monotonic() > deadline:
             late += 1
             continue
-        values = run_case(case, repeat, directory / "runs", short, deadline)
+        values = run_case(case, repeat, directory / "runs")
         for name, value in values.items():
             row = (*case.key(repeat), name, f"{value:.6g}", UNITS[name], here)
             rows.append(dict(zip(COLUMNS, row, strict=True)))
@@ -281,9 +224,7 @@ def gpu(
     return 1 if failed or late else 0
 
 
-def run_case(
-    case: Case, repeat: int, runs: Path, short: bool, deadline: float
-) -> dict[str, float]:
+def run_case(case: Case, repeat: int, runs: Path) -> dict[str, float]:
     """The quantities of one measurement; "failed" where it raised, whose log says why."""
     name = "__".join(case.key(repeat)[1:]).replace(" ", "-").replace(",", "")
     places = (runs / f"{name}{suffix}" for suffix in ("", *(f"__{k}" for k in range(2, 1000))))
@@ -292,8 +233,6 @@ def run_case(
     log = (folder / "log.txt").open("w", encoding="utf-8")
     with log, redirect_stdout(log), redirect_stderr(log):
         try:
-            if case.part == "grid":
-                return measure_grid(case, repeat, folder, short, deadline)
             if case.part == "control":
                 return measure_control(case, repeat, folder)
             return measure_language(case, repeat, folder)
@@ -320,8 +259,8 @@ def report(rows: list[dict[str, str]]) -> str:
         f"Made by `python -m benchmark gpu` on: {rows[0]['system'] if rows else 'nothing'}.",
         "Medians of the n repeats in `gpu.csv`. Memory is PyTorch's peak on the GPU.",
         "",
-        "| script | setting | device | n | speed | update | memory | times the CPU |",
-        "|---|---|---|---|---|---|---|---|",
+        "| script | setting | device | n | speed | memory | times the CPU |",
+        "|---|---|---|---|---|---|---|",
     ]
     for (script, setting, device), cell in cells.items():
         speed, n, ratio = "failed", 0, ""
@@ -330,8 +269,7 @@ def report(rows: list[dict[str, str]]) -> str:
             base = cells.get((script, setting, "cpu"), {}).get(name)
             if base and device != "cpu":
                 ratio = f"{median(cell[name]) / median(base):.2f}"
-        update = f"{median(cell['update']):.0%}" if "update" in cell else ""
         memory = f"{median(cell['peak_memory']):,.0f} MiB" if "peak_memory" in cell else ""
-        row = [script, setting, device, str(n), speed, update, memory, ratio]
+        row = [script, setting, device, str(n), speed, memory, ratio]
         lines.append(f"| {' | '.join(row)} |")
     return "\n".join([*lines, ""])

@@ -7,7 +7,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from zlib import crc32
 
 import gymnasium as gym
 
@@ -97,14 +96,6 @@ def parse_gpus(text: str, visible: str | None) -> list[str]:
         what = f"CUDA_VISIBLE_DEVICES={visible} leaves {len(names)}, counted from 0"
         raise BadInput(f"--gpus {text}: {what}")
     return [names[i] for i in gpus]
-
-
-def parse_shard(text: str) -> tuple[int, int]:
-    """'2/3' -> (2, 3): the second of three parts."""
-    k, slash, n = text.partition("/")
-    if not (slash and k.isdecimal() and n.isdecimal() and 1 <= int(k) <= int(n)):
-        raise BadInput(f"--shard {text}: write k/N with 1 <= k <= N, such as 1/3")
-    return int(k), int(n)
 
 
 def read_suite(name: str) -> tuple[dict, Path]:
@@ -404,15 +395,3 @@ def make_jobs(
 def job_name(env_id: str, algorithm: str, seed: int) -> str:
     """What a job's directory is called."""
     return f"{env_id}__{algorithm}__{seed}".replace("/", "_").replace(":", "_")
-
-
-def take_shard(jobs: list[Job], k: int, n: int) -> list[Job]:
-    """The k-th of n parts: the seeds of each algorithm on each environment go to the parts in
-    turn.
-
-    These cells stand in the order of a checksum, so that with few seeds, too, no part gets all
-    of one algorithm.
-    """
-    cells = [crc32(f"{job.algorithm} {job.env_id}".encode()) for job in jobs]
-    mine = sorted(range(len(jobs)), key=cells.__getitem__)[k - 1 :: n]
-    return [jobs[i] for i in sorted(mine)]

@@ -11,8 +11,6 @@ from string import Template
 
 import vl_convert
 
-LONG = 80  # characters of a cell that are shown at once; more unfold
-
 
 @dataclass
 class Table:
@@ -26,7 +24,7 @@ class Table:
 
 @dataclass
 class Figure:
-    """A Vega-Lite specification, which lies in the folder as <stem>.png and <stem>.svg too."""
+    """A Vega-Lite specification, which lies in the folder as <stem>.png too."""
 
     caption: str
     stem: str
@@ -78,10 +76,7 @@ def html_cell(text: str) -> str:
     """A cell as HTML."""
     shown = re.sub(r"\*\*(.+?)\*\*", r"<b>\1</b>", escape(text)).replace("\n", "<br>")
     # An interval stays in one line.
-    shown = re.sub(r"\[[^]]*, [^]]*\]", r"<span>\g<0></span>", shown)
-    if len(text) > LONG:
-        return f"<details><summary>show</summary><pre>{shown}</pre></details>"
-    return shown
+    return re.sub(r"\[[^]]*, [^]]*\]", r"<span>\g<0></span>", shown)
 
 
 def html_table(table: Table) -> str:

@@ -1,4 +1,4 @@
-"""The figures as Vega-Lite specifications: the HTML page draws them live, and PNG and SVG are
+"""The figures as Vega-Lite specifications: the HTML page draws them live, and PNG files are
 made of the same text.
 
 A point is a row with the fields that its layers name, and `algorithm`, as the legend calls it.
@@ -6,7 +6,6 @@ A point is a row with the fields that its layers name, and `algorithm`, as the l
 
 import json
 import math
-import re
 import struct
 import zlib
 from collections.abc import Iterable
@@ -76,31 +75,9 @@ def styles(names: Iterable[str], scripts: dict[str, str] | None = None) -> dict[
 
 
 def save(spec: dict, stem: Path) -> None:
-    """Write stem.svg and stem.png; the same figure gives the same bytes on any day, and no new
-    PNG: on a machine with other fonts its pixels would be others."""
-    text = json.dumps(without_targets(spec))
-    svg = vl_convert.vegalite_to_svg(text)
-    # Vega counts on from figure to figure.
-    first = min(map(int, re.findall(r'"clip(\d+)"', svg)), default=0)
-    svg = re.sub(r'(?<=["#])clip(\d+)', lambda match: f"clip{int(match[1]) - first}", svg)
-    svg = re.sub(r' d="[^"]*"', lambda path: re.sub(r"(\.\d)\d+", r"\1", path[0]), svg)
-    svg = svg.encode()
-    vectors, pixels = (stem.with_name(f"{stem.name}.{kind}") for kind in ("svg", "png"))
-    if not (vectors.exists() and pixels.exists() and vectors.read_bytes() == svg):
-        write_atomically(pixels, squeeze(vl_convert.vegalite_to_png(text, scale=2)))
-        write_atomically(vectors, svg)
-
-
-def without_targets(spec: object) -> object:
-    """A specification without the unseen marks that the pointer finds: in a picture they are
-    the most of its bytes."""
-    if isinstance(spec, list):
-        marks = [part.get("mark") if isinstance(part, dict) else None for part in spec]
-        seen = [not isinstance(mark, dict) or mark.get("opacity") != 0 for mark in marks]
-        return [without_targets(part) for part, keep in zip(spec, seen, strict=True) if keep]
-    if isinstance(spec, dict):
-        return {key: without_targets(part) for key, part in spec.items()}
-    return spec
+    """Write stem.png."""
+    png = vl_convert.vegalite_to_png(json.dumps(spec), scale=2)
+    write_atomically(stem.with_name(f"{stem.name}.png"), squeeze(png))
 
 
 def squeeze(png: bytes) -> bytes:
@@ -156,17 +133,17 @@ def tips(names: str, x: str = "", y: str = "") -> list[dict]:
     return found
 
 
-def looks(style: dict[str, dict], labels: dict[str, str], kind: str = "dash") -> dict:
+def looks(style: dict[str, dict], names: Iterable[str], kind: str = "dash") -> dict:
     """The channels that tell algorithms apart, by the legend below the plot in as many columns
     as fit."""
-    longest = max(map(len, labels.values()))
+    names = list(names)
+    longest = max(map(len, names))
     columns = next((n for width, n in WIDTHS.items() if longest < width), 1)
     legend = {"symbolType": "stroke"} if kind == "dash" else {"symbolSize": 60}
-    legend |= {"columns": min(len(labels), columns)}
+    legend |= {"columns": min(len(names), columns)}
     found = {}
     for channel, key in (("color", "colour"), ({"dash": "strokeDash"}.get(kind, kind), kind)):
-        values = [style[name][key] for name in labels]
-        scale = {"domain": list(labels.values()), "range": values}
+        scale = {"domain": names, "range": [style[name][key] for name in names]}
         field = {"field": "algorithm", "type": "nominal", "legend": legend, "scale": scale}
         found[channel] = field
     return found
@@ -188,7 +165,6 @@ def plot_bands(
     title: str,
     x_label: str,
     y_label: str,
-    labels: dict[str, str] | None = None,
     level: float | None = None,
     limits: tuple[float, float] | None = None,
 ) -> dict:
@@ -198,16 +174,15 @@ def plot_bands(
     `level` is marked by a thin horizontal line: the environment's threshold. What lies beyond
     `limits` is cut off. A click on the legend dims the others, another one brings them back.
     """
-    labels = labels or {name: name for name in lines}
     rows = [
-        row("x y low high", point, algorithm=labels[name])
+        row("x y low high", point, algorithm=name)
         for name, line in lines.items()
         for point in zip(*line, strict=True)
     ]
     ends = {"domain": [number(x) for x in limits], "nice": False} if limits else {}
     x, y = axis("x", x_label, axis={"format": "~s"}), axis("y", y_label, scale=ends)
     both, many = {"x": x, "y": y}, len(lines) > PANELS
-    draw = {} if many else looks(style, labels)
+    draw = {} if many else looks(style, lines)
     edges = {"x": x, "y": axis("low", y_label, scale=ends), "y2": {"field": "high"}}
     edges |= {name: channel for name, channel in draw.items() if name == "color"}
     at = both | {"tooltip": tips("algorithm x y low high", x_label, y_label)}
@@ -218,10 +193,7 @@ def plot_bands(
     ]
     rules = threshold_layers(level, y_label)
     if many:
-        panels = [
-            panel(label, style[name]["colour"], layers, both, rules)
-            for name, label in labels.items()
-        ]
+        panels = [panel(name, style[name]["colour"], layers, both, rules) for name in lines]
         return top(title, data={"values": rows}, columns=3, concat=panels)
     select = {"type": "point", "fields": ["algorithm"], "toggle": "true"}
     toggle = {"params": [{"name": "toggle", "select": select, "bind": "legend"}]}
@@ -255,7 +227,7 @@ def plot_intervals(
     names = list(dict.fromkeys(entry["algorithm"] for entry in rows))
     base = {
         "y": {"field": "algorithm", "type": "nominal", "title": None, "sort": names},
-        "color": looks(style, {name: name for name in names})["color"] | {"legend": None},
+        "color": looks(style, names)["color"] | {"legend": None},
         "tooltip": tips("algorithm measure mid low high"),
     }
     ends = base | {"x": axis("low", x_label), "x2": {"field": "high"}}
@@ -282,22 +254,9 @@ def frontier_row(label: str, x: tuple, y: tuple) -> dict:
     return row(names, (*x, *ends, y[0]), algorithm=label)
 
 
-def straight(points: dict[str, list], names: list[str], colour: str) -> list[dict]:
-    """A line through the points of these names that is straight without the scales, in steps
-    small enough for them."""
-    xs, ys = ([points[name][i][0] for name in names] for i in (0, 1))
-    places, rows = np.arange(len(names)), []
-    for at in np.linspace(0, len(names) - 1, 60):
-        where = float(np.interp(at, places, xs)), logit(float(np.interp(at, places, ys)))
-        rows.append(row("x y", where, line=names[0]) | {"colour": colour})
-    return rows
-
-
 def plot_frontier(
     points: dict[str, list],
-    joined: list[list[str]],
     curve: tuple[np.ndarray, np.ndarray],
-    labels: dict[str, str],
     style: dict[str, dict],
     title: str,
     x_label: str,
@@ -305,12 +264,10 @@ def plot_frontier(
 ) -> dict:
     """Points with bars both ways beside a curve, y on a logit scale, x on a log scale from 1 on
     if it goes beyond 2: points[name] = [x, y], each (estimate, low, high), the ends NaN where
-    they are unknown. Thin lines join some."""
-    rows = [frontier_row(labels[name], x, y) for name, (x, y) in points.items()]
-    paths = [row("x y", (x, logit(y)), line="optimum") for x, y in zip(*curve, strict=True)]
-    heights = [paths[0]["y"], *(point["y"] for point in rows)]
-    for names in joined:
-        paths += straight(points, names, style[names[0]]["colour"])
+    they are unknown."""
+    rows = [frontier_row(name, x, y) for name, (x, y) in points.items()]
+    path = [row("x y", (x, logit(y))) for x, y in zip(*curve, strict=True)]
+    heights = [path[0]["y"], *(point["y"] for point in rows)]
     ends = [min(heights) - 0.3, max(heights[1:]) + 0.3]
     expression = "format(1 / (1 + exp(-datum.value)), '.3~r')"
     marks = {"values": [logit(tick) for tick in TICKS], "labelExpr": expression}
@@ -319,15 +276,11 @@ def plot_frontier(
         x = axis("x", x_label, scale={"type": "symlog"})
         x["axis"] = {"values": [0, 0.5, 1, 2, 5, 10, 20, 50, 100, 200]}
     y = axis("y", y_label, scale={"domain": ends, "nice": False}, axis=marks)
-    both, draw = {"x": x, "y": y}, looks(style, labels, "shape")
-    test = {"test": "datum.line == 'optimum'", "value": "#666"}
-    stroke = {"condition": test, "field": "colour", "scale": None, "legend": None}
-    lines = both | {"detail": {"field": "line"}, "stroke": stroke, "order": {"field": "order"}}
-    data = {"data": {"values": [path | {"order": i} for i, path in enumerate(paths)]}}
+    both, draw = {"x": x, "y": y}, looks(style, points, "shape")
     bars = both | {"color": draw["color"]}
     at = both | draw | {"tooltip": tips("algorithm x success", x_label)}
     layers = [
-        layer("line", lines, data, strokeWidth=1),
+        layer("line", both, {"data": {"values": path}}, strokeWidth=1, color="#666"),
         layer("rule", bars | {"x": x | {"field": "left"}, "x2": {"field": "right"}}),
         layer("rule", bars | {"y": y | {"field": "low"}, "y2": {"field": "high"}}),
         layer("point", at, filled=True, size=55, opacity=1),

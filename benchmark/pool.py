@@ -169,7 +169,6 @@ def run_job(
     job: Job,
     retries: int = 1,
     timeout: float | None = None,
-    stall: float | None = None,
     variables: dict[str, str] | None = None,
     stop: threading.Event | None = None,
 ) -> dict:
@@ -178,8 +177,8 @@ def run_job(
 
     A half-finished run is resumed from its checkpoint. Exit status 2 says that the input is
     bad, so the same command is not tried again; where it answers --resume, the checkpoint is no
-    good and the run starts anew. An attempt may take `timeout` seconds, and write nothing for
-    `stall`; `variables` join the environment. The caller holds the job's lock.
+    good and the run starts anew. An attempt may take `timeout` seconds; `variables` join the
+    environment. The caller holds the job's lock.
     """
     visible = (variables or os.environ).get("CUDA_VISIBLE_DEVICES", "")  # as Ray sets it
     on_gpu = any(word.endswith("cuda") for word in job.words())
@@ -197,7 +196,7 @@ def run_job(
             record["resumes"] += resume
             save_record(job, record)
             words = command(job, resume)
-            status, reason = attempt(job, words, timeout, variables or {}, stop, stall)
+            status, reason = attempt(job, words, timeout, variables or {}, stop)
             record["seconds"] = round(time.monotonic() - begun, 1)  # of this invocation
             refused = reason == "exit status 2"
             if status != "failed":
@@ -237,23 +236,12 @@ def save_record(job: Job, record: dict) -> None:
     write_json(job.directory / "job.json", record)
 
 
-def last_sign(job: Job) -> int:
-    """When the script last wrote to its log or its run directory, as their file system
-    counts."""
-    times = []
-    for path in (job.directory / "log.txt", *job.run_dir.glob("*")):
-        with suppress(FileNotFoundError):  # a temporary file may go at any time
-            times.append(path.stat().st_mtime_ns)
-    return max(times)
-
-
 def attempt(
     job: Job,
     words: list[str],
     timeout: float | None,
     variables: dict[str, str],
     stop: threading.Event | None,
-    stall: float | None = None,
 ) -> tuple[str, str]:
     """Run one command to its end. Returns ("done", ""), ("failed", why) or
     ("interrupted", "")."""
@@ -272,7 +260,7 @@ def attempt(
             start_new_session=True,
         )  # fmt: skip
         try:
-            reason = follow(job, process, timeout, stop, stall)
+            reason = follow(process, timeout, stop)
         finally:
             end(process)
     if has_summary(job):
@@ -287,25 +275,15 @@ def attempt(
 
 
 def follow(
-    job: Job,
-    process: subprocess.Popen,
-    timeout: float | None,
-    stop: threading.Event | None,
-    stall: float | None,
+    process: subprocess.Popen, timeout: float | None, stop: threading.Event | None
 ) -> str | None:
     """Wait until the process ends (""), must end (why), or `stop` is set (None)."""
-    begun = looked = time.monotonic()
-    sign = last_sign(job)
+    begun = time.monotonic()
     while process.poll() is None:
-        now = time.monotonic()
         if stop is not None and stop.is_set():
             return None
-        if timeout and now - begun > timeout:
+        if timeout and time.monotonic() - begun > timeout:
             return f"timed out after {timeout:g} s"
-        if stall and now - looked > stall:
-            looked, before, sign = now, sign, last_sign(job)
-            if sign == before:
-                return f"wrote nothing for {stall:g} s"
         with suppress(subprocess.TimeoutExpired):
             process.wait(0.2)
     return ""

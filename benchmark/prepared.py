@@ -22,7 +22,7 @@ class Prepared(Run):
     curve: dict[str, tuple[np.ndarray, np.ndarray]] = field(default_factory=dict)
     area: float | None = None  # the mean of the curve over the steps that all runs have
     common: tuple[float, float] | None = None  # the worst bin of any run there, and their end
-    compared: float | None = None  # the return that scores and probabilities compare
+    compared: float | None = None  # the return that scores and differences compare
 
 
 def prepare(runs: list[Run]) -> tuple[list[Prepared], dict[str, str]]:
@@ -89,7 +89,7 @@ def budgets(lengths: list[int], steps: str) -> str:
     if not steps:
         by = "final evaluations at unequal steps, since not every run has a curve"
     before = f"Budgets differ ({span(lengths)} steps)."
-    return f"{before} Scores and probabilities compare {by}."
+    return f"{before} Scores and differences compare {by}."
 
 
 def values(runs: list[Prepared], key: str) -> np.ndarray:

@@ -7,27 +7,19 @@ from hashlib import sha256
 from pathlib import Path
 
 from . import plots, sensitivity, store
-from .captions import Groups, all_runs, cell_counts, coverage_words
-from .curves import (
-    aggregate_figure,
-    efficiency_figure,
-    environment_figures,
-    profile_figure,
-)  # fmt: skip
-from .events import read_tags
+from .captions import Groups
+from .curves import environment_figures
 from .files import read_json, write_atomically
 from .grid import ROOT
 from .page import Section, html_page, markdown_page
-from .prepared import Prepared, prepare, values
+from .prepared import Prepared, prepare
 from .runs import Run, done, grouped
 from .tables import (
     differences_table,
     equal_steps_table,
-    improvement_table,
     main_table,
     parity_table,
     return_table,
-    runs_table,
     scores_table,
     time_table,
     without_result,
@@ -38,19 +30,6 @@ from .words import BadInput
 FEW = 5  # seeds from which an interval is hardly to be trusted
 
 
-def check_tags(tags: Sequence[str], runs: list[Run]) -> None:
-    """Refuse tags under which no run logged anything, naming those there are, by one run of
-    each algorithm."""
-    ended = done(runs)
-    for tag in tags:
-        if not any(tag in run.logged for run in ended):
-            examples = {run.cell: run for run in ended}.values()
-            found = {name for run in examples for name in read_tags(run.directory)}
-            found |= {name for run in examples for name in run.logged}
-            names = ", ".join(sorted(found)) or "nothing"
-            raise BadInput(f"no run that is done logged {tag}; they logged {names}")
-
-
 # ==============================================================================================
 # Sections
 # ==============================================================================================
@@ -59,82 +38,31 @@ def environment_section(
     groups: Groups,
     comparison: str,
     style: dict,
-    options: dict,
     tags: Sequence[str],
 ) -> Section:
     """Tables and figures of one environment; times first where success is known exactly."""
     tables = [return_table(groups, env_id, comparison), time_table(groups, env_id)]
     if equal := equal_steps_table(groups, env_id):
         tables.insert(1, equal)
-    figures = environment_figures(env_id, groups, style, options["aggregate"], tags)
+    figures = environment_figures(env_id, groups, style, tags)
     if drawn := frontier(env_id, groups, style):
         figures.append(drawn)
     return Section(env_id, tables[::-1] if with_exact(groups) else tables, figures)
 
 
-def scores_section(runs: list[Prepared], style: dict) -> Section:
-    """Normalised scores, sample efficiency and profiles, side by side for algorithms with the
-    same environments. On one environment alone they would say what its own section says."""
-    section = Section("Normalised scores")
+def scores_section(runs: list[Prepared]) -> Section:
+    """Normalised scores, side by side for algorithms with the same environments. On one
+    environment alone they would say what its own section says."""
     tried = grouped([run for run in runs if run.score_range], "algorithm", "env_id")
-    tried = {
-        name: environments for name, environments in tried.items() if len(environments) > 1
-    }
+    tried = {name: several for name, several in tried.items() if len(several) > 1}
     alike: dict[tuple[str, ...], dict[str, Groups]] = {}
     for name, environments in tried.items():
         alike.setdefault(tuple(environments), {})[name] = environments
-    for i, algorithms in enumerate(alike.values()):
-        add_scores(section, algorithms, style, f"-{i + 1}" if i else "")
-    section.notes += without_result(tried)
+    tables, notes = [scores_table(x) for x in alike.values()], without_result(tried)
     if bare := sorted({run.env_id for run in runs if run.score_range is None}):
         what = "Not in these scores, for want of a score_range in the suite"
-        section.notes.append(f"{what}: {', '.join(bare)}.")
-    return section
-
-
-def add_scores(
-    section: Section, algorithms: dict[str, Groups], style: dict, suffix: str
-) -> None:
-    """Add a table and figures of algorithms that ran on the same environments."""
-    members = {name: all_runs(environments) for name, environments in algorithms.items()}
-    scores = {
-        name: [runs[0].score(values(runs, "compared")) for runs in environments.values()]
-        for name, environments in algorithms.items()
-    }
-    counts = cell_counts(all_runs(members))
-    section.tables.append(scores_table(scores, members, counts))
-    full = {name: groups for name, groups in scores.items() if all(map(len, groups))}
-    if not full:
-        return
-    where = f"over {', '.join(next(iter(algorithms.values())))}"
-    section.figures.append(aggregate_figure(full, style, where, counts, f"aggregates{suffix}"))
-    curved = {}
-    for name in full:
-        known = [[run for run in runs if run.common] for runs in algorithms[name].values()]
-        if all(known):
-            curved[name] = known
-    if curved:
-        stem = f"efficiency{suffix}"
-        section.figures.append(efficiency_figure(curved, members, style, where, stem))
-    stem = f"profile{suffix}"
-    section.figures.append(profile_figure(full, members, style, where, counts, stem))
-
-
-def improvement_section(runs: list[Prepared]) -> Section:
-    """How probably one algorithm beats another, by the return and by the area."""
-    section, environments = Section("Probability of improvement"), grouped(runs, "env_id")
-    together = [x for x in environments if len(grouped(environments[x], "algorithm")) > 1]
-    if not together:
-        section.notes.append("No two algorithms ran on the same environment.")
-        return section
-    shared = [run for run in runs if run.env_id in together]
-    if len(grouped(shared, "algorithm")) > plots.PANELS:
-        what = "So many algorithms have too many pairs to be read"
-        section.notes.append(f"{what}; report --against NAME compares each with one of them.")
-        return section
-    section.tables += [improvement_table(shared, key) for key in ("compared", "area")]
-    section.notes += without_result(grouped(shared, "algorithm", "env_id"))
-    return section
+        notes.append(f"{what}: {', '.join(bare)}.")
+    return Section("Normalised scores", tables, notes=notes)
 
 
 def differences_section(runs: list[Prepared], reference: str) -> Section:
@@ -186,8 +114,8 @@ def of_other_versions(runs: list[Run]) -> list[str]:
     return lines
 
 
-def conditions(runs: list[Run]) -> list[str]:
-    """How far to trust an interval, and what the runs were made with."""
+def conditions(runs: list[Run]) -> str:
+    """What the runs were made with."""
     several = [run.args.get("versions") for run in runs]
     several = [sorted(versions.items()) for versions in several if isinstance(versions, dict)]
     shown = sorted({"; ".join(f"{name} {x}" for name, x in versions) for versions in several})
@@ -197,8 +125,7 @@ def conditions(runs: list[Run]) -> list[str]:
     what = f"Device: {', '.join(devices) or 'unknown'}."
     commits = sorted({run.record["commit"] for run in runs if run.record.get("commit")})
     what += f" Commit: {', '.join(commits)}." if commits else ""
-    made = f"{what} Versions: {' / '.join(shown) or 'unknown'}."
-    return [line for line in (coverage_words(), made) if line]
+    return f"{what} Versions: {' / '.join(shown) or 'unknown'}."
 
 
 def not_done_section(runs: list[Run]) -> Section:
@@ -222,16 +149,15 @@ def make_sections(
         for run in runs:
             run.points = {}
         prepared, _ = prepare(runs)
-        parts = [Section("Summary", notes=conditions(prepared))]
-        parts += sensitivity.sections(prepared, options["lacking"], options["aggregate"])
+        parts = [Section("Summary", notes=[conditions(prepared)])]
+        parts += sensitivity.sections(prepared, options["lacking"])
         parts += [not_done_section(prepared), Section("Problems", notes=problems or ["none"])]
         return prepared, parts
     prepared, comparisons = prepare(runs)
     named = [run for run in prepared if run.args.get("script")]
     scripts = {run.algorithm: Path(run.args["script"]).stem for run in named}
     style = plots.styles({run.algorithm for run in prepared}, scripts)
-    first = main_table(prepared, options["aggregate"])
-    sections = [Section("Summary", [first], notes=conditions(prepared))]
+    sections = [Section("Summary", [main_table(prepared)], notes=[conditions(prepared)])]
     if options["against"] is not None:
         sections.append(differences_section(prepared, options["against"]))
     if "margin" in options:
@@ -239,19 +165,16 @@ def make_sections(
         sections.append(Section("Parity", [table]))
     for env_id, groups in grouped(prepared, "env_id", "algorithm").items():
         comparison = comparisons[env_id]
-        section = environment_section(env_id, groups, comparison, style, options, tags)
-        sections.append(section)
-    scores = scores_section(prepared, style)
-    sections[0].figures, scores.figures = scores.figures[:2], scores.figures[2:]
+        sections.append(environment_section(env_id, groups, comparison, style, tags))
+    scores = scores_section(prepared)
     sections += [scores] if scores.tables or scores.notes else []
-    sections += [improvement_section(prepared), not_done_section(prepared)]
+    sections.append(not_done_section(prepared))
     return prepared, [*sections, Section("Problems", notes=problems or ["none"])]
 
 
 def write_report(
     root: Path,
     out: Path,
-    aggregate: str | None = None,
     tags: Sequence[str] = (),
     reference: str | None = None,
 ) -> tuple[list[Run], list[str]]:
@@ -263,10 +186,9 @@ def write_report(
     keeps), report.md, index.html and the figures, and logged.csv if there are tags. Raises
     BadInput where there are no runs, no such reference, or no run logged anything under a tag.
     """
-    options = {"title": root.resolve().name, "aggregate": "iqm", "against": None}
+    options = {"title": root.resolve().name, "against": None}
     options |= read_json(root / "report.json") or {}
-    given = {"aggregate": aggregate, "against": reference}
-    options |= {name: value for name, value in given.items() if value is not None}
+    options |= {} if reference is None else {"against": reference}
     runs, problems = store.load(root, tags or options.pop("log", ()))
     if not runs:
         found = f", only: {problems[0]}" if problems else ""
@@ -275,7 +197,9 @@ def write_report(
     if reference is None and options["against"] not in {run.algorithm for run in runs}:
         options["against"] = None  # of the suite, and not among these runs
     tags = tags or list(dict.fromkeys(tag for run in runs for tag in run.logged))
-    check_tags(tags, runs)
+    for tag in tags:
+        if not any(tag in run.logged for run in done(runs)):
+            raise BadInput(f"no run that is done logged {tag}")
     prepared, sections = make_sections(runs, problems, options, tags)
     out.mkdir(parents=True, exist_ok=True)
     for figure in (figure for section in sections for figure in section.figures):
@@ -284,6 +208,5 @@ def write_report(
     write_atomically(out / "report.json", json.dumps(options).encode())
     title, intro = f"Benchmark: {options['title']}", notices(prepared)
     write_atomically(out / "report.md", markdown_page(title, intro, sections).encode())
-    sections.append(Section("Every run and its flags", [runs_table(prepared)]))
     write_atomically(out / "index.html", html_page(title, intro, sections).encode())
     return runs, problems

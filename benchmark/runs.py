@@ -4,7 +4,6 @@ import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from itertools import product
 from math import inf, isfinite
 from pathlib import Path
 
@@ -27,7 +26,6 @@ JOB = {"algorithm": str, "env_id": str, "seed": int}  # what a grid.json must sa
 NOT_COMPARED = {
     "seed", "run_dir", "resume", "log_interval", "checkpoint_interval", "torch_threads",
 }  # fmt: skip
-NOT_NAMED = {"env_id", "task", "base_model", "eval_episodes"}  # nor do these name a run by hand
 
 
 @dataclass
@@ -116,21 +114,6 @@ def wrong_layout(value: dict | None, required: dict) -> str:
     return f"has a strange {', '.join(wrong)}" if wrong else ""
 
 
-def wrong_range(ends: object) -> str:
-    """What is wrong with a job's score_range, two numbers or None; "" for nothing."""
-    two = isinstance(ends, list) and len(ends) == 2 and all(isinstance(x, REAL) for x in ends)
-    return "" if ends is None or (two and ends[0] < ends[1]) else "has a strange score_range"
-
-
-def wrong_job(job: dict) -> str:
-    """What is wrong with a job.json; "" for nothing."""
-    return (
-        wrong_layout(job, JOB | {"status": str, "reason": str})
-        or wrong_range(job.get("score_range"))
-        or wrong_layout({"threshold": None} | job, {"threshold": (*REAL, type(None))})
-    )
-
-
 def read_run(directory: Path, job: dict | None, tags: Sequence[str] = ()) -> Run | str:
     """The run in `directory`, made by the `job` of that record, or by hand, with what it logged
     under `tags`; a sentence where it is of a foreign layout.
@@ -144,7 +127,7 @@ def read_run(directory: Path, job: dict | None, tags: Sequence[str] = ()) -> Run
             return f"no run directory of these scripts: args.json {wrong}"
         job = {"algorithm": Path(args["script"]).stem, "env_id": args[name], "status": ""}
         job["seed"] = args["seed"]
-    elif wrong := wrong_job(job):
+    elif wrong := wrong_layout(job, JOB | {"status": str, "reason": str}):
         return f"no job of this benchmark: job.json {wrong}"
     about = job["algorithm"], job["env_id"], job["seed"]
     run = Run(directory, *about, "unfinished", args=args or {}, record=job)
@@ -237,7 +220,6 @@ def find_runs(root: Path, tags: Sequence[str] = ()) -> tuple[list[Run], list[str
     places = [(place, what) for place, what in found if isinstance(what, str)]
     places += [(run.directory, problem) for run in runs for problem in run.problems]
     problems = [f"{place.relative_to(root)}: {what}" for place, what in places]
-    name_by_flags([run for run in runs if not run.record.get("status", "missing")])
     runs.sort(key=lambda run: (run.env_id, run.algorithm, run.seed, str(run.directory)))
     return runs, problems + mixtures(runs)
 
@@ -270,20 +252,6 @@ def grouped(runs: list[Run], *names: str) -> dict:
 def done(runs: list[Run]) -> list[Run]:
     """The runs that ended well, whose returns count."""
     return [run for run in runs if run.status == "done"]
-
-
-def name_by_flags(runs: list[Run]) -> None:
-    """Add to the algorithm of runs made by hand the flags in which it differs on one
-    environment: ppo clip_coef=0.1."""
-    for members in grouped(runs, "algorithm").values():
-        seen: dict[tuple[str, str], set[str]] = {}
-        flags = {name for run in members for name in run.shared_flags()} - NOT_NAMED
-        for run, name in product(members, flags):
-            seen.setdefault((run.env_id, name), set()).add(str(run.shared_flags().get(name)))
-        names = sorted({name for (_, name), values in seen.items() if len(values) > 1})
-        for run in members:
-            words = [f"{name}={run.shared_flags().get(name)}" for name in names]
-            run.algorithm = " ".join([run.algorithm, *words])
 
 
 def mixtures(runs: list[Run]) -> list[str]:

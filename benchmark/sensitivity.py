@@ -3,45 +3,43 @@
 import numpy as np
 
 from . import plots, stats
-from .captions import AGGREGATES, Groups, caption_counts, shown, with_interval
+from .captions import Groups, caption_counts, shown, with_interval
 from .page import Figure, Section, Table
 from .prepared import Prepared, values
 from .runs import done, grouped
 
 
-def sections(runs: list[Prepared], lacking: list[str], aggregate: str) -> list[Section]:
+def sections(runs: list[Prepared], lacking: list[str]) -> list[Section]:
     """A section for each script: its returns by each flag."""
     found = []
     for env_id, groups in grouped(runs, "env_id", "algorithm").items():
         for name in dict.fromkeys(name.partition(" ")[0] for name in groups):
             family = {x: y for x, y in groups.items() if x.partition(" ")[0] == name}
-            found.append(section(name, env_id, family, lacking, aggregate))
+            found.append(section(name, env_id, family, lacking))
     return found
 
 
-def section(
-    name: str, env_id: str, groups: Groups, lacking: list[str], aggregate: str
-) -> Section:
+def section(name: str, env_id: str, groups: Groups, lacking: list[str]) -> Section:
     """The returns of one script by each of its flags: figure and table."""
-    statistic, show = AGGREGATES[aggregate], shown(groups)
+    show = shown(groups)
     base, panels, rows = groups.get(name, []), {}, []
-    rows.append(["", "default", *cells(base, statistic, show)])
+    rows.append(["", "default", *cells(base, show)])
     for other, runs in groups.items():
         if other == name:
             continue
         flag, _, value = other.partition(" ")[2].partition("=")
-        rows.append([flag, value, *cells(runs, statistic, show)])
+        rows.append([flag, value, *cells(runs, show)])
         title = f"1 - {flag}" if flag in lacking else flag
         default = next((run.args[flag] for run in base if flag in run.args), None)
         if default is not None and title not in panels:
-            panels[title] = [point(default, base, flag in lacking, statistic, True)]
+            panels[title] = [point(default, base, flag in lacking, True)]
         if done(runs) and title in panels:
-            panels[title].append(point(float(value), runs, flag in lacking, statistic, False))
+            panels[title].append(point(float(value), runs, flag in lacking, False))
     rows[1:] = sorted(rows[1:], key=lambda row: (row[0], float(row[1])))
-    text = f"{'IQM' if aggregate == 'iqm' else 'Mean'} of the final evaluation on {env_id}"
     caption = (
-        f"{name}: {text} with its 95% interval by one flag at a time; a dashed line marks the "
-        f"default. Axes of flags are logarithmic. {caption_counts(groups)}."
+        f"{name}: IQM of the final evaluation on {env_id} with its 95% interval by one flag at "
+        "a time; a dashed line marks the default. Axes of flags are logarithmic. "
+        f"{caption_counts(groups)}."
     )
     columns = ["flag", "value", "n", "failed", "evaluation", "last 100 episodes"]
     table = Table(f"The same as numbers. {caption_counts(groups)}.", columns, rows)
@@ -51,16 +49,16 @@ def section(
     return Section(name, [table], [Figure(caption, f"sensitivity-{name}", spec)])
 
 
-def cells(runs: list[Prepared], statistic, show) -> list[str]:
+def cells(runs: list[Prepared], show) -> list[str]:
     """n, failed runs, and the returns with their intervals."""
     keys = ("eval_return_mean", "train_return_mean")
-    found = [with_interval([values(runs, key)], statistic, show) for key in keys]
+    found = [with_interval([values(runs, key)], stats.iqm, show) for key in keys]
     failed = sum(run.status == "failed" for run in runs)
     return [str(len(done(runs))), str(failed), *found]
 
 
 def point(
-    value: float, runs: list[Prepared], lacking: bool, statistic, is_default: bool
+    value: float, runs: list[Prepared], lacking: bool, is_default: bool
 ) -> tuple[float, ...]:
     """Where a variant is drawn: flag, estimate, the ends of its interval, and whether it is the
     default."""
@@ -68,4 +66,4 @@ def point(
     group = [values(runs, "eval_return_mean")]
     if not len(group[0]):
         return (x, *[np.nan] * 3, is_default)
-    return (x, float(statistic(group)), *stats.interval(group, statistic), is_default)
+    return (x, float(stats.iqm(group)), *stats.interval(group), is_default)

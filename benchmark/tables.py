@@ -1,14 +1,11 @@
 """The tables of a report."""
 
-import json
 import math
-from itertools import combinations
 
 import numpy as np
 
 from . import stats
 from .captions import (
-    AGGREGATES,
     Groups,
     all_runs,
     caption_counts,
@@ -40,19 +37,19 @@ def headline(groups: Groups) -> str:
     return "exact_success" if exact and ended <= exact else "eval_return_mean"
 
 
-def unbeaten(groups: Groups, key: str, statistic) -> set[str]:
+def unbeaten(groups: Groups, key: str) -> set[str]:
     """The algorithms whose interval lies below no other's; none where that holds for all."""
     found = {name: values(runs, key) for name, runs in groups.items()}
-    ends = {name: stats.interval([x], statistic) for name, x in found.items() if len(x) > 1}
+    ends = {name: stats.interval([x]) for name, x in found.items() if len(x) > 1}
     highest = max((low for low, _ in ends.values()), default=-math.inf)
     best = {name for name, (_, high) in ends.items() if not highest > high}
     return best if len(best) < len(ends) else set()
 
 
-def main_cell(runs: list[Prepared], groups: Groups, statistic, bold: bool) -> str:
+def main_cell(runs: list[Prepared], groups: Groups, bold: bool) -> str:
     """What came out for an algorithm on an environment, how sure it is, and what it took."""
     show = shown(groups)
-    cell = with_interval([values(runs, headline(groups))], statistic, show)
+    cell = with_interval([values(runs, headline(groups))], stats.iqm, show)
     if bold:
         cell = f"**{cell}**"
     if not (times := [run.reached for run in runs if run.reached]):
@@ -64,20 +61,19 @@ def main_cell(runs: list[Prepared], groups: Groups, statistic, bold: bool) -> st
     return f"{cell}\n{number(steps)} {unit}, {number(seconds)} s"
 
 
-def main_table(runs: list[Prepared], aggregate: str) -> Table:
+def main_table(runs: list[Prepared]) -> Table:
     """Algorithm x environment."""
-    statistic, environments = AGGREGATES[aggregate], grouped(runs, "env_id", "algorithm")
+    environments = grouped(runs, "env_id", "algorithm")
     rows, best = [], {}
     for env_id, groups in environments.items():
-        best[env_id] = unbeaten(groups, headline(groups), statistic)
+        best[env_id] = unbeaten(groups, headline(groups))
     for name in sorted({run.algorithm for run in runs}):
         rows.append([name])
         for env_id, groups in environments.items():
-            bold = name in best[env_id]
-            rows[-1].append(main_cell(groups.get(name, []), groups, statistic, bold))
+            rows[-1].append(main_cell(groups.get(name, []), groups, name in best[env_id]))
     what = " or ".join(sorted({HEADS[headline(groups)] for groups in environments.values()}))
     caption = (
-        f"{'IQM' if aggregate == 'iqm' else 'Mean'} of the {what} with its 95% interval; below "
+        f"IQM of the {what} with its 95% interval; below "
         "it the median steps and seconds to the threshold of the environment. Bold: no other "
         "interval lies wholly above this one; where that holds for all, none is bold. "
         "Saturated: the interval has no width, so it says nothing of the spread. "
@@ -276,47 +272,23 @@ def parity_table(runs: list[Run], share: float) -> Table:
     return Table(caption, columns, rows)
 
 
-def scores_table(scores: dict[str, list[np.ndarray]], members: Groups, counts: str) -> Table:
-    """Normalised scores, each environment's (seeds,), by algorithm; `members` are the runs."""
-    ranges = {run.env_id: run.score_range for run in all_runs(members)}
+def scores_table(algorithms: dict[str, Groups]) -> Table:
+    """Normalised scores of algorithms that ran on the same environments."""
+    runs = [run for environments in algorithms.values() for run in all_runs(environments)]
+    ranges = {run.env_id: run.score_range for run in runs}
     scale = [f"{low:g} and {high:g} on {env_id}" for env_id, (low, high) in ranges.items()]
     rows = []
-    for name, groups in scores.items():
+    for name, environments in algorithms.items():
+        groups = [some[0].score(values(some, "compared")) for some in environments.values()]
         cells = [with_interval(groups, f, share) for f in (stats.mean, stats.iqm)]
         rows.append([name, str(sum(map(len, groups))), *cells])
     caption = (
         f"Normalised score: 0 and 1 stand for {', '.join(scale)}; every environment weighs the "
         "same. It is of the final evaluation, or of the training returns at equal steps where "
         "budgets differ (see the environment). 95% intervals: Welch's for means, the "
-        f"bootstrap's, seeds drawn anew in each environment, for IQMs. {counts}."
+        f"bootstrap's, seeds drawn anew in each environment, for IQMs. {cell_counts(runs)}."
     )
     return Table(caption, ["algorithm", "runs", "mean", "IQM"], rows)
-
-
-def improvement_table(runs: list[Prepared], key: str) -> Table:
-    """The probability of improvement for each pair of algorithms that share an environment, by
-    "compared" or "area"."""
-    found = {
-        name: {env_id: values(x, key) for env_id, x in environments.items()}
-        for name, environments in grouped(runs, "algorithm", "env_id").items()
-    }
-    rows = []
-    for x, y in combinations(found, 2):
-        common = [(found[x][env], found[y][env]) for env in found[x] if env in found[y]]
-        used = [side for sides in common if all(map(len, sides)) for side in sides]
-        if common:
-            cell = with_interval(used, stats.improvement, share)
-            rows.append([x, y, str(len(used) // 2), cell])
-    what = "final evaluation, or training returns at equal steps where budgets differ"
-    counts = cell_counts(runs)
-    if key == "area":
-        what, counts = "area under the learning curve", cell_counts(runs, "curve")
-    caption = (
-        f"By {what}: the probability that a run of X is higher than one of Y on the same "
-        "environment, a tie counting half, averaged over the environments where both have such "
-        f"a run; 95% bootstrap intervals. {counts}."
-    )
-    return Table(caption, ["X", "Y", "environments", "P(X > Y)"], rows)
 
 
 def without_result(tried: dict[str, Groups]) -> list[str]:
@@ -327,20 +299,3 @@ def without_result(tried: dict[str, Groups]) -> list[str]:
         for env_id, runs in environments.items()
         if not done(runs)
     ]
-
-
-# ==============================================================================================
-# All runs
-# ==============================================================================================
-def runs_table(runs: list[Prepared]) -> Table:
-    """Every run with its flags."""
-    rows = []
-    for run in runs:
-        status = f"{run.status}: {run.reason}" if run.reason else run.status
-        value = (fine if run.is_task else number)(run.summary.get("eval_return_mean"))
-        flags = {name: x for name, x in run.args.items() if name not in ("run_dir", "resume")}
-        text = json.dumps(flags, indent=1, sort_keys=True) if flags else "-"
-        rows.append([run.env_id, run.algorithm, str(run.seed), status, value, text])
-    columns = ["environment", "algorithm", "seed", "status", "evaluation", "flags"]
-    failed = sum(run.status == "failed" for run in runs)
-    return Table(f"Every run; n = {len(runs)}, {failed} failed.", columns, rows)

@@ -6,7 +6,7 @@ import math
 import numpy as np
 
 from . import plots, stats
-from .captions import Groups, all_runs, caption_counts, file_stem, legend_labels
+from .captions import Groups, all_runs, caption_counts, file_stem
 from .page import Figure
 from .prepared import Prepared, values
 
@@ -61,19 +61,6 @@ def optimum(
     return kl @ shares, q @ shares
 
 
-def kl_families(groups: Groups) -> list[list[str]]:
-    """The algorithms that differ from each other in nothing but their kl_coef, in order of
-    it."""
-    families: dict[str, list[tuple[float, str]]] = {}
-    for name, (run, *_) in groups.items():
-        flags = run.shared_flags()
-        weight = flags.pop("kl_coef", None)
-        if isinstance(weight, (int, float)):
-            key = json.dumps([run.args.get("script"), flags], sort_keys=True)
-            families.setdefault(key, []).append((weight, name))
-    return [[name for _, name in sorted(family)] for family in families.values()]
-
-
 def frontier(env_id: str, groups: Groups, style: dict) -> Figure | None:
     """Success against divergence, beside the best there is; None where no run knows both."""
     members = with_exact(groups)
@@ -87,16 +74,15 @@ def frontier(env_id: str, groups: Groups, style: dict) -> Figure | None:
         points[name] = [(x.mean(), *stats.interval([x], stats.mean)) for x in both]
     levels, shares, text = base_success(based)
     spec = plots.plot_frontier(
-        points, kl_families(members), optimum(levels, shares), legend_labels(points, groups),
-        style, env_id, "KL(policy || base model), nats", "exact success",
+        points, optimum(levels, shares), style, env_id,
+        "KL(policy || base model), nats", "exact success",
     )  # fmt: skip
     caption = (
         f"{env_id}: exact success on held-out problems against KL(policy || base model) at the "
         "end of training, means over seeds with Student's 95% intervals of both. The curve is "
         "the optimum in closed form: base policy * exp(reward / beta) for every beta, from the "
-        f"base model's success of {text}. A colour stands for a script; lines join its "
-        "algorithms that differ in kl_coef alone. Success is on a logit scale, from 0.001 to "
-        "0.999; the divergence, if it goes beyond 2, is on a log scale from 1 on. "
-        f"{caption_counts(groups)}."
+        f"base model's success of {text}. A colour stands for a script. Success "
+        "is on a logit scale, from 0.001 to 0.999; the divergence, if it goes beyond 2, is on "
+        f"a log scale from 1 on. {caption_counts(groups)}."
     )
     return Figure(caption, file_stem("frontier", env_id), spec)

@@ -5,6 +5,7 @@ given takes the library's own default; one that the algorithm does not have is r
 - there is no checkpoint, so a run that was cut short begins anew;
 - the library's --target-kl ends a PPO update at 1.5 times its value;
 - its environments are stepped by its own code, with seeds that follow from --seed.
+With --policy cnn, images pass the network of ppo_images.py, for actor and critic together.
 
 Run: python benchmark/peers/sb3.py --algo ppo --env-id CartPole-v1 --seed 1
 """
@@ -34,13 +35,18 @@ except ImportError:
     print("error: the peers need more packages: pip install -r benchmark/requirements-peers.txt", file=sys.stderr)
     sys.exit(2)
 from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from stable_baselines3.common.vec_env import DummyVecEnv, VecMonitor, VecNormalize
+
+sys.path.append(str(Path(__file__).resolve().parents[2]))  # environments there, as our scripts find them
 
 
 @dataclass
 class Args:
     algo: Literal["a2c", "trpo", "ppo", "sac"] = "ppo"  # the library's algorithm
-    env_id: str = "CartPole-v1"  # Gymnasium environment; its observations are flattened
+    policy: Literal["mlp", "cnn"] = "mlp"  # mlp: observations are flattened; cnn: they are images; not SAC
+    env_id: str = "CartPole-v1"  # Gymnasium environment
+    env_kwargs: str = "{}"  # JSON object of arguments for the environment: '{"name": value}'
     total_timesteps: int = 100_000  # environment steps, rounded down to whole iterations as in our scripts
     num_envs: int = 4  # environments stepped side by side
     num_steps: int | None = None  # steps per environment and iteration; not SAC
@@ -85,6 +91,7 @@ class Args:
 ALGORITHMS = {
     "a2c": stable_baselines3.A2C, "trpo": sb3_contrib.TRPO, "ppo": stable_baselines3.PPO, "sac": stable_baselines3.SAC,
 }  # fmt: skip
+POLICIES = {"mlp": "MlpPolicy", "cnn": "CnnPolicy"}
 # Our flag -> the library's argument.
 SEGMENTS = {"num_steps": "n_steps", "gae_lambda": "gae_lambda"}
 LOSSES = {"ent_coef": "ent_coef", "vf_coef": "vf_coef", "max_grad_norm": "max_grad_norm"}
@@ -121,6 +128,28 @@ def fail(message: object) -> NoReturn:
     sys.exit(2)
 
 
+class Trunk(BaseFeaturesExtractor):
+    """The convolutions of ppo_images.py, written anew: images with equal sides (batch, height, width, channels), or
+    bytes, which the library turns to (batch, channels, height, width) -> features (batch, n)."""
+
+    def __init__(self, space: gym.spaces.Box):
+        self.channels_last = space.shape[0] == space.shape[1]
+        *_, channels = shape = space.shape if self.channels_last else (*space.shape[1:], space.shape[0])
+        if min(shape[:2]) < 36:  # Young & Tian 2019
+            layers, n = [torch.nn.Conv2d(channels, 16, 3), torch.nn.ReLU()], 128
+        else:  # Mnih et al. 2015
+            layers, n = [torch.nn.Conv2d(channels, 32, 8, stride=4), torch.nn.ReLU()], 512
+            layers += [torch.nn.Conv2d(32, 64, 4, stride=2), torch.nn.ReLU()]
+            layers += [torch.nn.Conv2d(64, 64, 3), torch.nn.ReLU()]
+        super().__init__(space, n)
+        layers.append(torch.nn.Flatten())
+        seen = torch.nn.Sequential(*layers)(torch.zeros(1, channels, *shape[:2])).numel()
+        self.layers = torch.nn.Sequential(*layers, torch.nn.Linear(seen, n), torch.nn.ReLU())
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.layers(images.movedim(-1, -3) if self.channels_last else images)
+
+
 def library_arguments(args: Args) -> dict:
     """What the library's constructor is to be given for these flags; what is None is left to its defaults."""
     names = {"gamma": "gamma"} | OWN[args.algo]
@@ -151,6 +180,10 @@ def library_arguments(args: Args) -> dict:
         alpha, eps = 0.99 if args.rms_alpha is None else args.rms_alpha, 1e-5 if args.rms_eps is None else args.rms_eps
         rms = {"optimizer_class": torch.optim.RMSprop, "optimizer_kwargs": {"alpha": alpha, "eps": eps}}
         given["policy_kwargs"] = rms
+    if args.policy == "cnn":
+        if args.algo == "sac":
+            fail("--policy cnn has no effect on sac; leave it out")
+        given.setdefault("policy_kwargs", {}).update(features_extractor_class=Trunk, net_arch=[])
     if args.init_std is not None:
         if not args.init_std > 0:
             fail(f"--init-std must be a positive number, not {args.init_std}")
@@ -159,11 +192,13 @@ def library_arguments(args: Args) -> dict:
 
 
 def make_env(args: Args) -> gym.Env:
-    """One environment with flat observations."""
+    """One environment with flat observations, or with images."""
     try:
-        env = gym.make(args.env_id)
-    except (gym.error.Error, ImportError) as error:
-        fail(f"{args.env_id} cannot be made: {error}")
+        env = gym.make(args.env_id, **json.loads(args.env_kwargs))
+    except (gym.error.Error, ImportError, TypeError, ValueError) as error:
+        fail(f"{args.env_id} with {args.env_kwargs} cannot be made: {error}")
+    if args.policy == "cnn":
+        return env
     is_flat = isinstance(env.observation_space, gym.spaces.Box) and len(env.observation_space.shape) == 1
     return env if is_flat else gym.wrappers.FlattenObservation(env)
 
@@ -212,7 +247,7 @@ def evaluate(model, normalizer: VecNormalize | None, args: Args) -> np.ndarray:
         obs, _ = env.reset(seed=seed)
         for _ in range(10_000):
             action, _ = model.predict(normalizer.normalize_obs(obs) if normalizer else obs, deterministic=True)
-            obs, reward, terminated, truncated, _ = env.step(action)
+            obs, reward, terminated, truncated, _ = env.step(action[()])  # a number, where it is one
             returns[episode] += reward
             if terminated or truncated:
                 break
@@ -244,7 +279,7 @@ def train(args: Args) -> dict:
     # The library seeds environment i with seed + i: far-apart seeds, or runs with seeds 1 and 2 would share episodes.
     seed = int(np.random.SeedSequence(args.seed).generate_state(1)[0])
     try:
-        model = ALGORITHMS[args.algo]("MlpPolicy", envs, seed=seed, device=args.device, **given)
+        model = ALGORITHMS[args.algo](POLICIES[args.policy], envs, seed=seed, device=args.device, **given)
     except (AssertionError, ValueError, RuntimeError) as error:
         fail(f"{args.algo} refuses: {error}")
     batch_size = args.num_envs * (model.train_freq.frequency if args.algo == "sac" else model.n_steps)

@@ -5,20 +5,24 @@ import re
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import torch
+from gymnasium.spaces import Box
 from harness import PATIENCE, ROOT
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from benchmark.peers import sb3
 from benchmark.runs import find_runs
+from ppo_images import Breakout, Trunk
 
 
 def make_model(**flags: object):
     """The library's model for these flags."""
     args = sb3.Args(**{"num_envs": 2} | flags)
     envs = sb3.DummyVecEnv([lambda: sb3.make_env(args)] * args.num_envs)
-    return sb3.ALGORITHMS[args.algo]("MlpPolicy", envs, **sb3.library_arguments(args))
+    given = sb3.library_arguments(args)
+    return sb3.ALGORITHMS[args.algo](sb3.POLICIES[args.policy], envs, **given)
 
 
 def test_rmsprops_values_are_passed_on():
@@ -54,6 +58,42 @@ def test_sacs_flags_are_passed_on():
     assert fixed.ent_coef_tensor.item() == pytest.approx(0.2)
 
 
+BREAKOUT = "benchmark.peers.games:MinAtar/Breakout-v1"
+
+
+def test_games_and_their_arguments_are_known():
+    games = [
+        sb3.make_env(sb3.Args(policy=policy, env_id=BREAKOUT)) for policy in ("mlp", "cnn")
+    ]
+    assert [type(game.unwrapped) for game in games] == [Breakout, Breakout]
+    assert [game.observation_space.shape for game in games] == [(400,), (10, 10, 4)]
+    lake = sb3.make_env(sb3.Args(env_id="FrozenLake-v1", env_kwargs='{"map_name": "8x8"}'))
+    assert lake.observation_space.shape == (64,)
+
+
+def test_the_network_for_images_is_that_of_ppo_images():
+    """The same weights give the same features, and nothing but two linear layers follows."""
+    large = Box(0, 255, (84, 84, 4), np.uint8)
+    for space, turned in [(Breakout.observation_space, None), (large, (2, 0, 1))]:
+        ours, images = Trunk(space), torch.as_tensor(np.array([space.sample(), space.sample()]))
+        if turned:
+            theirs = sb3.Trunk(Box(0, 255, (4, 84, 84), np.uint8))
+            seen = images.permute(0, 3, 1, 2) / 255
+        else:
+            policy = make_model(policy="cnn", env_id=BREAKOUT).policy
+            theirs, seen = policy.features_extractor, images.float()
+            assert (len(policy.mlp_extractor.policy_net), policy.share_features_extractor) == (
+                0,
+                1,
+            )
+        layers = [x for x in theirs.layers if list(x.parameters())]
+        for layer, other in zip(
+            layers, [x for x in ours.layers if list(x.parameters())], strict=True
+        ):
+            layer.load_state_dict(other.state_dict())
+        torch.testing.assert_close(theirs(seen), ours(images))
+
+
 @pytest.mark.parametrize(
     ("algorithm", "env_id", "flags", "steps", "logged"),
     [
@@ -61,6 +101,7 @@ def test_sacs_flags_are_passed_on():
         ("a2c", "CartPole-v1", {"num_steps": 64}, 1024, [256, 768, 1024]),
         ("ppo", "CartPole-v1", {"num_steps": 64}, 1024, [256, 768, 1024]),
         ("trpo", "Pendulum-v1", {"num_steps": 64}, 1024, [256, 768, 1024]),
+        ("a2c", "FrozenLake-v1", {"num_steps": 64}, 1024, [256, 768, 1024]),
         # batches of 4 * 2 steps; nothing is learned before 960, so there is no loss to log
         ("sac", "Pendulum-v1", {"learning_starts": 960, "train_freq": 2}, 1096, [1016, 1096]),
     ],
@@ -97,6 +138,8 @@ def test_the_contract_is_kept(tmp_path, algorithm, env_id, flags, steps, logged)
         ({"init_std": 0}, "--init-std must be a positive number, not 0"),
         ({"total_timesteps": 8}, "--total-timesteps 8 is less than one batch of 8192 steps"),
         ({"algo": "sac", "env_id": "CartPole-v1"}, "sac refuses: "),
+        ({"algo": "sac", "policy": "cnn"}, "--policy cnn has no effect on sac; leave it out"),
+        ({"env_kwargs": '{"x": 1}'}, 'CartPole-v1 with {"x": 1} cannot be made: '),
     ],
 )
 def test_flags_that_cannot_work_are_refused(flags, says, capsys, tmp_path):
@@ -115,4 +158,4 @@ def test_the_program_refuses_an_unknown_environment():
         cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE,
     )  # fmt: skip
     assert result.returncode == 2
-    assert re.fullmatch("error: CartPol-v1 cannot be made.*\n", result.stderr)
+    assert re.fullmatch("error: CartPol-v1 with {} cannot be made.*\n", result.stderr)

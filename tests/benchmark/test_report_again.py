@@ -8,7 +8,6 @@ import shutil
 import subprocess
 import sys
 from html.parser import HTMLParser
-from importlib.metadata import version
 from itertools import product
 
 import numpy as np
@@ -21,7 +20,7 @@ from report_helpers import rows, section, write_task_job
 from tensorboard.compat.tensorflow_stub.pywrap_tensorflow import masked_crc32c
 
 import grpo
-from benchmark import files, plots, runs, store
+from benchmark import files, runs, store
 from benchmark.events import read_log
 from benchmark.report import write_report
 from benchmark.runs import find_runs
@@ -94,16 +93,14 @@ def test_a_report_made_again_keeps_what_was_logged_under_other_tags(tmp_path, fi
 def test_a_report_made_again_keeps_its_title_and_options(tmp_path):
     for name, seed in product("ab", (1, 2)):
         write_job(tmp_path / "mine", name, "CartPole-v1", seed, final_return=50.0 * seed)
-    write_report(tmp_path / "mine", tmp_path / "out", "mean", reference="a")
+    write_report(tmp_path / "mine", tmp_path / "out", reference="a")
     write_report(tmp_path / "out", tmp_path / "again")
     texts = [(tmp_path / out / "report.md").read_text() for out in ("out", "again")]
     assert texts[0] == texts[1]
     assert texts[0].startswith("# Benchmark: mine\n")
-    assert "*Mean of the final evaluation" in section(texts[0], "Summary")
     assert "| b | CartPole-v1 | 2 | 2 |" in section(texts[0], "Differences to a")
-    write_report(tmp_path / "out", tmp_path / "other", "iqm", reference="b")
+    write_report(tmp_path / "out", tmp_path / "other", reference="b")
     text = (tmp_path / "other" / "report.md").read_text()
-    assert "*IQM of the final evaluation" in text
     assert "Differences to a" not in text
     assert "| a | CartPole-v1 | 2 | 2 |" in section(text, "Differences to b")
 
@@ -166,8 +163,6 @@ def test_html_page_is_whole_and_needs_nothing_else(mixed, tmp_path, live, figure
     assert page.loaded
     assert all(value[1:] in page.ids for value in page.loaded)  # the list of contents
     assert "@import" not in text
-    # of every run that has any: the failed one never started
-    assert text.count("<summary>show</summary>") == 11
 
 
 def test_html_page_in_a_browser(mixed, tmp_path, live):
@@ -190,23 +185,20 @@ def test_html_page_in_a_browser(mixed, tmp_path, live):
         )
         page.locator("td span").evaluate_all(wide)
         cut = "all => all.filter(one => one.scrollWidth > one.clientWidth).length"
-        assert page.locator(".scroll").count() > 5
+        assert page.locator(".scroll").count() == 5
         assert page.locator(".scroll").evaluate_all(cut) == 0
         page.reload()
         page.set_viewport_size({"width": 400, "height": 800})
 
-        table = page.locator("table").last
+        table = page.locator("table").nth(1)
         head, cells = table.locator("th button"), table.locator("tbody tr")
-        column = "(rows, i) => rows.map(row => row.cells[i].textContent)"
-        numbers = ["-200.0"] * 3 + ["101.0", "102.0", "103.0"]
-        numbers += ["481.0", "482.0", "483.0", "490.0"]
-        head.nth(4).click()
-        assert cells.evaluate_all(column, 4) == [*numbers, "-", "-"]
-        head.nth(4).click()
-        assert cells.evaluate_all(column, 4) == [*reversed(numbers), "-", "-"]
-        head.nth(3).click()
-        words = ["done"] * 10 + ["failed: killed by SIGKILL", "unfinished"]
-        assert cells.evaluate_all(column, 3) == words
+        column = "(rows, i) => rows.map(row => row.cells[i].textContent.split(' ')[0])"
+        assert cells.evaluate_all(column, 4) == ["102.0", "484.0"]
+        for i, values in ((0, ["bad", "good"]), (4, ["102.0", "484.0"])):
+            head.nth(i).click()
+            assert cells.evaluate_all(column, i) == values
+            head.nth(i).click()
+            assert cells.evaluate_all(column, i) == values[::-1]
 
         assert page.locator("figure svg").count() == 4
         chart = page.locator("#curve-steps-CartPole-v1")
@@ -237,10 +229,8 @@ def test_words_from_outside_are_escaped(tmp_path):
 
 def test_the_same_runs_give_the_same_files(mixed, tmp_path, drawn):
     for out in ("one", "two"):
-        write_report(mixed, tmp_path / out, "mean")
+        write_report(mixed, tmp_path / out)
     names = sorted(path.name for path in (tmp_path / "one").iterdir())
-    stems = [{path.stem for path in (tmp_path / "one").glob(f"*.{x}")} for x in ("svg", "png")]
-    assert stems[0] == stems[1]
     assert {"report.md", "index.html", "results.csv", "curves.csv"} <= set(names)
     for name in names:
         assert (tmp_path / "one" / name).read_bytes() == (
@@ -267,18 +257,6 @@ def test_the_same_runs_give_the_same_files(mixed, tmp_path, drawn):
         ("args.json", b"\xff", "n = 2, 0 failed"),
         ("../job.json", "[]", "job.json lacks algorithm"),
         ("../job.json", b"\xff", "job.json lacks algorithm"),
-        (
-            "../job.json",
-            '{"algorithm": "a", "env_id": "x", "seed": 1, "status": "done", "reason": "", '
-            '"score_range": 3}',
-            "job.json has a strange score_range",
-        ),
-        (
-            "../job.json",
-            '{"algorithm": "a", "env_id": "x", "seed": 1, "status": "done", "reason": "", '
-            '"threshold": "high"}',
-            "job.json has a strange threshold",
-        ),
         (
             EVENT_FILE,
             "",
@@ -345,7 +323,7 @@ def test_only_failed_runs_still_make_a_report(tmp_path):
         assert "n = 0, 1 failed" in (tmp_path / out / "report.md").read_text()
 
 
-def test_report_and_check_need_no_locks_which_windows_lacks(tmp_path):
+def test_report_needs_no_locks_which_windows_lacks(tmp_path):
     for seed in (1, 2):
         write_job(tmp_path / "runs", "a", "CartPole-v1", seed)
     code = (
@@ -355,11 +333,8 @@ def test_report_and_check_need_no_locks_which_windows_lacks(tmp_path):
         "from benchmark.__main__ import main\n"
         f"sys.exit(main(['report', {str(tmp_path / 'runs')!r}]))"
     )
-    check = f"'check', {str(tmp_path / 'runs')!r}, '--against', "
-    check += repr(str(tmp_path / "runs" / "report" / "results.csv"))
-    for words in (code, code.replace(f"'report', {str(tmp_path / 'runs')!r}", check)):
-        result = subprocess.run([sys.executable, "-c", words], cwd=ROOT, capture_output=True)
-        assert result.returncode == 0, result.stderr.decode()
+    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True)
+    assert result.returncode == 0, result.stderr.decode()
 
 
 def test_speed_and_run_draw_no_figures():
@@ -375,7 +350,7 @@ def test_a_full_disk_leaves_the_report_before_as_it_was(mixed, tmp_path):
     def limit():
         resource.setrlimit(resource.RLIMIT_FSIZE, (5_000, 5_000))
 
-    result = benchmark("report", mixed, "--out", out, "--aggregate", "mean", preexec_fn=limit)
+    result = benchmark("report", mixed, "--out", out, preexec_fn=limit)
     assert result.returncode == 1
     assert result.stderr.splitlines()[-1].startswith("error: ")
     assert "File too large" in result.stderr.splitlines()[-1]
@@ -412,40 +387,9 @@ def test_stored_reports_are_made_again_to_the_byte(path, tmp_path, figures):
             for file in (made, path.with_name(made.name))
         )
         assert again == kept, made.name
-    files = {file.name for stem in figures for file in path.parent.glob(f"{stem}.*")}
-    assert files == {f"{stem}.{kind}" for stem in figures for kind in ("svg", "png")}
+    files = {f"{stem}.png" for stem in figures}
     files |= {made.name for made in tmp_path.iterdir()} - {"index.html"}
     assert files == {file.name for file in path.parent.iterdir()} - {"index.html"}
-
-
-@pytest.mark.skipif(
-    not version("vl-convert-python").startswith("1.9."), reason="stored figures are 1.9's"
-)
-def test_stored_figures_are_made_again_to_the_byte(tmp_path, drawn):
-    """A PNG is not, unless its figure has changed: its pixels depend on the fonts here."""
-    stored, again = ROOT / "benchmark" / "results" / "sac", tmp_path / "sac"
-    shutil.copytree(stored, again)
-    (again / "index.html").unlink(missing_ok=True)
-    write_report(again, again)
-    for file in stored.glob("*.[sp]*"):
-        assert (again / file.name).read_bytes() == file.read_bytes(), file.name
-
-
-def test_a_figure_is_drawn_anew_if_it_has_changed_or_a_file_is_gone(tmp_path, drawn):
-    spec = plots.plot_bands(
-        {"a": ((0, 1), (0, 1), (0, 1), (0, 1))}, plots.styles("a"), "", "", ""
-    )
-    svg, png = tmp_path / "x.svg", tmp_path / "x.png"
-    plots.save(spec, tmp_path / "x")
-    first = png.read_bytes()
-    png.write_bytes(b"of other fonts")
-    plots.save(spec, tmp_path / "x")
-    assert png.read_bytes() == b"of other fonts"
-    for spoil in (png.unlink, svg.unlink, lambda: svg.write_bytes(b"of another figure")):
-        spoil()
-        plots.save(spec, tmp_path / "x")
-        assert png.read_bytes() == first
-        png.write_bytes(b"of other fonts")
 
 
 # ==============================================================================================

@@ -24,8 +24,6 @@ import pytest
 import tyro
 from harness import PATIENCE, ROOT, benchmark, is_alive, wait_until
 from helpers import EVERY
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from benchmark import __main__ as program
 from benchmark import files, grid, plan, pool
@@ -35,8 +33,6 @@ from benchmark.grid import (
     load_suite,
     make_jobs,
     parse_numbers,
-    parse_shard,
-    take_shard,
 )
 from benchmark.machine import commit_of
 from benchmark.variants import variants
@@ -211,7 +207,8 @@ def test_a_faulty_suite_of_suites_is_refused(tmp_path, text, message):
 
 
 def test_all_of_the_suites_have_unseen_seeds_and_enough_of_them(tmp_path):
-    """Ten, and twenty for ablations, peers and CartPole-v1; tuning has those from 1000 on."""
+    """Ten, and twenty for ablations, peers and CartPole-v1; tuning has those from 1000 on. For
+    MinAtar's Breakout 1 to 7 were looked at, and its other games take long."""
     for name in grid.named_suites("all"):
         if name == "speed":
             continue
@@ -220,8 +217,11 @@ def test_all_of_the_suites_have_unseen_seeds_and_enough_of_them(tmp_path):
             seeds.setdefault(job.env_id, set()).add(job.seed)
         for env_id, found in seeds.items():
             twenty = env_id == "CartPole-v1" or name in ("ablations", "peers")
-            count = 5 if name == "sensitivity" else 20 if twenty else 10
-            assert found == set(range(1, count + 1)), (name, env_id)
+            counts = {"sensitivity": range(1, 6), "minatar": range(1, 4)}
+            expected = counts.get(name, range(1, 21) if twenty else range(1, 11))
+            if env_id == "MinAtar/Breakout-v1":
+                expected = range(8, 18)
+            assert found == set(expected), (name, env_id)
     benches = {"all", "smoke", "atari"}  # of which there are no stored results
     assert {path.stem for path in SUITES.glob("*.toml")} - benches == set(
         grid.named_suites("all")
@@ -631,38 +631,12 @@ def test_an_inherited_search_path_stays_behind_the_suites(suite, tmp_path, monke
     assert make_jobs(CLASSIC, tmp_path)[0].variables() == {}
 
 
-@settings(max_examples=20)
-@given(st.integers(1, 12), st.integers(1, 12))
-def test_shards_are_a_partition_that_spreads_every_cell(n, seeds):
-    whole = make_jobs(CLASSIC, Path("x"), seeds=list(range(seeds)))
-    assert len(whole) == 3 * 5 * seeds
-    shards = [take_shard(whole, k, n) for k in range(1, n + 1)]
-    names = [job.name for shard in shards for job in shard]
-    assert sorted(names) == sorted(job.name for job in whole)
-    assert max(map(len, shards)) - min(map(len, shards)) <= 1
-    for cell in {(job.algorithm, job.env_id) for job in whole}:
-        counts = [sum((job.algorithm, job.env_id) == cell for job in shard) for shard in shards]
-        assert max(counts) - min(counts) <= 1
-    assert take_shard(whole, 1, 1) == whole
-
-
-@pytest.mark.parametrize("n", [3, 5])
-def test_no_shard_of_a_single_seed_is_one_algorithm(n):
-    whole = make_jobs(CLASSIC, Path("x"), seeds=[1])
-    shards = [take_shard(whole, k, n) for k in range(1, n + 1)]
-    assert all(len({job.algorithm for job in shard}) > 1 for shard in shards)
-
-
 def test_seeds():
     assert parse_numbers("1-3, 8") == [1, 2, 3, 8]
-    assert parse_shard("2/3") == (2, 3)
     assert parse_numbers("2,1-3") == [2, 1, 3]
     for text in ("a", "1-", "-3", "1.5", "3-1", "1,", ""):
         with pytest.raises(BadInput):
             parse_numbers(text)
-    for text in ("0/3", "4/3", "2", "a/b"):
-        with pytest.raises(BadInput):
-            parse_shard(text)
 
 
 @pytest.mark.parametrize(
@@ -679,7 +653,6 @@ def test_seeds():
         ),
         (["run", "smoke", "--seeds", ""], "neither a whole number"),
         (["run", "smoke", "--seeds", "x"], "neither a whole number nor a range"),
-        (["run", "smoke", "--shard", "3/2"], "1 <= k <= N"),
         (["run", "smoke", "--steps", "0"], "not a positive whole number"),
         (["run", "smoke", "--timeout", "-1"], "-1 is not a whole number"),
         (["run", "smoke", "--wrokers", "2"], "--wrokers"),
@@ -742,15 +715,6 @@ def test_a_folder_outside_ascii_in_a_posix_locale(suite, tmp_path, locale):
         assert str(folder) in result.stdout
     assert (
         (folder / "report" / "report.md").read_text("utf-8").startswith("# Benchmark: läufe\n")
-    )
-
-
-def test_a_folder_that_is_no_utf_8_is_refused_in_one_line(suite, tmp_path, capsys):
-    folder = tmp_path / os.fsdecode(b"l\xe4ufe")
-    assert program.main(["run", str(suite()), "--dir", str(folder)]) == 2
-    error = capsys.readouterr().err
-    assert re.fullmatch(
-        r"error: the name of a folder is no UTF-8 in this locale, near .*\n", error
     )
 
 
@@ -887,9 +851,9 @@ def test_the_folder_says_what_was_ever_asked_for(suite, tmp_path):
     path = tmp_path / "runs" / "grid.json"
     assert program.main([*words, "Acrobot-v1", "--dry-run"]) == 0
     assert not path.parent.exists()
-    assert program.main([*words, "Acrobot-v1", "--shard", "1/2"]) == 0
+    assert program.main([*words, "Acrobot-v1", "--seeds", "1-2"]) == 0
     assert program.main([*words, "CartPole-v1", "--seeds", "7"]) == 0
-    assert len(list(tmp_path.glob("runs/*/run"))) == 2
+    assert len(list(tmp_path.glob("runs/*/run"))) == 3
     assert json.loads(path.read_text()) == {
         "Acrobot-v1__fake__1": {"algorithm": "fake", "env_id": "Acrobot-v1", "seed": 1},
         "Acrobot-v1__fake__2": {"algorithm": "fake", "env_id": "Acrobot-v1", "seed": 2},
@@ -949,13 +913,7 @@ def late_once(monkeypatch, condition) -> None:
     monkeypatch.setattr(pool, "GRACE", 0.2)
 
 
-@pytest.mark.parametrize(
-    ("limits", "reason"),
-    [({"timeout": 900}, "timed out after 900 s"), ({"stall": 900}, "wrote nothing for 900 s")],
-)
-def test_a_hanging_script_and_its_children_are_ended(
-    suite, tmp_path, monkeypatch, limits, reason
-):
+def test_a_hanging_script_and_its_children_are_ended(suite, tmp_path, monkeypatch):
     job, family = one_job(suite("hang"), tmp_path), []
     child = job.directory / "child.txt"
 
@@ -966,34 +924,9 @@ def test_a_hanging_script_and_its_children_are_ended(
         return bool(family)
 
     late_once(monkeypatch, it_hangs)
-    record = run_one(job, retries=0, **limits)
-    assert (record["status"], record["reason"]) == ("failed", reason)
+    record = run_one(job, retries=0, timeout=900)
+    assert (record["status"], record["reason"]) == ("failed", "timed out after 900 s")
     wait_until(lambda: not any(map(is_alive, family)))
-
-
-def test_a_script_that_writes_now_and_then_has_not_stalled(suite, tmp_path, monkeypatch):
-    job, looks = one_job(suite("wait"), tmp_path), []
-
-    def look(job) -> int:
-        looks.append(0)
-        if len(looks) == 4:
-            (tmp_path / "go").touch()
-        return len(looks)
-
-    monkeypatch.setattr(pool, "last_sign", look)
-    late_once(monkeypatch, (job.run_dir / "checkpoint.pt").exists)
-    assert run_one(job, stall=900)["status"] == "done"
-    assert history(job) == ["start"]
-
-
-def test_the_last_sign_of_a_script_is_in_its_log_or_run_directory(suite, tmp_path):
-    job = one_job(suite(), tmp_path)
-    job.run_dir.mkdir(parents=True)
-    for path in (job.directory / "log.txt", job.run_dir / "events", job.directory / "log.txt"):
-        before = pool.last_sign(job) if path.exists() or path.name == "events" else 0
-        path.touch()
-        os.utime(path, ns=(before + 5, before + 5))
-        assert pool.last_sign(job) == before + 5
 
 
 def test_a_script_that_hangs_after_its_summary_is_done(suite, tmp_path, monkeypatch):
@@ -1290,7 +1223,7 @@ def test_the_time_left_is_shared_by_the_workers(
     """And a run of several processes takes several, but no more than there are."""
 
     def run_local(jobs, on_done, workers, gpus, **limits):
-        assert (workers, limits["stall"]) == (4, 3600)
+        assert (workers, limits["retries"]) == (4, 1)
         on_done(jobs[0], {"status": "finished"}, workers)
         for job, spent in zip(jobs[1:], (10.0, 30.0, 30.0), strict=False):
             on_done(job, {"status": "done", "seconds": spent}, workers)

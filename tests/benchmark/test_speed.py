@@ -1,7 +1,6 @@
 """python -m benchmark speed: the plan, what is resumed and refused, the tables, and real
 processes."""
 
-import csv
 import hashlib
 import json
 import os
@@ -28,8 +27,7 @@ total_timesteps = 512
 x = { script = "ppo.py", flags = { num_envs = 2 } }
 sb3-x = { script = "benchmark/peers/sb3.py", flags = { num_envs = 2 } }
 """
-SIZES = SUITE.replace("x =", "x-sizes =") + 'bare-x-sizes = { script = "ppo.py" }\n'
-ALONE = SUITE.partition("x =")[0] + 'bare-x-alone = { script = "ppo.py" }\n'
+SIZES = SUITE.replace("x =", "x-sizes =")
 ELSEWHERE = SUITE.replace("2 } }\nsb3", '2 }, only = ["Acrobot-v1"] }\nsb3').replace(
     "[algorithms]", "[environments.Acrobot-v1]\ntotal_timesteps = 1\n[algorithms]"
 )
@@ -104,26 +102,18 @@ def test_the_shipped_suite_compares_at_equal_flags():
     seeds = range(args.seed + 1, args.seed + args.repeats + 1)
     assert load_suite("speed")["seeds"] == list(seeds) == [1, 2, 3, 4, 5]
     plan = speed.make_plan(load_suite("speed"), Path("x"), seeds)
-    assert sorted({part for part, _ in plan}) == ["environments", "num_envs", "pairs"]
+    assert sorted({part for part, _ in plan}) == ["num_envs", "pairs"]
     assert len({job.directory for _, job in plan}) == len(plan)
     equal = {}
     for part, job in plan:
-        if part in ("pairs", "num_envs") and not job.algorithm.startswith("bare-"):
-            flags = {name: value for name, value in job.flags.items() if name != "algo"}
-            key = (part, job.algorithm.removeprefix("sb3-"), job.flags["num_envs"], job.seed)
-            equal.setdefault(key, []).append((job.script.name == "sb3.py", flags))
+        flags = {name: x for name, x in job.flags.items() if name not in ("algo", "policy")}
+        key = (part, job.algorithm.removeprefix("sb3-"), job.flags["num_envs"], job.seed)
+        equal.setdefault(key, []).append((job.script.name == "sb3.py", flags))
     for sides in equal.values():
         assert sorted(peer for peer, _ in sides) == [False, True]
         assert sides[0][1] == sides[1][1]
-    for name in ("a2c", "trpo", "ppo", "ppo_continuous"):
+    for name in ("a2c", "trpo", "ppo", "ppo_continuous", "ppo_images"):
         assert any(name == other for _, other, *_ in equal)
-    for env_id in ("CartPole-v1", "Pendulum-v1", "HalfCheetah-v5"):
-        sizes = [
-            job.flags["num_envs"]
-            for part, job in plan
-            if (part, job.env_id, job.seed) == ("environments", env_id, 1)
-        ]
-        assert sizes == [1, 8]
 
 
 def test_the_sweep_makes_at_least_four_batches():
@@ -144,16 +134,16 @@ def test_contestants_take_turns_and_share_seeds(suite):
     turns = [(job.algorithm, job.seed) for part, job in plan if part == "pairs"]
     assert turns == [("x", 7), ("sb3-x", 7), ("sb3-x", 8), ("x", 8), ("x", 9), ("sb3-x", 9)]
     turns = [(job.flags["num_envs"], job.algorithm) for part, job in plan if part == "num_envs"]
-    first = [(n, name) for n in (1, 2) for name in ("x-sizes", "sb3-x-sizes", "bare-x-sizes")]
-    assert turns[:6] == first
-    assert turns[48:54] == first[::-1]
+    first = [(n, name) for n in (1, 2) for name in ("x-sizes", "sb3-x-sizes")]
+    assert turns[:4] == first
+    assert turns[32:36] == first[::-1]
 
 
 @pytest.mark.parametrize(
     ("text", "says"),
     [
         (SUITE.replace("sb3-x =", "sb3-y ="), "^x has no partner on CartPole-v1: .* sb3-x$"),
-        (SIZES.replace("bare-x-", "bare-y-"), "the suite lacks bare-x-sizes"),
+        (SIZES.replace("sb3-x-", "sb3-y-"), "the suite lacks sb3-x-sizes"),
         (ELSEWHERE, "sb3-x has no partner on CartPole-v1: the suite lacks x"),
     ],
 )  # fmt: skip
@@ -183,7 +173,7 @@ def test_what_is_measured_is_not_measured_again(run):
     assert f"| CartPole-v1 | x | steps/s {line}" in report(run)
     assert run(SUITE, "--seed", 7, repeats=1) == 0  # other seeds are further repeats
     assert "| CartPole-v1 | x | steps/s | 4 |" in report(run)
-    assert run(ALONE + SUITE.partition("ms]")[2], only="environments") == 0
+    assert run(SUITE + SIZES.partition("ms]")[2], only="num_envs", repeats=1) == 0
     assert "| CartPole-v1 | x | steps/s | 4 |" in report(run)
 
 
@@ -225,14 +215,12 @@ def test_other_scripts_flags_versions_and_machines_are_refused(
     script = tmp_path / "mine.py"
     script.write_text("")
     text = SUITE.replace("ppo.py", str(script))
-    both = text + ALONE.partition("ms]")[2]
+    both = text + SIZES.replace("ppo.py", str(script)).partition("ms]")[2]
     assert run(both, "--seed", 3) == 0
     before = (run.out / "speed.csv").read_text()
 
     def refused(says: str, *words: object) -> None:
-        assert (
-            run(*words, only="environments") == 2
-        )  # other parts and seeds enter the same report
+        assert run(*words, only="num_envs") == 2  # other parts and seeds enter the same report
         error = capsys.readouterr().err
         assert "was made otherwise" in error
         assert says in error
@@ -297,13 +285,12 @@ def test_a_folder_is_measured_in_once_at_a_time(run, capsys):
 # ==============================================================================================
 def test_the_sweep_from_runs_to_report(run):
     assert run(SIZES, only="num_envs") == 0
-    both = "200.0 [200.0-200.0]"
-    ratios = "2.00 [2.00-2.00] | 1.00 [1.00-1.00]"
+    sides = "200.0 [200.0-200.0] | 100.0 [100.0-100.0]"
     for n in (1, 2, 256):
-        line = f"num_envs {n} | 2 | {both} | 100.0 [100.0-100.0] | {both} | {ratios} |"
+        line = f"num_envs {n} | 2 | {sides} | 2.00 [2.00-2.00] |"
         assert f"| CartPole-v1 | x-sizes | {line}" in report(run)
-    head = "| environment | script |  | n | ours | peer | bare | ours / peer | ours / bare |"
-    assert f"{head}\n{'| --- ' * 9}|\n" in report(run)
+    head = "| environment | script |  | n | ours | peer | ours / peer |"
+    assert f"{head}\n{'| --- ' * 7}|\n" in report(run)
 
 
 def test_ratios_are_taken_within_repeats_that_both_have():
@@ -314,7 +301,7 @@ def test_ratios_are_taken_within_repeats_that_both_have():
         "CartPole-v1", "x", "steps/s", "3", "30.0 [10.0-40.0]", "10.0 [10.0-10.0]",
         "3.00 [1.00-4.00]",
     ]]  # fmt: skip
-    assert speed.compare(rows, "environments") == []
+    assert speed.compare(rows, "num_envs") == []
 
 
 def test_a_side_without_a_measurement_leaves_its_line_empty():
@@ -362,62 +349,6 @@ def test_report_refuses_a_folder_of_speed(tmp_path, capsys):
 # ==============================================================================================
 # Real processes
 # ==============================================================================================
-COUNTING = """
-from dataclasses import dataclass
-from pathlib import Path
-import gymnasium as gym
-
-@dataclass
-class Args:
-    env_id: str = ""
-    seed: int = 1
-    num_envs: int = 4
-    total_timesteps: int = 1
-    torch_threads: int = 1
-    eval_episodes: int = 1
-    run_dir: Path | None = None
-
-class Env(gym.Env):
-    action_space, steps = gym.spaces.Discrete(2), 0
-    def reset(self, seed=None):
-        log("r")
-    def step(self, action):
-        self.steps += 1
-        log(action)
-        return 0, 0.0, self.steps % 10 == 0, False, {}
-
-def log(what):
-    with open(COUNT, "a") as file:
-        print(what, file=file)
-
-check_args = lambda args: args
-make_env = lambda args: Env()
-"""
-
-
-def test_bare_environments_are_stepped_as_often_as_asked(suite, tmp_path):
-    """The environments count their steps and resets in a file; episodes end after 10 steps."""
-    count = tmp_path / "count.txt"
-    (tmp_path / "mine.py").write_text(COUNTING.replace("COUNT,", f"{str(count)!r},"))
-    text = ALONE.replace("ppo.py", str(tmp_path / "mine.py")).replace("512", "100")
-    words = ["--suite", str(suite(text)), "--dir", str(tmp_path / "out"), "--repeats", "1"]
-    assert program.main(["speed", *words]) == 0
-    log = count.read_text().split()
-    assert (log.count("r"), log.count("0") + log.count("1")) == (1 + 10 + 8 + 8, 100 + 96)
-    assert min(log.count("0"), log.count("1")) > 50, "random actions"
-    rows = list(csv.DictReader((tmp_path / "out" / "speed.csv").open()))
-    assert [(one["num_envs"], one["contestant"]) for one in rows] == [
-        ("1", "bare-x-alone"),
-        ("8", "bare-x-alone"),
-    ]
-    assert all(float(one["steps/s"]) > 0 for one in rows)
-    assert not any(
-        str(ROOT) in text or str(tmp_path) in text for one in rows for text in one.values()
-    )
-    assert program.main(["speed", *words]) == 0
-    assert count.read_text().split() == log, "what is measured is not measured again"
-
-
 def test_interrupted_it_leaves_nothing_running_and_goes_on_later(suite, tmp_path):
     shutil.copy(ROOT / "tests" / "benchmark" / "fake_script.py", tmp_path / "ours.py")
     text = SUITE.replace("benchmark/peers/sb3.py", "ppo.py").replace(

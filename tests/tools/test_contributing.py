@@ -44,7 +44,7 @@ def house(tmp_path_factory) -> Path:
     """A copy of the repository, without pictures and what git ignores."""
     folder = tmp_path_factory.mktemp("copy") / "house"
     ignored = [line.strip("/") for line in (ROOT / ".gitignore").read_text().splitlines()]
-    ignore = shutil.ignore_patterns(".git", "*.png", "*.svg", *ignored)
+    ignore = shutil.ignore_patterns(".git", "*.png", *ignored)
     return shutil.copytree(ROOT, folder, ignore=ignore)
 
 
