@@ -145,6 +145,9 @@ def load(root: Path) -> tuple[dict, dict[str, str]]:
         parent = re.search(r"(?m)^Compared with (\w+)\.py:$", text)
         script["parent"] = parent and parent[1]
         texts[script["name"]] = text
+    for path in root.glob("*.py"):
+        if path.stem not in texts:
+            raise BadInput(f"notes.toml: there is no [[script]] for {path.name}")
     return notes, texts
 
 

@@ -28,7 +28,6 @@ EVERYTHING = "\n\n".join([ESSAY["lead"], *(section["text"] for section in SECTIO
 PARAGRAPHS = [text.strip() for text in re.split(r"\n\s*\n", EVERYTHING) if text.strip()]
 DISPLAYED = [text[2:-2].strip() for text in PARAGRAPHS if text.startswith("$$")]
 PROSE = " ".join(" ".join(x for x in PARAGRAPHS if not x.startswith("$$")).split())
-CLASSIC = next(x["folder"] for x in NOTES["results"] if (RESULTS / x["folder"]).is_dir())
 MEAN, IQM = "evaluation, mean", "evaluation, IQM"
 
 
@@ -144,6 +143,12 @@ def cells(folder: str) -> dict[tuple[str, str, str], str]:
     return found
 
 
+def source(env_id: str, algorithm: str) -> str:
+    """The folder of which the page draws an algorithm on an environment."""
+    folders = [x["folder"] for x in NOTES["results"] if (RESULTS / x["folder"]).is_dir()]
+    return next(x for x in folders if (env_id, algorithm, "n") in cells(x))
+
+
 def rows_of(folder: str, algorithm: str) -> list[dict]:
     with (RESULTS / folder / "results.csv").open(encoding="utf-8") as file:
         return [row for row in csv.DictReader(file) if row["algorithm"] == algorithm]
@@ -159,6 +164,7 @@ def tell(folder: str, env_id: str, column: str, *algorithms: str) -> tuple[str, 
     return *(files[env_id, name, column] for name in algorithms), *counts
 
 
+LANDER = source("LunarLander-v3", "a2c")
 COUNTS = ["none", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"]
 
 
@@ -169,12 +175,12 @@ def count(n: int) -> str:
 def claims() -> list[str]:
     """Sentences with the figures of the files."""
     cart, steps, rate = "CartPole-v1", "to threshold, steps", "steps per second"
-    *_, n0 = tell(CLASSIC, cart, "n", "reinforce", "a2c", "trpo")
-    pole = {x: cells(CLASSIC)[cart, x, steps] for x in ("reinforce", "a2c", "trpo")}
+    *_, n0 = tell(source(cart, "a2c"), cart, "n", "reinforce", "a2c", "trpo")
+    pole = {x: cells(source(cart, x))[cart, x, steps] for x in ("reinforce", "a2c", "trpo")}
     bare, critic, n1 = tell("ablations", cart, "area, mean", "reinforce", "reinforce_baseline")
     report = (RESULTS / "ablations/report.md").read_text(encoding="utf-8")
     length = re.search(r"the learning curve over the first ([\d,]+) steps", report)[1]
-    lander = tell(CLASSIC, "LunarLander-v3", IQM, "a2c", "reinforce_baseline")
+    lander = tell(LANDER, "LunarLander-v3", IQM, "a2c", "reinforce_baseline")
     a3c, one, two = (cells("a3c")[cart, x, rate] for x in ("a3c", "a2c-one", "a2c"))
     n3 = tell("a3c", cart, MEAN, "a3c", "a2c-one", "a2c")[-1]
     cheetah = tell("continuous", "HalfCheetah-v5", MEAN, "trpo_continuous", "ppo_continuous")
@@ -191,7 +197,8 @@ def claims() -> list[str]:
     names = ("ppo_rlhf-rounds-1-kl-0.05", "ppo_rlhf-rounds-1", "dpo", "dpo-no-nll")
     pairs = {x: tell("preferences", "addition", "exact success", x)[0] for x in names}
     n9 = tell("preferences", "addition", "exact success", *names)[-1]
-    reached = cells(CLASSIC)["Acrobot-v1", "reinforce_baseline", "reached"]
+    key = "Acrobot-v1", "reinforce_baseline"
+    reached = cells(source(*key))[(*key, "reached")]
     got, of = map(int, reached.split("/"))
     return [
         f"averages 475 of 500 points after {pole['reinforce']} steps (median, n = {n0})",
@@ -261,7 +268,7 @@ def test_what_the_essay_makes_of_its_figures_is_true():
                 for x in ("reinforce_lm", "rloo", "grpo", "grpo-no-std")}  # fmt: skip
     widths = [float(x["eval_return_mean"]) for x in rows_of("continuous", "ppo_continuous")
               if x["env_id"] == "HalfCheetah-v5"]  # fmt: skip
-    cells_of = cells(CLASSIC), "CartPole-v1", "to threshold, steps"
+    cells_of = cells(source("CartPole-v1", "ppo")), "CartPole-v1", "to threshold, steps"
     steps = {x: float(cells_of[0][cells_of[1], x, cells_of[2]].replace(",", ""))
              for x in ("a2c", "trpo")}  # fmt: skip
     area = tell("ablations", "CartPole-v1", "area, mean", "reinforce", "reinforce_baseline")
@@ -283,9 +290,9 @@ def test_a_stale_figure_names_the_edit(tmp_path, monkeypatch):
     for path in [*RESULTS.glob("*/report.md"), *RESULTS.glob("*/results.csv")]:
         (tmp_path / path.parent.name).mkdir(exist_ok=True)
         (tmp_path / path.parent.name / path.name).write_bytes(path.read_bytes())
-    old = tell(CLASSIC, "LunarLander-v3", IQM, "a2c")[0]
+    old = tell(LANDER, "LunarLander-v3", IQM, "a2c")[0]
     before = edits(claims())
-    report = tmp_path / CLASSIC / "report.md"
+    report = tmp_path / LANDER / "report.md"
     report.write_text(report.read_text(encoding="utf-8").replace(f"| {old} ", "| 199.5 "))
     base = tell("sac", "HalfCheetah-v5", MEAN, "sac")[0]
     report = tmp_path / "sac/report.md"

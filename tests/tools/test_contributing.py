@@ -95,7 +95,7 @@ def test_a_script_added_by_the_page_alone(house):
         assert result.returncode == 0, f"{line}: {result.stdout[-2000:]} {result.stderr}"
         if line == smoke:
             assert result.stdout.count(f"{mine} --env-id CartPole-v1 ") == 2
-    assert '"#ppo..mine"' in (house / "reader" / "index.html").read_text()
+    assert '<option value="mine">' in (house / "reader" / "index.html").read_text()
 
     edit(
         mine, 'class BadInput(ValueError):\n    """', 'class BadInput(ValueError):\n    """My '
