@@ -48,6 +48,12 @@ def parse() -> Args:
     return Args(**vars(parser.parse_args()))
 
 
+def write_whole(folder: Path, scalars: list[tuple]) -> None:
+    """The event file, so that nobody can read a part of it."""
+    write_events(folder / "part", 1.7e9, scalars)
+    (folder / "part").replace(folder / EVENT_FILE)
+
+
 def main() -> None:
     args = parse()
     if args.run_dir and Path(args.run_dir).exists():
@@ -73,11 +79,11 @@ def main() -> None:
         value = final * min(2 * k / EPISODES, 1)
         scalars.append(("charts/episodic_return", step, float(k), value))
     if args.behaviour == "slow":
-        write_events(folder / EVENT_FILE, 1.7e9, scalars[: 4 * EPISODES // 5])
+        write_whole(folder, scalars[: 4 * EPISODES // 5])
         deadline = time.monotonic() + 120
         while not (folder.parent / "go").exists() and time.monotonic() < deadline:
             time.sleep(0.02)
-    write_events(folder / EVENT_FILE, 1.7e9, scalars)
+    write_whole(folder, scalars)
     summary = {
         "env_id": args.env_id, "script": Path(__file__).name, "seed": args.seed,
         "global_step": args.total_timesteps, "wall_seconds": 1.0, "sps": 1.0,
