@@ -287,7 +287,7 @@ def test_the_checkpoint_may_be_named_and_given_flags_win_even_at_their_defaults(
         assert found["total_timesteps"] == 128
         assert found["num_envs"] == 2
     assert not (path / "checkpoint.pt").exists()
-    result = run("ppo", "--gamma", "0.98", "--seed", "2", cwd=tmp_path, resume=run_dir)
+    result = run("ppo", "--gamma", "0.99", "--seed", "2", cwd=tmp_path, resume=run_dir)
     assert result.returncode == 2
     assert "seed must stay 1" in result.stderr
 
