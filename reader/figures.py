@@ -33,7 +33,7 @@ def evaluation(rows: list[dict], statistic) -> dict[str, str]:
     seeds = [np.array([float(row[column]) for row in done])]
     ends = stats.interval(seeds, statistic)
     return {
-        "n": f"{len(done)}" + f", {failed} failed" * bool(failed),
+        "n": f"{len(done)}, {failed} failed" if failed else f"{len(done)}",
         "evaluation": interval(float(statistic(seeds)), *ends, show),
         "by": "completions" if task else "steps",
     }
