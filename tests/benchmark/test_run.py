@@ -352,6 +352,24 @@ def args_of(script: Path) -> type:
     return importlib.import_module(module).Args
 
 
+# Hyperparameters by which published settings are known.
+PUBLISHED = {"num_envs", "num_steps", "num_minibatches", "update_epochs", "learning_rate"}
+PUBLISHED |= {"gamma", "gae_lambda", "clip_coef", "ent_coef", "reward_scale", "cg_max_steps"}
+PUBLISHED |= {"gradient_steps", "batch_size", "tau", "n_critic_updates"}
+OTHERS = r"rl-baselines3-zoo|PPO paper|KL and|\w+ et al"  # how their sources begin
+
+
+@pytest.mark.parametrize("path", ORDINARY, ids=lambda path: path.stem)
+def test_published_settings_are_whole(path):
+    """Another default of a script must not change them."""
+    suite = load_suite(path.stem)
+    for name, entries in suite.get("tuned", {}).items():
+        flags = args_of(ROOT / suite["algorithms"][name]["script"]).__dataclass_fields__
+        for env_id, entry in entries.items():
+            if re.match(OTHERS, entry["source"]):
+                assert PUBLISHED & flags.keys() <= entry.keys(), (name, env_id)
+
+
 def test_the_suite_of_defaults_gives_the_scripts_defaults(tmp_path):
     for job in make_jobs(load_suite("defaults"), tmp_path, seeds=[1]):
         args = args_of(job.script)()
