@@ -34,6 +34,6 @@ play.gae = {
       show("weights of the errors in the marked A", [0, 1.05], weights, "two", []),
       show("advantages A", [-16, 12], advantages, "one", []),
     ], text: kit.words`Step ${mark}: \u03b4 = ${deltas[mark - 1]}, A = ${
-      advantages[mark - 1]}. Weights add up to ${kit.sum(weights)}: so many errors count.`};
+      advantages[mark - 1]}. Weights sum to ${kit.sum(weights)}: about as many errors count.`};
   },
 };
