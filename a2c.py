@@ -21,7 +21,7 @@ Compared with reinforce_baseline.py:
 - policy and critic learn in one step on one loss, with an entropy bonus and clipped gradients;
   the loss is a mean over steps instead of a sum over each episode's;
 - RMSprop, whose step size is annealed to 0, instead of Adam;
-- reward_scale and norm_adv, which change nothing by default.
+- rewards are scaled by reward_scale; norm_adv changes nothing by default.
 
 Not in the paper: GAE; a mean of the loss over steps (the paper sums the gradients); rms_eps
 added to the root of the running mean (the paper adds it under the root).
@@ -54,7 +54,8 @@ from tqdm import tqdm
 @dataclass
 class Args:
     # Defaults: Stable-Baselines3's, which go back to the paper's by way of OpenAI Baselines;
-    # anneal_lr is the paper's.
+    # anneal_lr is the paper's. Rewards are scaled by 0.1: with 1, three of twenty seeds ended
+    # below 475.
     env_id: str = "CartPole-v1"  # with Discrete actions; one of a package: ale_py:ALE/Pong-v5
     total_timesteps: int | float = 300_000  # environment steps in all, rounded down to batches
     num_envs: int = 8  # environments stepped side by side
@@ -63,7 +64,7 @@ class Args:
     anneal_lr: bool = True  # decrease the step size linearly to 0 over the run
     gamma: float = 0.99  # discount factor
     gae_lambda: float = 1.0  # bias (0: one-step TD error) against variance (1: n-step return)
-    reward_scale: float = 1.0  # factor on rewards: large values learn slowly; not in the paper
+    reward_scale: float = 0.1  # factor on rewards: extreme sizes learn slowly; not in the paper
     norm_adv: bool = False  # normalise advantages in each batch; not in the paper
     ent_coef: float = 0.0  # weight of the entropy bonus, which keeps the policy exploring
     vf_coef: float = 0.5  # weight of the value loss

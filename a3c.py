@@ -66,8 +66,7 @@ from tqdm import tqdm
 
 @dataclass
 class Args:
-    # Defaults: a2c.py's, but longer segments, because an update is made from a single one, and
-    # rewards scaled by 0.1: with 1, one to three of ten seeds ended below 475.
+    # Defaults: a2c.py's, but longer segments, because an update is made from a single one.
     env_id: str = "CartPole-v1"  # with Discrete actions; one of a package: ale_py:ALE/Pong-v5
     total_timesteps: int | float = 300_000  # environment steps in all, rounded down to updates
     num_workers: int = 2  # processes, each with one environment; at best one for each core
@@ -76,7 +75,7 @@ class Args:
     anneal_lr: bool = True  # decrease the step size linearly to 0 over the run
     gamma: float = 0.99  # discount factor
     gae_lambda: float = 1.0  # bias (0: one-step TD error) against variance (1: n-step return)
-    reward_scale: float = 0.1  # factor on rewards: large values learn slowly; not in the paper
+    reward_scale: float = 0.1  # factor on rewards: extreme sizes learn slowly; not in the paper
     norm_adv: bool = False  # normalise advantages in each batch; not in the paper
     ent_coef: float = 0.0  # weight of the entropy bonus, which keeps the policy exploring
     vf_coef: float = 0.5  # weight of the value loss

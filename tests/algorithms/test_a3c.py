@@ -44,7 +44,7 @@ from helpers import (
 def test_one_worker_is_a2c_with_one_environment(name, flags, tmp_path, monkeypatch):
     """To the bit: weights, running mean, episodes and losses, where A2C's noise begins where
     the worker's does. The first, empty step that makes the running mean counts as one."""
-    usual = {"reward_scale": 0.1, "total_timesteps": 1000, "num_steps": 5, "log_interval": 1}
+    usual = {"total_timesteps": 1000, "num_steps": 5, "log_interval": 1}
     flags = usual | flags | {"env_id": name}
     a2c = module("a2c")
     start = a2c.Run.start

@@ -12,8 +12,8 @@ from helpers import module
 
 # The flags of a run, the bar, and how many of the two seeds must reach it. Flags that may get
 # other defaults are named here: a bar belongs to its flags.
-A3C = {"num_workers": 2, "num_steps": 20, "learning_rate": 7e-4, "gamma": 0.99}
-A3C |= {"gae_lambda": 1.0, "reward_scale": 1.0, "norm_adv": False, "ent_coef": 0.0}
+A2C = {"learning_rate": 7e-4, "gamma": 0.99, "gae_lambda": 1.0, "reward_scale": 1.0}
+A2C |= {"norm_adv": False, "ent_coef": 0.0}
 PPO = {"num_envs": 8, "num_steps": 32, "num_minibatches": 2, "update_epochs": 5}
 PPO |= {"learning_rate": 1e-3, "gamma": 0.98, "gae_lambda": 0.8, "clip_coef": 0.2}
 SAC = {"num_envs": 1, "gradient_steps": 1, "learning_rate": 1e-3, "learning_starts": 1_000}
@@ -21,8 +21,8 @@ SAC |= {"gamma": 0.99, "batch_size": 256, "tau": 0.005}
 RUNS = {
     "reinforce": ({"total_timesteps": 50_000}, 300.0, 2),
     "reinforce_baseline": ({"total_timesteps": 37_500}, 300.0, 2),
-    "a2c": ({"total_timesteps": 75_000}, 150.0, 2),
-    "a3c": ({"total_timesteps": 75_000} | A3C, 100.0, 2),
+    "a2c": ({"total_timesteps": 75_000, "num_envs": 8, "num_steps": 5} | A2C, 150.0, 2),
+    "a3c": ({"total_timesteps": 75_000, "num_workers": 2, "num_steps": 20} | A2C, 100.0, 2),
     "trpo": ({"total_timesteps": 25_000}, 300.0, 2),
     "trpo_continuous": ({"total_timesteps": 50_000}, -600.0, 2),
     "ppo": ({"total_timesteps": 75_000} | PPO, 300.0, 2),

@@ -147,7 +147,7 @@ def test_a2c(flags, tmp_path, monkeypatch):
     } | flags
     settings["normalize_advantage"] = settings.pop("norm_adv")
     scale = settings.pop(
-        "reward_scale", 1.0
+        "reward_scale", 0.1
     )  # theirs has no such flag: their rewards are scaled beforehand
     tapes = [
         [(obs, action, scale * reward, *rest) for obs, action, reward, *rest in tape]
