@@ -5,7 +5,7 @@ such part, in the right script's order. A row is one of
 
     (SAME, n), (INDENTED, n)    n lines on both sides, equal but for their indentation
     (CHANGED, marks, marks)     a line on both sides; marks: starts and ends of what differs
-    (LEFT, n), (RIGHT, n)       n lines on one side
+    (APART, n, m)               n lines of the left, beside m of the right that are unlike them
 """
 
 import re
@@ -15,7 +15,7 @@ from itertools import groupby, product
 
 from .structure import Part
 
-SAME, INDENTED, CHANGED, LEFT, RIGHT = range(5)
+SAME, INDENTED, CHANGED, APART = range(4)
 ALIKE = 0.5  # lines that share more of their words stand side by side, as one that changed
 HEAD = re.compile(r"(def) |(\w+)(?:: [^=]+)? +[|+]?= ")  # of a function, or of what is assigned
 
@@ -72,10 +72,11 @@ def line_pairs(left: list[str], right: list[str]) -> list[tuple[int, int]]:
 
 
 def compare_lines(left: list[str], right: list[str]) -> list[tuple]:
-    """The kind of each row, with its marks if it has changed."""
+    """The kind of each row, with the marks of a changed one, and how many lines are apart."""
     rows, i, j = [], 0, 0
     for x, y in [*line_pairs(left, right), (len(left), len(right))]:
-        rows += [(LEFT,)] * (x - i) + [(RIGHT,)] * (y - j)
+        if (x, y) != (i, j):
+            rows.append((APART, x - i, y - j))
         i, j = x + 1, y + 1
         for a, b in zip(left[x:i], right[y:j], strict=True):
             alike = (INDENTED,) if a.strip() == b.strip() else (CHANGED, *marks(a, b))
@@ -102,7 +103,7 @@ def compare_parts(left: list[str], right: list[str]) -> list[tuple]:
         return compare_lines(left, right)
     before = compare_lines(left[: x.start], right[: y.start])
     after = compare_lines(left[x.stop :], right[y.stop :])
-    return before + [(LEFT,)] * len(x) + [(RIGHT,)] * len(y) + after
+    return [*before, (APART, len(x), 0), (APART, 0, len(y)), *after]
 
 
 def match_parts(left: list[Part], right: list[Part], groups: list[list[str]]) -> dict[int, int]:
@@ -117,24 +118,21 @@ def match_parts(left: list[Part], right: list[Part], groups: list[list[str]]) ->
     return found
 
 
-def align(
-    left: list[str], right: list[str], left_parts: list[Part], right_parts: list[Part],
-    groups: list[list[str]] = (),
-) -> list[tuple]:  # fmt: skip
+def align(texts: list[list[str]], parts: list[list[Part]], groups: list[list[str]]) -> list:
     """The alignment of two scripts, given as lines; `groups` are names of counterparts."""
-    found = match_parts(left_parts, right_parts, groups)
+    found = match_parts(*parts, groups)
     back = {j: i for i, j in found.items()}
-    pairs = [(back.get(j, -1), j) for j in range(len(right_parts))]
-    for i in [i for i in range(len(left_parts)) if i not in found]:
+    pairs = [(back.get(j, -1), j) for j in range(len(parts[1]))]
+    for i in [i for i in range(len(parts[0])) if i not in found]:
         before = [x for x, _ in pairs].index(i - 1)  # a left part stands behind its predecessor
         pairs.insert(before + 1, (i, -1))
     entries = []
     for i, j in pairs:
-        a = left[left_parts[i].start : left_parts[i].end] if i >= 0 else []
-        b = right[right_parts[j].start : right_parts[j].end] if j >= 0 else []
+        a = texts[0][parts[0][i].start : parts[0][i].end] if i >= 0 else []
+        b = texts[1][parts[1][j].start : parts[1][j].end] if j >= 0 else []
         rows = []
         for row, group in groupby(compare_parts(a, b)):
             n = len([*group])
-            rows += [row] * n if row[0] == CHANGED else [(*row, n)]
+            rows += [(*row, n)] if len(row) == 1 else [row] * n
         entries.append((i, j, rows))
     return entries

@@ -2,33 +2,17 @@
 const byId = id => document.getElementById(id);
 const all = css => [...document.querySelectorAll(css)];
 const data = JSON.parse(byId("data").textContent), HOME = [...byId("main").childNodes];
-const [SAME, INDENTED, CHANGED, LEFT, RIGHT, QUIET] = [0, 1, 2, 3, 4, 5];  // kinds of rows
-const SIGNS = ["", "\u21e5", "~", "-", "+", ""];
-const STYLES = ["same", "same", "changed", "only", "only", "quiet"];
+const SAME = 0, CHANGED = 2;  // kinds of rows; 1: only indented, 3: on one side only
+const STYLES = ["same", "same", "changed", "only"];
 const LINES = {l: "one", r: "two dash"};  // of the curves
 let view = {};
 
 const escape = text => text.replace(/[&<>"]/g, c => `&#${c.charCodeAt(0)};`);
-const plural = (n, word) => `${n} ${word}${n === 1 ? "" : "s"}`;
-const sideOf = name => name === view.l ? "l" : name === view.r ? "r" : "";
 const foldHtml = (title, inner, id) =>
   `<details class="fold" id="part-${id}"><summary>${title}</summary>${inner}</details>`;
-// The address of a part, which may have a space in its name.
-const address = part => `#${view.l}..${view.r}/${part.replace(" ", "-")}`;
+const address = part => `#${view.l}..${view.r}/${part.replace(" ", "-")}`;  // of a part
 
 // ---- Lines ----
-function alignment() {  // as seen from the left
-  const mirror = [SAME, INDENTED, CHANGED, RIGHT, LEFT];
-  const swap = ([kind, ...rest]) => [mirror[kind], ...rest.reverse()];
-  return data.pairs[`${view.l}..${view.r}`] ||
-    data.pairs[`${view.r}..${view.l}`].map(([i, j, rows]) => [j, i, rows.map(swap)]);
-}
-function inCode(tokens, marks) {  // those of the marks that lie in no docstring and no comment
-  const stop = tokens.findIndex((kind, i) => i % 2 === 0 && /^[dc]$/.test(kind));
-  const code = stop < 0 ? tokens : tokens.slice(0, stop);
-  const end = code.filter((_, i) => i % 2).join("").trimEnd().length;
-  return marks.filter((_, i) => marks[i - i % 2] < end);
-}
 function lineHtml(tokens, marks, names) {
   let html = "", end = 0;
   for (let i = 0; i < tokens.length; i += 2) {
@@ -45,45 +29,29 @@ function lineHtml(tokens, marks, names) {
   }
   return html;
 }
-function sideHtml(side, number, kind, marks, names) {
-  const tokens = data.lines[data.scripts[view[side]].lines[number]], n = number + 1;
-  return `<div class="side ${side} ${STYLES[kind]}"><a href="../${view[side]}.py#L${n}" ` +
-    `tabindex="-1" data-sign="${tokens.length ? SIGNS[kind] : ""}">${n}</a>` +
-    `<span data-line="${number}">${lineHtml(tokens, marks, names)}</span></div>`;
-}
-// {kind, l, r} of each row; what only the right has stands beside what only the left has.
-function rowsOf([i, j, runs], names) {
-  const rows = [], next = {}, codeOnly = byId("only").checked;
-  for (const [side, n] of [["l", i], ["r", j]])
-    next[side] = n < 0 ? 0 : data.scripts[view[side]].parts[n][2];
-  let free = [];
-  for (const [kind, ...rest] of runs) for (let k = kind === CHANGED ? 1 : rest[0]; k; k--) {
-    const row = {kind, l: '<div class="side l"></div>', r: '<div class="side r"></div>'};
-    const sides = kind === LEFT ? ["l"] : kind === RIGHT ? ["r"] : ["l", "r"], marks = {};
-    const tokens = side => data.lines[data.scripts[view[side]].lines[next[side]]];
-    for (const [n, side] of sides.entries()) {
-      const whole = kind === CHANGED ? rest[n] : [0, 1];
-      marks[side] = codeOnly ? inCode(tokens(side), whole) : whole;
-    }
-    if (kind > INDENTED && !Object.values(marks).flat().length) row.kind = QUIET;
-    if (kind < LEFT || (kind === RIGHT && tokens("r").includes("d"))) free = [];  // docstrings
-    for (const side of sides) {
-      const shown = kind === CHANGED ? marks[side] : [];
-      row[side] = sideHtml(side, next[side]++, row.kind, shown, names);
-    }
-    if (kind === RIGHT && free.length) free.shift().r = row.r;
-    else rows.push(row);
-    if (kind === LEFT) free.push(row);
-  }
-  return rows;
-}
+// Both columns of a part. What differs is a hunk; a side whose code does not differ has .words.
 function rowsHtml(entry, names) {
+  const scripts = [view.l, view.r].map(name => ({name, ...data.scripts[name]}));
+  const next = scripts.map(({parts}, s) => parts[entry[s]]?.[2]);
   let html = "", differed = false;
-  for (const {kind, l, r} of rowsOf(entry, names)) {
-    const differs = kind !== SAME && kind !== QUIET;
-    if (differs !== differed) html += differs ? '<div class="hunk" tabindex="-1">' : "</div>";
-    html += `<div class="row">${l}${r}</div>`;
-    differed = differs;
+  for (const [kind, a, b = a] of entry[2]) {
+    if (differed !== (kind !== SAME))
+      html += differed ? "</div>" : '<div class="hunk" tabindex="-1">';
+    differed = kind !== SAME;
+    for (let k = 0; k < (kind === CHANGED ? 1 : Math.max(a, b)); k++) {
+      const lines = [a, b].map((of, s) => kind !== CHANGED && k >= of ? null :
+        lineHtml(data.lines[scripts[s].lines[next[s]]], kind === CHANGED ? of : [], names));
+      const code = lines.map(line => line?.replace(/<span class="[cd]">.*?<\/span>/g, ""));
+      const sides = lines.map((line, s) => {
+        if (line === null) return `<div class="side ${"lr"[s]}"></div>`;
+        const words = kind === CHANGED ? !/<mark>/.test(code) : !code[s].trim();
+        const sign = line && ["", "\u21e5", "~", "-+"[s]][kind], n = next[s]++;
+        return `<div class="side ${"lr"[s]} ${STYLES[kind]}${words ? " words" : ""}">` +
+          `<a href="../${scripts[s].name}.py#L${n + 1}" tabindex="-1" data-sign="${sign}">` +
+          `${n + 1}</a><span data-line="${n}">${line}</span></div>`;
+      });
+      html += `<div class="row">${sides.join("")}</div>`;
+    }
   }
   return html + (differed ? "</div>" : "");
 }
@@ -93,11 +61,10 @@ function partHtml(entry) {
   const [i, j, rows] = entry, p = data.scripts[view.l].parts[i];
   const q = data.scripts[view.r].parts[j], [name, section, , , n] = q || p;
   const both = p && q, id = name.replace(" ", "-"), side = p ? "l" : "r";
-  const note = (n, side, of) => n < 0 ? "" :
-    `<div class="note ${side}" data-of="${of}">${data.notes[n]}</div>`;
-  const notes = both && p[4] === n ? note(n, "", "both") :
-    (p ? note(p[4], "l", `${view.l}.py`) : "") + (q ? note(n, "r", `${view.r}.py`) : "");
-  const variables = [p, q].flatMap(x => x && x[4] >= 0 ? data.variables[x[4]] : []);
+  const note = (part, side) => part && part[4] >= 0 ?
+    `<div class="note ${side}" data-of="${view[side]}">${data.notes[part[4]]}</div>` : "";
+  const notes = both && p[4] === n ? note(p, "") : note(p, "l") + note(q, "r");
+  const variables = [p, q].flatMap(part => data.variables[part?.[4]] ?? []);
   const names = variables.length &&
     RegExp(`(?<!(?<!self|args)\\.)\\b(?:${variables.join("|")})\\b`, "g");
   const here = [p && `${view.l}.${p[0]}`, q && `${view.r}.${q[0]}`];
@@ -105,9 +72,10 @@ function partHtml(entry) {
   const alike = rows.every(([kind]) => kind === SAME);
   const body = `<div class="entry">${notes && `<div class="notes">${notes}</div>`}` +
     `<div class="code">${rowsHtml(entry, names)}</div></div>` +
-    figures.map(x => `<figure class="play" data-play="${x}"></figure>`).join("");
+    figures.map(x => `<figure class="play" data-play="${x}"><h3>${play[x].title}</h3>` +
+      `<div></div><figcaption>${play[x].caption}</figcaption></figure>`).join("");
   if (name.toLowerCase() === section.toLowerCase()) return `<div id="part-${id}"></div>${body}`;
-  if (alike) return foldHtml(`${name}: ${plural(rows[0][1], "line")} without a difference` +
+  if (alike) return foldHtml(`${name}: ${rows[0][1]} lines without a difference` +
     (notes && ", with a note"), body, id);
   const other = both && p[0] !== name ? p[0] : "";
   const title = other ? `<b class="l">${other}</b> \u21c4 <b class="r">${name}</b>` : name +
@@ -116,16 +84,15 @@ function partHtml(entry) {
     `<h3 id="part-${id}"><a href="${address(name)}">${title}</a></h3>${body}`;
 }
 function bodyHtml() {
-  const sections = new Map(), partOf = ([i, j]) =>
-    j < 0 ? data.scripts[view.l].parts[i] : data.scripts[view.r].parts[j];
-  for (const entry of alignment()) {
-    const section = partOf(entry)[1];
-    sections.set(section, (sections.get(section) || "") + partHtml(entry));
-  }
-  return [...sections].map(([section, html]) => {
-    const n = plural(html.split('class="hunk"').length - 1, "difference");
+  const mirror = ([kind, ...rest]) => [kind, ...rest.reverse()];
+  const entries = data.pairs[view.key] ||
+    data.pairs[`${view.r}..${view.l}`].map(([i, j, rows]) => [j, i, rows.map(mirror)]);
+  const [l, r] = [view.l, view.r].map(name => data.scripts[name].parts);
+  const sections = Map.groupBy(entries, ([i, j]) => (l[i] ?? r[j])[1]);
+  return [...sections].map(([section, entries]) => {
+    const html = entries.map(partHtml).join(""), n = html.split('class="hunk"').length - 1;
     return section !== "Header" && section !== "Scaffold" ? `<h2>${section}</h2>${html}` :
-      foldHtml(`${section} of the file: ${n}`, html, `all-${section}`);
+      foldHtml(`${section} of the file, differences: ${n}`, html, `all-${section}`);
   }).join("");
 }
 
@@ -135,10 +102,9 @@ function changeHtml() {  // a sentence, or one of each step up from the left and
   const own = data.changes[`${view.l}..${view.r}`] || data.changes[`${view.r}..${view.l}`];
   const [a, b] = [up(view.l), up(view.r)], only = (x, y) => x.filter(name => !y.includes(name));
   const steps = [...only(a, b), ...only(b, a).reverse()];
-  if (own || steps.length === 1)
-    return `<div class="change"><p>${own || data.scripts[steps[0]].change}</p></div>`;
-  return `<div class="change steps">${steps.map(name => `<p><a class="${sideOf(name)}" ` +
-    `href="#${name}">${name}.py</a> ${data.scripts[name].change}</p>`).join("")}</div>`;
+  const link = name => steps.length > 1 ? `<a href="#${name}">${name}.py</a> ` : "";
+  const texts = own ? [own] : steps.map(name => link(name) + data.scripts[name].change);
+  return `<div class="change ${texts[1] ? "steps" : ""}"><p>${texts.join("</p><p>")}</p></div>`;
 }
 function lossHtml(side, other) {
   const bare = math =>  // without spaces and the sizes of brackets
@@ -166,21 +132,14 @@ function flowHtml() {  // a box of both scripts across the middle; what differs 
       const of = data.scripts[view[side || "r"]].parts.find(part => names.includes(part[0]));
       return `<a class="${side}" href="${address(of[0])}">${escape(box)}</a>`;
     };
-    const column = (boxes, side) =>
-      `<div class="${side}">${boxes.map(box => link(box, side)).join("")}</div>`;
-    const split = (a, b) => a.length || b.length ?
-      `<div class="split">${column(a, "l")}${column(b, "r")}</div>` : "";
-    const [ours, theirs] = ["l", "r"].map(side => [...data.scripts[view[side]].flow[stage]]);
-    let html = "", own = [];
-    for (const box of ours) {
-      const at = theirs.indexOf(box);
-      if (at < 0) own.push(box);
-      else {
-        html += split(own, theirs.splice(0, at)) + link(theirs.shift(), "");
-        own = [];
-      }
+    const own = boxes => boxes.map(box => link(box, "r")).join("");
+    let html = "", rest = data.scripts[view.r].flow[stage];
+    for (const box of data.scripts[view.l].flow[stage]) {
+      const at = rest.indexOf(box);
+      html += at < 0 ? link(box, "l") : own(rest.slice(0, at)) + link(box, "") + "</div><div>";
+      rest = rest.slice(at + 1);
     }
-    return `<div class="stage"><b>${stage}</b>${html}${split(own, theirs)}</div>`;
+    return `<div class="stage"><b>${stage}</b><div>${html}${own(rest)}</div></div>`;
   });
   return `<div class="flow" role="group" aria-label="Data flow">${drawn.join("")}</div>`;
 }
@@ -210,12 +169,11 @@ function chartHtml(env, sides) {
   const legend = runs.map(([side, run]) => `<p><b class="${side}">${view[side]}.py</b> ` +
     '<svg class="key" width="30" height="8" aria-hidden="true"><g class="play">' +
     `<path class="line ${LINES[side]}" d="M0 4H30"/></g></svg> ${run.evaluation}</p>`);
-  const links = [...new Set(runs.map(([, run]) => run.folder))].map(folder =>
-    `<a href="../benchmark/results/${folder}/report.md">report</a>`);
+  const each = show => [...new Set(runs.map(([, run]) => show(run)))].join(" and ");
   const middle = chart.statistic === "iqm" ? "mean of the middle half (IQM)" : "mean";
-  const text = `Return by ${by}, ${middle} over n = ` +
-    `${[...new Set(runs.map(([, run]) => run.n))].join(" and ")} seeds, 95% band; with the ` +
-    `names, the final evaluation and its 95% interval (${links.join(", ")}).`;
+  const text = `Return by ${by}, ${middle} over n = ${each(run => run.n)} seeds, 95% band; ` +
+    "with the names, the final evaluation and its 95% interval (" + each(({folder}) =>
+    `<a href="../benchmark/results/${folder}/report.md">report</a>`) + ").";
   const flat = runs.some(([, run]) => /saturated/.test(run.evaluation)) ?
     "Saturated: all seeds alike, so an interval would say nothing of the spread." : "";
   const notes = [text, flagsHtml(runs), ...sides.map(s => data.scripts[view[s]].curve), flat];
@@ -229,8 +187,8 @@ function topHtml() {
     sides.every(side => data.charts[env].scripts[view[side]])).map(env => [env, sides]);
   const common = envs(["l", "r"]);
   const drawn = common.length ? common : ["l", "r"].flatMap(s => envs([s]).slice(0, 1));
-  const titles = ["l", "r"].map(side => `<a class="${side}" href="#/${view[side]}" ` +
-    `title="its section in the essay">${data.scripts[view[side]].title}</a>`);
+  const titles = ["l", "r"].map(s => `<b class="${s}">${data.scripts[view[s]].title}</b> ` +
+    `<small><a class="${s}" href="#/${view[s]}">why? the essay's section</a></small>`);
   return `<h2>${titles.join(" and ")}</h2>${changeHtml()}` +
     `<div class="losses">${lossHtml("l", "r")}${lossHtml("r", "l")}</div>${flowHtml()}` +
     `<h2>Measured</h2>${common.length ? "" : "<p>No environment was run with both.</p>"}` +
@@ -251,50 +209,43 @@ function show() {
     document.title = `${l ? `${l} and ${r}` : "Policy gradients"}, side by side`;
     document.documentElement.className = l ? "pair" : "";
     byId("family").open = !l;
-    render();
+    [byId("left").value, byId("right").value] = [l, r];
+    if (l) byId("main").innerHTML = `<div id="top">${topHtml()}</div>${bodyHtml()}`;
+    else byId("main").replaceChildren(...HOME);
+    for (const figure of all("[data-play]:not(:has(.controls))")) seen.observe(figure);
+    for (const formula of all(".eq, .loss")) sizes.observe(formula);
+    publish();
   }
   const part = byId("part-" + anchor);
-  for (let fold = part?.closest("details"); fold; fold = fold.parentElement.closest("details"))
-    fold.open = true;
+  for (const fold of all(".fold")) fold.open ||= fold.contains(part);
   const y = history.state?.y;  // where the reader was, if this is a way back
   if (part || y) all(".home").forEach(home => home.classList.add("whole"));  // laid out
   if (part && y === undefined) part.scrollIntoView();
   else if (old !== undefined || y) scrollTo(0, y || 0);
   view.address = location.hash;
 }
-function render() {
-  [byId("left").value, byId("right").value] = [view.l, view.r];
-  if (view.l) byId("main").innerHTML = `<div id="top">${topHtml()}</div>${bodyHtml()}`;
-  else byId("main").replaceChildren(...HOME);
-  for (const figure of all(".play:not([data-drawn])"))
-    if (play[figure.dataset.play]) seen.observe(figure);
-  for (const formula of all(".eq, .loss")) sizes.observe(formula);
+function publish() {  // links to files lead to GitHub from its pages
   const [, owner] = location.hostname.match(/^(.+)\.github\.io$/) || [];
   const home = `https://github.com/${owner}/${location.pathname.split("/")[1]}/blob/HEAD/`;
   if (owner) for (const link of all('main a[href^="../"]'))
     link.href = home + link.getAttribute("href").slice(3);
 }
-function drawFigure(figure) {
-  const {title, caption} = play[figure.dataset.play];
-  figure.innerHTML = `<h3>${title}</h3><div></div><figcaption>${caption}</figcaption>`;
-  figure.dataset.drawn = "";
+function draw(figure) {
   seen.unobserve(figure);
-  play[figure.dataset.play].draw(figure.children[1]);
+  kit.figure(figure.children[1], play[figure.dataset.play]);
 }
-const seen = new IntersectionObserver(entries => entries.forEach(entry =>
-  entry.isIntersecting && drawFigure(entry.target)), {rootMargin: "400px"});
+const seen = new IntersectionObserver(entries => entries.filter(entry => entry.isIntersecting)
+  .forEach(entry => draw(entry.target)), {rootMargin: "400px"});
 const sizes = new ResizeObserver(entries => {  // the keyboard scrolls formulas too wide
-  for (const {target} of entries)
-    if (target.scrollWidth > target.clientWidth) target.tabIndex = 0;
+  for (const {target: e} of entries) e.tabIndex = e.scrollWidth > e.clientWidth ? 0 : -1;
 });
 
 // ---- What the reader does ----
-const shown = element => !element.closest("details:not([open])");
 const box = element => element.getBoundingClientRect(), edge = () => box(byId("bar")).bottom;
 // To the next or previous of some elements, from the one that has the focus and is seen, or
 // from the top of the screen.
 function move(css, by) {
-  const elements = all(css).filter(shown);
+  const elements = all(css).filter(element => element.checkVisibility());
   const now = elements.indexOf(document.activeElement.closest?.(css));
   const here = now >= 0 && box(elements[now]).top < innerHeight &&
     box(elements[now]).bottom > edge();
@@ -304,39 +255,25 @@ function move(css, by) {
   element?.focus({preventScroll: true});
   element?.scrollIntoView({block: element.offsetHeight > innerHeight / 2 ? "start" : "center"});
 }
-// A function that brings the line which now stands below the bar back to its height.
-function keep() {
-  const open = all(".fold").map(fold => fold.open), y = scrollY;
-  const line = all(".side > span").find(e => box(e).bottom > edge() + 1 && shown(e));
-  const top = line && box(line).top, script = line && view[line.parentElement.classList[1]];
-  return () => {
-    const folds = all(".fold");
-    if (folds.length === open.length) folds.forEach((fold, n) => { fold.open = open[n]; });
-    const now = top < innerHeight && document.querySelector(
-      `.side.${sideOf(script)} > span[data-line="${line.dataset.line}"]`);
-    if (now && shown(now)) scrollBy(0, box(now).top - top);
-    else scrollTo(0, y);
-  };
-}
-function light(target) {  // a variable and its symbols, in both columns of its part
-  const one = target.closest?.(".v"), name = one?.dataset.v;
+// A variable and its symbols light up in both columns; a click goes to its code, or back.
+for (const type of ["pointerover", "focusin", "click"]) addEventListener(type, ({target}) => {
+  const one = target.closest?.(".entry .v"), away = one?.closest(".note") ? ".code" : ".note";
+  const twins = one?.closest(".entry").querySelectorAll(`[data-v="${one.dataset.v}"]`) ?? [];
   for (const lit of all(".lit")) lit.classList.remove("lit");
-  for (const twin of one ? one.closest(".entry").querySelectorAll(`[data-v="${name}"]`) : [])
-    twin.classList.add("lit");
-}
-addEventListener("click", event => {  // from a symbol to its code, or back
-  const one = event.target.closest(".entry .v"), to = one?.closest(".note") ? "code" : "note";
-  if (one) one.closest(".entry").querySelector(`.${to} [data-v="${one.dataset.v}"]`)
-    ?.scrollIntoView({block: "center"});
+  for (const twin of twins) twin.classList.add("lit");
+  const far = type === "click" && [...twins].find(twin => twin.closest(away));
+  if (far) far.scrollIntoView({block: "center"});
 });
+const hunks = () => byId("only").checked ? ".hunk:has(.side:not(.words, :empty))" : ".hunk";
 const actions = {
-  next: () => move(".hunk", 1),
-  previous: () => move(".hunk", -1),
-  swap: () => {
-    const back = keep();
+  next: () => move(hunks(), 1),
+  previous: () => move(hunks(), -1),
+  swap: () => {  // both ways are as high, so the reader stays where they are
+    const open = all(".fold").map(fold => fold.open), y = scrollY;
     history.pushState(null, "", `#${view.r}..${view.l}`);
     show();
-    back();
+    for (const [n, fold] of all(".fold").entries()) fold.open = open[n];
+    scrollTo(0, y);
   },
   fold: () => {
     const open = all(".fold").some(fold => !fold.open);
@@ -351,11 +288,6 @@ for (const [id, action] of Object.entries(actions)) byId(id).addEventListener("c
 for (const menu of all("select")) menu.addEventListener("change", () => {
   location.hash = `${byId("left").value}..${byId("right").value}`;
 });
-byId("only").addEventListener("change", () => {
-  const back = keep();
-  render();
-  back();
-});
 addEventListener("keydown", event => {
   const field = event.target.closest("select, input[type=range], [role=slider]");
   if (!byId("keys").checked || field || event.ctrlKey || event.altKey || event.metaKey) return;
@@ -363,9 +295,7 @@ addEventListener("keydown", event => {
   if (view.l && id) byId(id).click();
   if (/^v$/i.test(event.key)) move(".code .v", event.key === "v" ? 1 : -1);
 });
-for (const type of ["pointerover", "focusin"])
-  addEventListener(type, event => light(event.target));
-addEventListener("beforeprint", () => all(".play:empty").forEach(drawFigure));
+addEventListener("beforeprint", () => all("[data-play]:has(> div:empty)").forEach(draw));
 for (const type of ["scrollend", "click"]) addEventListener(type, () => {
   if (view.address === location.hash) history.replaceState({y: scrollY}, "");
 }, true);

@@ -1,6 +1,5 @@
 """The page: scripts, alignments, notes and figures put into one HTML file."""
 
-import ast
 import base64
 import html
 import json
@@ -15,6 +14,7 @@ from math_core import LatexError, LatexToMathML
 from pygments.lexers import PythonLexer
 from pygments.token import STANDARD_TYPES
 
+from benchmark.variants import script_defaults
 from benchmark.words import BadInput
 
 from .align import align
@@ -90,20 +90,17 @@ def equation(latex: str, symbols: list[list[str]] = ()) -> str:
     """A displayed equation; each symbol in it is in a group that names its variable. The base
     of an index is no symbol: r is not in r_t."""
     known = {re.sub("</?math>", "", mathml(symbol)): name for symbol, name, _ in symbols}
-    longest = "|".join(map(re.escape, sorted(known, key=len, reverse=True)))
-    done = ""
-    for piece in pieces_of(latex):
-        done += ("<wbr>" if piece[0] == "{" else "<wbr>&emsp;") * bool(done)
-        done += (
-            mathml(piece, True)
-            if not known
-            else re.sub(
-                f"(?<!<msub>)(?<!<msubsup>)(?:{longest})",
-                lambda m: f'<mrow class="v" data-v="{known[m[0]]}">{m[0]}</mrow>',
-                mathml(piece, True),
-            )
+    pieces = [("<wbr>" if piece.startswith("{}") else "<wbr>&emsp;") + mathml(piece, True)
+              for piece in pieces_of(latex)]  # fmt: skip
+    text = "".join(pieces).removeprefix("<wbr>&emsp;")
+    if known:
+        longest = "|".join(map(re.escape, sorted(known, key=len, reverse=True)))
+        text = re.sub(
+            f"(?<!<msub>)(?<!<msubsup>)(?:{longest})",
+            lambda m: f'<mrow class="v" data-v="{known[m[0]]}">{m[0]}</mrow>',
+            text,
         )
-    return f'<div class="eq">{done}</div>'
+    return f'<div class="eq">{text}</div>'
 
 
 def note_html(note: dict, papers: dict[str, str]) -> str:
@@ -180,13 +177,6 @@ def loss_of(script: dict, parts: list[Part], noted: list[int], notes: dict) -> d
     return {"part": part.name, "terms": terms, "given": given}
 
 
-def defaults(text: str) -> dict:
-    """Of a script's flags."""
-    args = next(n for n in ast.parse(text).body if getattr(n, "name", "") == "Args")
-    fields = [n for n in args.body if isinstance(n, ast.AnnAssign)]
-    return {n.target.id: getattr(n.value, "value", None) for n in fields}
-
-
 def page_data(root: Path) -> dict:
     """All that the page's script draws from."""
     notes, texts = load(root)
@@ -205,12 +195,12 @@ def page_data(root: Path) -> dict:
             "change": prose(script["change"]), "curve": prose(script.get("curve", "")),
         }  # fmt: skip
     pairs = {
-        f"{a}..{b}": align(lines[a], lines[b], parts[a], parts[b], notes["counterparts"])
+        f"{a}..{b}": align([lines[a], lines[b]], [parts[a], parts[b]], notes["counterparts"])
         for a, b in combinations(texts, 2)
     }
     charts = results(root, notes["results"], list(texts), notes["environments"])
     for name, run in (item for chart in charts.values() for item in chart["scripts"].items()):
-        usual = defaults(texts[name])
+        usual = script_defaults(root / f"{name}.py")
         run["flags"] = {x: [v, usual.get(x, v) == v] for x, v in run["flags"].items()}
     return {
         "lines": [json.loads(key) for key in table], "scripts": scripts, "pairs": pairs,
@@ -229,7 +219,7 @@ def paragraph(text: str, stills: dict[str, str]) -> str:
     if found := re.fullmatch(r"\{play (\w+)\}", text):
         still = stills[found[1]]
         title, caption = (re.search(f"<{x}>(.*?)</{x}>", still)[1] for x in ("title", "desc"))
-        figure = f"<h3>{title}</h3>{still}<figcaption>{caption}</figcaption>"
+        figure = f"<h3>{title}</h3><div>{still}</div><figcaption>{caption}</figcaption>"
         return f'<figure class="play" data-play="{found[1]}">{figure}</figure>'
     if found := re.fullmatch(r"\{pair (\w+)\.\.(\w+)\}", text):
         a, b = found.groups()
@@ -251,12 +241,10 @@ def essay_html(stills: dict[str, str]) -> str:
     for n, section in enumerate(essay["section"]):
         name, title = section.get("script", n), prose(section["title"])
         contents += f'<li><a href="#/{name}">{title}</a></li>'
-        sections += f'<section id="part-{name}"><h2>{title}</h2>'
-        sections += body(section["text"]) + "</section>"
-    return (
-        f"<h2>{prose(essay['title'])}</h2>{body(essay['lead'])}"
-        f'<nav aria-label="Contents"><ol>{contents}</ol></nav>{sections}'
-    )
+        text = body(section["text"])
+        sections += f'<section id="part-{name}"><h2>{title}</h2>{text}</section>'
+    head = f"<h2>{prose(essay['title'])}</h2>{body(essay['lead'])}"
+    return f'{head}<nav aria-label="Contents"><ol>{contents}</ol></nav>{sections}'
 
 
 def ladder(scripts: list[dict], parent: str | None = None) -> str:
@@ -287,12 +275,11 @@ def build(root: Path) -> str:
     read = {path.name: path.read_text(encoding="utf-8") for path in HERE.glob("page.*")}
     data = json.dumps(page_data(root), ensure_ascii=False, separators=(",", ":"))
     font = base64.b64encode((HERE / "math.woff2").read_bytes()).decode()
-    play = (HERE / "play/play.css").read_text(encoding="utf-8")
     stills = {path.stem: path.read_text(encoding="utf-8") for path in HERE.glob("play/*.svg")}
     scripts = load(root)[0]["script"]
     options = "".join(f'<option value="{s["name"]}">{s["name"]}.py</option>' for s in scripts)
     return Template(read["page.html"]).substitute(
-        css=read["page.css"].replace("FONT", f"data:font/woff2;base64,{font}") + play,
+        css=read["page.css"].replace("FONT", f"data:font/woff2;base64,{font}"),
         ladder=ladder(scripts), options=options, essay=essay_html(stills), js=read["page.js"],
         data=data.replace("</", "<\\/"), play=figures_script(),
     )  # fmt: skip

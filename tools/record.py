@@ -30,7 +30,7 @@ FLAGS = [
 # need. It is to stand in the page, whose styles it has.
 STILL = """name => {
   const root = document.body.appendChild(document.createElement("div"));
-  play[name].draw(root);
+  kit.figure(root, play[name]);
   for (const dot of root.querySelectorAll(".handle")) for (const key of dot.getAttributeNames())
     if (key !== "class" && key !== "transform") dot.removeAttribute(key);
   const panels = [...root.querySelectorAll(".panels > svg")];

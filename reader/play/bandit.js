@@ -18,42 +18,32 @@ play.bandit = {
       gradient(policy, rewards, baseline, a).map((g, k) => (g - middle[k]) ** 2))));
   },
 
-  draw(root) {
-    const {corners, plane, gradient, mean, spread} = this;
-    const noise = kit.range(120, i =>
-      kit.range(16, j => Math.abs(4e4 * Math.sin(16 * i + j)) % 1));
-    const view = state => {
-      const {baseline, shift} = state, policy = this.policy(state.x, state.y);
-      const rewards = [1, 2, 3].map(r => r + shift), value = kit.dot(policy, rewards);
-      const from = plane(policy), middle = mean(policy, rewards);
-      const to = vector => plane(vector).map((u, k) => from[k] + 0.3 * u);
-      const triangle = kit.panel({title: "gradients by the logits, one per action",
-        plain: true, height: 330, x: [-0.25, 1.25], y: [-0.17, 0.98]});
-      const curve = kit.panel({title: "spread of a single gradient", label: "baseline",
-        height: 330, x: [-1, 7], y: [0, 16]});
-      const singles = policy.map((_, a) => gradient(policy, rewards, baseline, a));
-      const batches = noise.map(row => {  // of 16 actions, the same at every baseline
-        const drawn = row.map(u => singles[(u > policy[0]) + (u > policy[0] + policy[1])]);
-        return to([0, 1, 2].map(k => kit.mean(drawn.map(g => g[k]))));
-      });
-      const now = spread(policy, rewards, baseline), none = spread(policy, rewards, 0);
-      [state.x, state.y] = from;  // what was dragged out comes back
-      return {panels: [triangle.draw([triangle.line([...corners, corners[0]], "thin"),
-        batches.map(place => triangle.dot(...place, "", 2)),
-        rewards.map((r, a) => triangle.legend(...corners[a],
-          [["ink mid", `r = ${kit.digits(r, 1)}`]], a < 2 ? 0 : 40, a < 2 ? 18 : 4)),
-        singles.map(g => triangle.arrow(from, to(g), "one")),
-        triangle.arrow(from, to(middle), "ink thick"), triangle.legend(-0.25, 0.98,
-          [["one", "of one action"], ["ink", "their mean"], ["", "means of 16 drawn"]])]),
-      curve.draw([curve.line([[value, 0], [value, 16]], "dash two"),
-        curve.legend(value, 16, [["two", "V, the expected reward"]]),
-        curve.curve(b => spread(policy, rewards, b), "one"), curve.dot(baseline, now, "one")]),
-      ], text: kit.words`V = ${value}. Spread ${now} with this baseline, ${none} with none. ` +
-        kit.words`Length of the mean: ${Math.hypot(...middle)}.`};
-    };
-    kit.figure(root, {state: {baseline: 0, shift: 1, x: 0.45, y: 0.3}, view,
-      handles: [{label: "the policy", x: "x", y: "y", limits: [0, 1]}], controls: [
-        {name: "baseline", label: "baseline b", range: [-1, 7, 0.05]},
-        {name: "shift", label: "added to all rewards", range: [-1, 3, 0.1]}]});
+  state: {baseline: 0, shift: 1, x: 0.45, y: 0.3},
+  handles: [{label: "the policy", x: "x", y: "y", limits: [0, 1]}],
+  controls: [{name: "baseline", label: "baseline b", range: [-1, 7, 0.05]},
+    {name: "shift", label: "added to all rewards", range: [-1, 3, 0.1]}],
+  view(state) {
+    const {corners, plane, gradient, mean, spread} = this, {baseline, shift} = state;
+    const policy = this.policy(state.x, state.y), rewards = [1, 2, 3].map(r => r + shift);
+    const value = kit.dot(policy, rewards), middle = mean(policy, rewards);
+    const from = plane(policy), to = vector => plane(vector).map((u, k) => from[k] + 0.3 * u);
+    const triangle = kit.panel({title: "gradients by the logits, one per action",
+      plain: true, height: 330, x: [-0.25, 1.25], y: [-0.17, 0.98]});
+    const curve = kit.panel({title: "spread of a single gradient", label: "baseline",
+      height: 330, x: [-1, 7], y: [0, 16]});
+    const singles = policy.map((_, a) => gradient(policy, rewards, baseline, a));
+    const now = spread(policy, rewards, baseline), none = spread(policy, rewards, 0);
+    [state.x, state.y] = from;  // what was dragged out comes back
+    return {panels: [triangle.draw([triangle.line([...corners, corners[0]], "thin"),
+      rewards.map((r, a) => triangle.legend(...corners[a],
+        [["ink mid", `r = ${kit.digits(r, 1)}`]], a < 2 ? 0 : 40, a < 2 ? 18 : 4)),
+      singles.map(g => triangle.arrow(from, to(g), "one")),
+      triangle.arrow(from, to(middle), "ink thick"),
+      triangle.legend(-0.25, 0.98, [["one", "of one action"], ["ink", "their mean"]])]),
+    curve.draw([curve.line([[value, 0], [value, 16]], "dash two"),
+      curve.legend(value, 16, [["two", "V, the expected reward"]]),
+      curve.curve(b => spread(policy, rewards, b), "one"), curve.dot(baseline, now, "one")]),
+    ], text: kit.words`V = ${value}. Spread ${now} with this baseline, ${none} with none. ` +
+      kit.words`Length of the mean: ${Math.hypot(...middle)}.`};
   },
 };

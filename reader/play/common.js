@@ -1,5 +1,5 @@
 // Figures that one can play with. play.NAME is one: title, caption, at (the parts of scripts
-// that it explains), the functions of its mathematics, and draw(root), which fills an element.
+// that it explains), the functions of its mathematics, and what kit.figure draws it from.
 const play = {}, kit = {};  // kit: what they share
 
 kit.clamp = (x, low, high) => Math.min(Math.max(x, low), high);
@@ -71,9 +71,7 @@ kit.panel = ({title, x, y, label = "", height = 230, plain = false}) => {
       const values = kit.range(n + 1, i => kit.range(n + 1, j => f(...spot(i, j))));
       const edges = [[0, 0, 1, 0], [1, 0, 0, 1], [0, 1, 1, 0], [0, 0, 0, 1]];
       const cells = kit.range(n * n, k => [k % n, Math.floor(k / n)]);
-      const met = [Math.min, Math.max].map(end => end(...values.flat()));
-      const between = levels.filter(level => met[0] < level && level < met[1]);
-      return path(between.map(level => cells.map(([i, j]) => {
+      return path(levels.map(level => cells.map(([i, j]) => {
         const cuts = edges.flatMap(([a, b, u, v]) => {
           const p = values[i + a][j + b] - level, q = values[i + a + u][j + b + v] - level;
           const s = p / (p - q);
@@ -95,42 +93,40 @@ kit.panel = ({title, x, y, label = "", height = 230, plain = false}) => {
 // Fill `root`. state: what the reader can change. controls: sliders, {name, label, show, range:
 // [least, most, step]}. view(state): {panels, text}. handles: points to drag in the first
 // panel, {label, x, y, limits}, with x and y names in the state, or x fixed.
-kit.figure = (root, {state, controls, view, handles = []}) => {
+kit.figure = (root, figure) => {
+  const {controls, handles = []} = figure, state = {...figure.state};
   const make = (html, parent) => {
     parent.insertAdjacentHTML("beforeend", html);
     return parent.lastElementChild;
   };
-  const mark = (element, values) => Object.entries(values).forEach(([key, value]) =>
-    element.setAttribute(key, value));
   root.innerHTML = '<div class="controls"></div><div class="panels"></div><output></output>';
   const [bar, wall, output] = root.children, after = [];  // after: what follows a change
   for (const {name, label, range, show} of controls) {
-    const input = make(`<label><span>${label} <b></b></span><input type="range"></label>`, bar)
-      .lastChild;
-    mark(input, {min: range[0], max: range[1], step: range[2]});
+    const [min, max, step] = range, input = make(`<label><span>${label} <b></b></span>` +
+      `<input type="range" min="${min}" max="${max}" step="${step}"></label>`, bar).lastChild;
     input.oninput = () => { state[name] = Number(input.value); update(); };
     after.push(() => {
       input.value = state[name];
-      const digits = (String(range[2]).split(".")[1] || "").length;
+      const digits = (String(step).split(".")[1] || "").length;
       const text = show ? show(state[name]) : kit.digits(state[name], digits);
-      input.previousSibling.lastChild.textContent = text;
-      mark(input, {"aria-valuetext": text});
+      input.previousSibling.lastChild.textContent = input.ariaValueText = text;
     });
   }
-  let {panels, text} = view(state);
+  let {panels, text} = figure.view(state);
   const shapes = panels.map(({title, height}, i) => make(
     `<svg viewBox="0 0 400 ${height}" role="${handles[0] && !i ? "group" : "img"}" ` +
     `aria-label="${title}"><g></g></svg>`, wall));
   for (const {label, x, y, limits: [low, high]} of handles) {
     const axes = [x, y].filter(axis => axis in state), [shape] = shapes;
-    const dot = make('<g class="handle" tabindex="0" role="slider"><circle r="18"/>' +
-      '<circle r="7"/></g>', shape);
+    const dot = make(`<g class="handle" tabindex="0" role="slider" aria-label="${label}" ` +
+      `aria-valuemin="${low}" aria-valuemax="${high}">` +
+      '<circle r="18"/><circle r="7"/></g>', shape);
     const set = (axis, to) => { state[axis] = kit.clamp(to, low, high); };
-    after.push(() => mark(dot, {
-      transform: `translate(${panels[0].at([state[x] ?? x, state[y]])})`, "aria-label": label,
-      "aria-valuemin": low, "aria-valuemax": high, "aria-valuenow": state[y],
-      "aria-valuetext": axes.map(axis => kit.digits(state[axis], 2)).join(", "),
-    }));
+    after.push(() => {
+      dot.setAttribute("transform", `translate(${panels[0].at([state[x] ?? x, state[y]])})`);
+      dot.ariaValueNow = state[y];
+      dot.ariaValueText = axes.map(axis => kit.digits(state[axis], 2)).join(", ");
+    });
     dot.onpointerdown = event => dot.setPointerCapture(event.pointerId);
     dot.onpointermove = event => {
       if (!dot.hasPointerCapture(event.pointerId)) return;
@@ -150,7 +146,7 @@ kit.figure = (root, {state, controls, view, handles = []}) => {
     };
   }
   function update() {
-    ({panels, text} = view(state));
+    ({panels, text} = figure.view(state));
     for (const [i, {svg}] of panels.entries()) shapes[i].firstChild.innerHTML = svg;
     for (const show of after) show();
     output.textContent = text;

@@ -26,30 +26,28 @@ play.dpo = {
     return [...points, points.at(-1).map((w, k) => w - gradient[k])];
   }, [[0, 0]]),
 
-  draw(root) {
+  state: {step: 20, share: 1, beta: 0.3, nll: 0},
+  controls: [{name: "step", label: "gradient steps", range: [0, 60, 1]},
+    {name: "share", label: "lift of the third per fall of the rejected", range: [0, 2, 0.1]},
+    {name: "beta", label: "\u03b2 kl_coef", range: [0.05, 1, 0.05]},
+    {name: "nll", label: "nll_coef", range: [0, 0.5, 0.02]}],
+  view({step, share, beta, nll}) {
     const {loss, slope} = this;
     const names = [["two", "chosen"], ["one", "rejected"], ["three", "third"]];
-    const view = ({step, share, beta, nll}) => {
-      const path = this.path(60, share, beta, nll), m = this.margin(path[step], share);
-      const p = path.map(w => this.probabilities(w, share)), [first, now] = [p[0], p[step]];
-      const left = kit.panel({title: "loss and gradient of the pair", x: [-6, 10], y: [-1, 3],
-        label: "margin: log-ratio of the chosen minus the rejected's"});
-      const right = kit.panel({title: "probabilities", x: [0, 60], y: [0, 1],
-        label: "gradient step"});
-      return {panels: [left.draw([left.curve(x => slope(x, beta), "one"),
-        left.curve(x => loss(x, beta), "ink thick"), left.dot(m, loss(m, beta), "ink"),
-        left.dot(m, slope(m, beta), "one"), left.legend(10, 3, [
-          ["ink end", "\u2212log sigmoid(\u03b2 margin)"], ["one end", "its slope"]], -6)]),
-      right.draw([right.line([[step, 0], [step, 1]], "dash thin"), names.map(([style], i) =>
-        [right.line(p.map((q, k) => [k, q[i]]), style), right.dot(step, now[i], style)]),
-      right.legend(0, 1, names)]),
-      ], text: kit.words`Margin ${m}, loss ${loss(m, beta)}. ` + names.map(([, name], i) =>
-        kit.words`${name} ${first[i]} \u2192 ${now[i]}`).join(", ")};
-    };
-    kit.figure(root, {state: {step: 20, share: 1, beta: 0.3, nll: 0}, view, controls: [
-      {name: "step", label: "gradient steps", range: [0, 60, 1]},
-      {name: "share", label: "lift of the third per fall of the rejected", range: [0, 2, 0.1]},
-      {name: "beta", label: "\u03b2 kl_coef", range: [0.05, 1, 0.05]},
-      {name: "nll", label: "nll_coef", range: [0, 0.5, 0.02]}]});
+    const path = this.path(60, share, beta, nll), m = this.margin(path[step], share);
+    const p = path.map(w => this.probabilities(w, share)), [first, now] = [p[0], p[step]];
+    const left = kit.panel({title: "loss and gradient of the pair", x: [-6, 10], y: [-1, 3],
+      label: "margin: log-ratio of the chosen minus the rejected's"});
+    const right = kit.panel({title: "probabilities", x: [0, 60], y: [0, 1],
+      label: "gradient step"});
+    return {panels: [left.draw([left.curve(x => slope(x, beta), "one"),
+      left.curve(x => loss(x, beta), "ink thick"), left.dot(m, loss(m, beta), "ink"),
+      left.dot(m, slope(m, beta), "one"), left.legend(10, 3, [
+        ["ink end", "\u2212log sigmoid(\u03b2 margin)"], ["one end", "its slope"]], -6)]),
+    right.draw([right.line([[step, 0], [step, 1]], "dash thin"), names.map(([style], i) =>
+      [right.line(p.map((q, k) => [k, q[i]]), style), right.dot(step, now[i], style)]),
+    right.legend(0, 1, names)]),
+    ], text: kit.words`Margin ${m}, loss ${loss(m, beta)}. ` + names.map(([, name], i) =>
+      kit.words`${name} ${first[i]} \u2192 ${now[i]}`).join(", ")};
   },
 };

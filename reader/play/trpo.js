@@ -36,33 +36,28 @@ play.trpo = {
     return {natural, plain: toBound(g, F, bound), F, tries};
   },
 
-  draw(root) {
-    const {states, surrogate, kl} = this;
+  state: {u: 0, v: -1, power: -1, damping: 0},
+  handles: [{label: "the old policy's two weights", x: "u", y: "v", limits: [-2, 2]}],
+  controls: [{name: "power", label: "target_kl", range: [-2.5, 0, 0.1],
+    show: power => kit.digits(10 ** power, 3)},
+  {name: "damping", label: "cg_damping", range: [0, 0.5, 0.01]}],
+  view({u, v, power, damping}) {
+    const {states, surrogate, kl} = this, old = [u, v], bound = 10 ** power;
     const map = kit.panel({title: "two weights, and the surrogate's contours", height: 330,
       x: [-2.2, 2.2], y: [-2, 2]});
-    const contours = map.contour((a, b) => surrogate(states, [0, 0], [a, b]),
-      kit.range(41, i => i / 20 - 1), "thin faint");  // another old policy adds a constant
-    const view = ({u, v, power, damping}) => {
-      const old = [u, v], bound = 10 ** power;
-      const {natural, plain, F, tries} = this.step(states, old, bound, damping);
-      const to = direction => old.map((x, k) => x + direction[k]);
-      const far = w => kl(states, old, w), gain = w => surrogate(states, old, w);
-      const model = s => kit.dot(s, F.map(row => kit.dot(row, s))) / 2, last = tries.at(-1);
-      return {panels: [map.draw([contours, map.contour((a, b) => far([a, b]), [bound], "two"),
-        map.contour((a, b) => model([a - u, b - v]), [bound], ""),
-        map.arrow(old, to(plain), "three"), map.arrow(old, to(natural), "one"),
-        tries.map(({w, good}) => map.dot(...w, good ? "one" : "one hollow")),
-        map.legend(-2.2, 2, [["one", "natural gradient"], ["three", "plain gradient"],
-          ["two", "true KL at the bound"], ["", "its quadratic model"],
-          ["one", "dots: tries; hollow: too far"]])]),
-      ], text: last.good ? kit.words`Try ${tries.length} of 10 is taken: KL ${last.kl} of ${
-        bound}, gain ${last.gain}. The plain gradient, as long by the model, gains ${
-        gain(to(plain))} at KL ${far(to(plain))}.` : "No try is taken: the policy stays."};
-    };
-    kit.figure(root, {state: {u: 0, v: -1, power: -1, damping: 0}, view,
-      handles: [{label: "the old policy's two weights", x: "u", y: "v", limits: [-2, 2]}],
-      controls: [{name: "power", label: "target_kl", range: [-2.5, 0, 0.1],
-        show: power => kit.digits(10 ** power, 3)},
-      {name: "damping", label: "cg_damping", range: [0, 0.5, 0.01]}]});
+    this.contours ??= map.contour((a, b) => surrogate(states, [0, 0], [a, b]),
+      kit.range(41, i => i / 20 - 1), "grid");  // another old policy adds a constant
+    const {natural, plain, tries} = this.step(states, old, bound, damping);
+    const to = direction => old.map((x, k) => x + direction[k]);
+    const far = w => kl(states, old, w), gain = w => surrogate(states, old, w);
+    const last = tries.at(-1), ball = map.contour((a, b) => far([a, b]), [bound], "two");
+    return {panels: [map.draw([this.contours, ball,
+      map.arrow(old, to(plain), "three"), map.arrow(old, to(natural), "one"),
+      tries.map(({w, good}) => map.dot(...w, good ? "one" : "one hollow")),
+      map.legend(-2.2, 2, [["one", "natural gradient"], ["three", "plain gradient"],
+        ["two", "KL at the bound"], ["one", "dots: tries; hollow: too far"]])]),
+    ], text: last.good ? kit.words`Try ${tries.length} of 10 is taken: KL ${last.kl} of ${
+      bound}, gain ${last.gain}. The plain gradient, as long by the quadratic model, gains ${
+      gain(to(plain))} at KL ${far(to(plain))}.` : "No try is taken: the policy stays."};
   },
 };

@@ -113,8 +113,11 @@ const probe = {
     return line ? line.getBoundingClientRect().top : null;
   },
 
+  // Whether an element has a background of its own.
+  filled: element => getComputedStyle(element).backgroundColor !== "rgba(0, 0, 0, 0)",
+
   // Side and number of every line that is marked as different.
-  marked: () => [...document.querySelectorAll(".side:is(.changed, .only)")].filter(s => s.firstChild)
+  marked: () => [...document.querySelectorAll(".side")].filter(s => s.firstChild && probe.filled(s))
     .map(s => [s.classList[1], s.lastChild.dataset.line].join()),
 
   // Pairs whose first screen lacks the sentence, the losses, the flow, or a coloured box or term.

@@ -26,10 +26,7 @@ import trpo
 from reader.structure import parts_of
 from tools import record
 
-CSS = "\n".join(
-    path.read_text(encoding="utf-8")
-    for path in (record.PLAY.parent / "page.css", record.PLAY / "play.css")
-)
+CSS = (record.PLAY.parent / "page.css").read_text(encoding="utf-8")
 PROBE = (Path(__file__).parent / "probe.js").read_text(encoding="utf-8")
 # Texts of a panel that stand out of what they are drawn in, or on another one.
 OVER = """root => [...root.querySelectorAll(".panels > svg")].flatMap(svg => {
@@ -85,7 +82,7 @@ def draw(page):
               document.body.innerHTML = `<figure class="play"><div></div></figure>`;
               const root = document.querySelector("div");
               root.style.width = `${width}px`;
-              play[name].draw(root);
+              kit.figure(root, play[name]);
             }""",
             [name, width],
         )

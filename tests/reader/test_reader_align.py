@@ -8,14 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reader.align import (
-    CHANGED,
-    INDENTED,
-    LEFT,
-    RIGHT,
-    SAME,
-    align,
-)
+from reader.align import APART, CHANGED, INDENTED, SAME, align
 from reader.page import load
 from reader.structure import parts_of
 
@@ -25,7 +18,8 @@ GROUPS = load(ROOT)[0]["counterparts"]
 
 
 def aligned(left: str, right: str, groups=()):
-    return align(left.splitlines(), right.splitlines(), parts_of(left), parts_of(right), groups)
+    both = left, right
+    return align([x.splitlines() for x in both], [parts_of(x) for x in both], groups)
 
 
 def lines_of(entries, left: str, right: str):
@@ -35,10 +29,14 @@ def lines_of(entries, left: str, right: str):
         a = parts[0][i].start if i >= 0 else 0
         b = parts[1][j].start if j >= 0 else 0
         for kind, *rest in rows:
-            for _ in range(1 if kind == CHANGED else rest[0]):
-                on_left, on_right = kind != RIGHT, kind != LEFT
-                found.append((kind, a if on_left else None, b if on_right else None, rest))
-                a, b = a + on_left, b + on_right
+            if kind == APART:
+                n, m = rest
+                found += [(kind, a + k, None, rest) for k in range(n)]
+                found += [(kind, None, b + k, rest) for k in range(m)]
+            else:
+                n = m = 1 if kind == CHANGED else rest[0]
+                found += [(kind, a + k, b + k, rest) for k in range(n)]
+            a, b = a + n, b + m
     return found
 
 
@@ -174,14 +172,14 @@ def test_an_inserted_flag_is_one_new_line():
     flag = "    new_flag: float = 0.5  # what it does, in so many words\n"
     left = TEXTS["ppo"]
     right = left.replace("    clip_coef: float", flag + "    clip_coef: float")
-    for pair, kind in (((left, right), RIGHT), ((right, left), LEFT)):
+    for pair, one in (((left, right), (APART, 0, 1)), ((right, left), (APART, 1, 0))):
         entries = aligned(*pair)
         assert_nothing_lost(entries, *pair)
         different = {
             name: [row for row in rows if row[0] != SAME]
             for name, rows in rows_by_name(entries, *pair).items()
         }
-        assert {name: rows for name, rows in different.items() if rows} == {"Args": [(kind, 1)]}
+        assert {name: rows for name, rows in different.items() if rows} == {"Args": [one]}
 
 
 def test_a_renamed_function_stands_beside_what_it_was():
@@ -226,7 +224,7 @@ def test_lines_that_are_only_indented_are_not_changed():
     entries = aligned(left, right)
     assert_nothing_lost(entries, left, right)
     update = rows_by_name(entries, left, right)["UPDATE"]
-    assert [row for row in update if row[0] != SAME] == [(RIGHT, 1), (INDENTED, 1)]
+    assert [row for row in update if row[0] != SAME] == [(APART, 0, 1), (INDENTED, 1)]
 
 
 EDITS = st.lists(
@@ -283,9 +281,11 @@ def with_docstring(text: str) -> str:
 def test_docstrings_without_a_common_sentence_follow_one_another():
     """Word by word they would look alike; with a common sentence they stand side by side."""
     one, two = "The loss to minimise, of a batch.", "The loss to log, of a batch here."
-    for more, kinds_of_it in (("", {LEFT, RIGHT}), (" Shapes: (batch,).", {CHANGED})):
+    apart, beside = [(APART, 1, 0), (APART, 0, 1)], [CHANGED]
+    for more, expected in (("", apart), (" Shapes: (batch,).", beside)):
         left, right = with_docstring(one + more), with_docstring(two + more)
         entries = aligned(left, right)
         assert_nothing_lost(entries, left, right)
         rows = rows_by_name(entries, left, right)["a2c_loss"]
-        assert {row[0] for row in rows} - {SAME} == kinds_of_it
+        different = [row for row in rows if row[0] != SAME]
+        assert [row if row[0] == APART else row[0] for row in different] == expected

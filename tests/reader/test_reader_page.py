@@ -234,7 +234,7 @@ def test_paragraphs_of_the_essay():
     assert paragraph("$$ x $$", {}).startswith('<div class="eq"><math')
     assert '<a class="pair" href="#a2c..ppo">' in paragraph("{pair a2c..ppo}", {})
     assert paragraph("{play gae}", {"gae": still}) == (
-        f'<figure class="play" data-play="gae"><h3>T</h3>{still}'
+        f'<figure class="play" data-play="gae"><h3>T</h3><div>{still}</div>'
         "<figcaption>D</figcaption></figure>"
     )
 
