@@ -86,20 +86,11 @@ def estimate(cell: str) -> str:
 # ==============================================================================================
 # Tables: the page, the first columns, and the rows
 # ==============================================================================================
-def newest(env_id: str, name: str) -> str:
-    """The folder that has a script's newest rows on a classic environment."""
-    if env_id == "CartPole-v1":
-        return "defaults"  # the suite classic has no flags for it
-    again = RESULTS / "classic-anew"
-    new = again.exists() and (env_id, name, IQM) in cells("classic-anew")
-    return "classic-anew" if new else "classic"
-
-
 def classic() -> tuple[Path, list[str], Rows]:
     """The classic environments."""
     environments, rows = ["CartPole-v1", "Acrobot-v1", "LunarLander-v3"], []
     for name in ("reinforce", "reinforce_baseline", "a2c", "trpo", "ppo"):
-        found = [cells(newest(env_id, name))[env_id, name, IQM] for env_id in environments]
+        found = [cells("classic")[env_id, name, IQM] for env_id in environments]
         rows.append([f"`{name}.py`", *found])
     return PAGES[0], ["script", *environments], rows
 

@@ -204,8 +204,8 @@ def claims() -> list[str]:
         f"averages 475 of 500 points after {pole['reinforce']} steps (median, n = {n0})",
         f"the first {length} steps of {cart} rises from {bare} to {critic} (n = {n1} each)",
         f"{count(of - got)} of {count(of)} seeds do not get to -100 with it (n = {of})",
-        f"A2C ends at {lander[0]}, REINFORCE with a baseline at {lander[1]} (interquartile "
-        f"means, n = {lander[2]} each)",
+        f"A2C ends at {lander[0]}, REINFORCE with a baseline at {lander[1]} (means "
+        f"of the middle half of the seeds, n = {lander[2]} each)",
         f"make {a3c} steps a second, A2C with one environment on one core {one} (n = {n3} "
         "each)",
         f"eight environments makes {two} on one core",
@@ -215,7 +215,7 @@ def claims() -> list[str]:
         f"end at {free} instead of {clip}, and {count(lost)} of {count(int(n6))} end below "
         f"450 (n = {n6} each)",
         f"{breakout} points in a game of MinAtar's Breakout (n = {n10})",
-        f"{pendulum} on Pendulum-v1 after 200,000 steps (n = {n7})",
+        f"{pendulum} on Pendulum-v1 after 200,000 steps with tuned flags (n = {n7})",
         f"SAC ends at {sac} after 300,000 steps, PPO at {ppo} after 1,000,000 (n = {n8} each)",
         f"It makes {float(pace[0]):.0f} steps a second where PPO makes {pace[1]}",
         f"{sum(base) / len(base):.0%} of its samples are right",
@@ -225,10 +225,10 @@ def claims() -> list[str]:
         "each)",
         f"`--kl-coef 0.5` the divergence ends at {kl[0]} nats, without at {kl[1]} "
         f"(n = {kl[2]} each)",
-        f"{exact['grpo'][0]} are right, and {exact['grpo-no-std'][0]} without the division "
-        f"(n = {exact['grpo'][1]} each)",
+        f"{exact['grpo'][0]} are right, and {exact['grpo-no-std'][0]} without the division by "
+        f"the std (n = {exact['grpo'][1]} each)",
         f"only {pairs[names[0]]} of the answers are right in the end, though the score has "
-        f"climbed; at a price of 0.5 it is {pairs[names[1]]} (n = {n9} each)",
+        f"climbed; at 0.5, still with one round, it is {pairs[names[1]]} (n = {n9} each)",
         f"{pairs['dpo']} are right with the second term, and {pairs['dpo-no-nll']} without it "
         f"(n = {n9} each)",
     ]
@@ -316,7 +316,7 @@ def test_defaults_are_the_scripts():
         return float(re.search(rf"^    {name}: .*? = (\S+)", TEXTS[script], re.MULTILINE)[1])
 
     steps = default("ppo", "update_epochs") * default("ppo", "num_minibatches")
-    assert (steps, "forty steps on each batch here, by default" in PROSE) == (40, True)
+    assert (steps, "forty on each batch here, by default" in PROSE) == (40, True)
     segment = "a segment of five steps is enough" in PROSE
     assert (default("a2c", "num_steps"), segment) == (5, True)
     assert default("grpo", "update_epochs") * default("grpo", "num_minibatches") == 1
