@@ -285,6 +285,7 @@ const actions = {
   },
 };
 for (const [id, action] of Object.entries(actions)) byId(id).addEventListener("click", action);
+for (const button of all("#bar button")) button.onmousedown = () => false;  // keeps the focus
 for (const menu of all("select")) menu.addEventListener("change", () => {
   location.hash = `${byId("left").value}..${byId("right").value}`;
 });

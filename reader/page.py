@@ -14,17 +14,13 @@ from math_core import LatexError, LatexToMathML
 from pygments.lexers import PythonLexer
 from pygments.token import STANDARD_TYPES
 
+from benchmark.grid import tomllib  # tomli's on Python 3.10
 from benchmark.variants import script_defaults
 from benchmark.words import BadInput
 
 from .align import align
 from .figures import results
 from .structure import Part, parts_of
-
-try:
-    import tomllib
-except ModuleNotFoundError:  # Python 3.10
-    import tomli as tomllib
 
 HERE = Path(__file__).parent
 # Pygments' short names of kinds of tokens that are not shown as their first letter says.

@@ -291,6 +291,17 @@ def test_next_and_previous_go_from_where_the_reader_is(page):
     assert page.evaluate(AT) == below - 1
 
 
+def test_the_buttons_step_as_the_keys_do(page):
+    """A click must not take the focus from the difference that one has come to."""
+    go(page, "#rloo..grpo")
+    seen = []
+    for button in ("next", "next", "next", "previous"):
+        box = page.locator(f"#{button}").bounding_box()
+        page.mouse.click(box["x"] + 9, box["y"] + 9)
+        seen.append(page.evaluate(AT))
+    assert seen == [0, 1, 2, 1]
+
+
 def test_swap_and_code_only_keep_the_place(page):
     go(page, "#rloo..grpo/group_relative")
     for key, side in (("s", "l"), ("s", "r"), ("c", "r"), ("c", "r")):
