@@ -140,6 +140,33 @@ def test_bandit_is_least_spread_near_the_expected_reward(js):
     assert min(spreads) < spreads[100] / 10  # which has none
 
 
+def test_bandit_marks_the_least_spread_wherever_the_policy_is(js, draw, page):
+    """Nearly decided for the best action it is far from V."""
+    for policy in [*POLICIES, [0.04, 0.04, 0.92]]:
+        rewards = double([2.0, 3.0, 4.0])
+        squares = torch.stack(
+            [policy_gradient(policy, [1.0] * 3, 0.0, a).square().sum() for a in range(3)]
+        )
+        weights = double(policy) * squares
+        best = (weights @ rewards / weights.sum()).item()
+        close(js("play.bandit.best", [[policy, rewards.tolist()]])[0], best)
+        around = [[policy, rewards.tolist(), best + x] for x in (0, -0.01, 0.01)]
+        least, *others = js("play.bandit.spread", around)
+        assert least < min(others)
+    assert double(policy) @ rewards - best > 0.8
+    x, y = js("play.bandit.plane", [[policy]])[0]
+    page.evaluate("state => Object.assign(play.bandit.state, state)", {"x": x, "y": y})
+    said = draw("bandit").locator("output").inner_text()
+    page.evaluate("Object.assign(play.bandit.state, {x: 0.45, y: 0.3})")
+    assert f"least at b = {best:.2f}" in said
+
+
+def test_bandit_shows_a_short_mean_through_the_handle(draw):
+    circles = draw("bandit").locator(".handle circle")
+    fills = circles.evaluate_all("all => all.map(c => getComputedStyle(c).fill)")
+    assert fills == ["rgba(0, 0, 0, 0)"] * 2
+
+
 def test_bandit_finds_the_policy_of_a_place(js):
     for policy in POLICIES:
         place = js("play.bandit.plane", [[policy]])[0]
