@@ -48,7 +48,7 @@ play.bandit = {
     curve.draw([curve.line([[value, -1], [value, 16]], "dash two"),
       curve.dot(best, spread(best), "one hollow", 8),
       curve.curve(spread, "one"), curve.dot(baseline, spread(baseline), "one")]),
-    ], text: kit.words`Expected reward V = ${value}. Spread ${spread(baseline)}, without a baseline ${
+    ], text: kit.words`Expected reward V = ${value}. Spread ${spread(baseline)}, with b = 0 ${
       spread(0)}, least at b = ${best}. Length of the mean: ${Math.hypot(...middle)}.`};
   },
 };

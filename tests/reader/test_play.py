@@ -433,6 +433,18 @@ def test_groups_std_blows_small_differences_up_and_equals_teach_nothing(js):
     assert js("play.groups.leaveOneOut", [[equal]])[0] == [0] * 8
 
 
+def test_groups_weigh_the_prompt_by_the_advantages_that_are_chosen(draw):
+    rewards = double([1, 0, 1, 0, 0, 1, 0, 0])  # as it is first drawn
+    sums = [rloo.leave_one_out(rewards, 8).abs().sum().item()]
+    sums += [grpo.group_relative(rewards, 8, std).abs().sum().item() for std in (False, True)]
+    root = draw("groups")
+    for kind in range(3):
+        root.locator("input").first.fill(str(kind))
+        weight = f"{sums[kind] / sums[0]:.2f}" if kind else "1"
+        assert f"This prompt weighs {weight}" in root.locator("output").inner_text()
+        assert ("with RLOO" in root.locator("output").inner_text()) == (kind > 0)
+
+
 # ---- DPO ----
 def pair_loss(log_probs: Tensor, start: Tensor, beta: float, nll: float) -> Tensor:
     """dpo_loss of a pair of completions of one token: chosen, then rejected."""
