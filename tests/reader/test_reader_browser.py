@@ -4,12 +4,14 @@
 import csv
 import gzip
 import html
+import importlib
 import json
 import os
 import re
 import shutil
 import subprocess
 import threading
+import typing
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import combinations
 from pathlib import Path
@@ -511,6 +513,22 @@ def test_flags_that_differ_are_those_of_the_runs(page):
     caption = page.locator("figure.curves", has_text="Acrobot-v1").inner_text()
     flags = page.evaluate("data.charts['Acrobot-v1'].scripts.reinforce.flags.norm_returns")
     assert ("--norm-returns\xa0true" in caption) == (flags == [True, False])
+
+
+def test_no_flag_is_shown_that_the_script_would_refuse(page):
+    charts = page.evaluate("data.charts")
+    flags = {(name, flag, json.dumps(run["flags"][flag][0]))
+             for chart in charts.values() for name, run in chart["scripts"].items()
+             for flag in run["flags"]}  # fmt: skip
+    assert len(flags) > 100
+    for name, flag, value in flags:
+        script = importlib.import_module(name)
+        kind, value = typing.get_type_hints(script.Args)[flag], json.loads(value)
+        if typing.get_origin(kind) is typing.Literal:
+            assert value in typing.get_args(kind), (name, flag, value)
+        else:
+            fits = kind | int if kind is float else kind
+            assert isinstance(value, fits), (name, flag, value)
 
 
 @pytest.mark.parametrize("width", [1600, 1280, 1000, 400])
