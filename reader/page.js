@@ -255,14 +255,14 @@ function move(css, by) {
   element?.focus({preventScroll: true});
   element?.scrollIntoView({block: element.offsetHeight > innerHeight / 2 ? "start" : "center"});
 }
-// A variable and its symbols light up in both columns; a click goes to its code, or back.
+// A variable and its symbols light up; a click goes to its code, or back, and keeps them lit.
 for (const type of ["pointerover", "focusin", "click"]) addEventListener(type, ({target}) => {
-  const one = target.closest?.(".entry .v"), away = one?.closest(".note") ? ".code" : ".note";
+  const one = target.closest?.(".entry .v"), to = one?.closest(".note") ? ".code" : ".note";
   const twins = one?.closest(".entry").querySelectorAll(`[data-v="${one.dataset.v}"]`) ?? [];
-  for (const lit of all(".lit")) lit.classList.remove("lit");
-  for (const twin of twins) twin.classList.add("lit");
-  const far = type === "click" && [...twins].find(twin => twin.closest(away));
-  if (far) far.scrollIntoView({block: "center"});
+  const style = type === "click" ? "kept" : "lit";
+  for (const old of all("." + style)) old.classList.remove(style);
+  for (const twin of twins) twin.classList.add(style);
+  if (type === "click") [...twins].find(e => e.closest(to))?.scrollIntoView({block: "center"});
 });
 const hunks = () => byId("only").checked ? ".hunk:has(.side:not(.words, :empty))" : ".hunk";
 const actions = {

@@ -568,6 +568,13 @@ def test_a_symbol_lights_its_variable_in_both_columns_and_the_reverse(open_page,
         button.click()
         code = entry.locator(".code .v[data-v=values]").first.bounding_box()
         assert 300 < code["y"] < 600
+        page.mouse.move(code["x"], code["y"] + 300)  # the mark stays, to say where one landed
+        page.mouse.move(1590, 890)
+        kept = entry.locator(".code .v[data-v=values]").first
+        yellow = page.evaluate("probe.colour('--lit')")
+        assert kept.evaluate("e => getComputedStyle(e).backgroundColor") == yellow
+        page.mouse.click(1590, 890)
+        assert kept.evaluate("e => getComputedStyle(e).backgroundColor") != yellow
     if how == "keyboard":
         page.evaluate("document.querySelector('#part-ppo_loss').scrollIntoView()")
         page.keyboard.press("v")
