@@ -187,8 +187,7 @@ function topHtml() {
     sides.every(side => data.charts[env].scripts[view[side]])).map(env => [env, sides]);
   const common = envs(["l", "r"]);
   const drawn = common.length ? common : ["l", "r"].flatMap(s => envs([s]).slice(0, 1));
-  const titles = ["l", "r"].map(s => `<b class="${s}">${data.scripts[view[s]].title}</b> ` +
-    `<small><a class="${s}" href="#/${view[s]}">why? the essay's section</a></small>`);
+  const titles = ["l", "r"].map(s => `<b class="${s}">${data.scripts[view[s]].title}</b>`);
   return `<h2>${titles.join(" and ")}</h2>${changeHtml()}` +
     `<div class="losses">${lossHtml("l", "r")}${lossHtml("r", "l")}</div>${flowHtml()}` +
     `<h2>Measured</h2>${common.length ? "" : "<p>No environment was run with both.</p>"}` +
@@ -210,6 +209,7 @@ function show() {
     document.documentElement.className = l ? "pair" : "";
     byId("family").open = !l;
     [byId("left").value, byId("right").value] = [l, r];
+    for (const link of all("#bar a")) link.href = `#/${view[link.className]}`;
     if (l) byId("main").innerHTML = `<div id="top">${topHtml()}</div>${bodyHtml()}`;
     else byId("main").replaceChildren(...HOME);
     for (const figure of all("[data-play]:not(:has(.controls))")) seen.observe(figure);

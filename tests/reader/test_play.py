@@ -253,6 +253,24 @@ def test_ppo_has_the_recorded_update(js):
     assert min(idle[:3]) > 0 == idle[3]
 
 
+def test_ppo_opens_where_stepping_begins_and_its_names_lie_on_no_line(page, draw):
+    root = draw("ppo")
+    assert "Epoch 1:" in root.locator("output").inner_text()
+    panel, advantage = root.locator(".panels > svg").first, root.locator("input").nth(2)
+    for value in ("-1.5", "1.5"):
+        advantage.fill(value)
+        crossed = panel.evaluate(
+            """svg => [...svg.querySelectorAll("svg text")].filter(text => {
+              const b = text.getBBox();
+              return [...svg.querySelectorAll("path.one, path.ink")].some(path =>
+                kit.range(500, i => path.getPointAtLength(i / 499 * path.getTotalLength()))
+                  .some(p => b.x < p.x && p.x < b.x + b.width &&
+                    b.y + 2 < p.y && p.y < b.y + b.height - 2));
+            }).map(text => text.textContent)"""
+        )
+        assert crossed == []
+
+
 def test_recordings_are_of_the_script_as_it_is():
     """To 0.01: another machine rounds sums otherwise, which hardly grows in so few updates.
     After a change of ppo.py's update: `python -m tools.record data`, then `stills`."""

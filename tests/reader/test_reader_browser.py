@@ -141,8 +141,10 @@ def test_contents_and_titles_lead_to_sections(page):
     links.nth(6).click()
     assert 0 < page.locator("#part-ppo h2").bounding_box()["y"] < 300
     go(page, "#rloo..grpo")
-    link = page.locator("#top h2 a.r")
-    assert link.inner_text() == "why? the essay's section"  # says where it leads
+    page.evaluate("document.querySelector('#part-grpo_loss').scrollIntoView()")
+    link = page.locator("#bar a.r")  # in reach from the code, too
+    assert [link.inner_text(), link.get_attribute("title")] == ["why?", "essay"]
+    assert 0 <= link.bounding_box()["y"] < 60
     assert "underline" in link.evaluate("a => getComputedStyle(a).textDecorationLine")
     link.click()
     page.wait_for_function("location.hash === '#/grpo'")
@@ -529,6 +531,23 @@ def test_no_flag_is_shown_that_the_script_would_refuse(page):
         else:
             fits = kind | int if kind is float else kind
             assert isinstance(value, fits), (name, flag, value)
+
+
+@pytest.mark.parametrize("width", [1600, 400])
+def test_no_flag_is_broken_into_two_lines(open_page, width):
+    page = open_page("#a2c..ppo_continuous", width)
+    page.keyboard.press("f")
+    codes = page.locator(":is(p, li, td) code")
+    assert codes.count() > 10
+    assert (
+        codes.evaluate_all("all => all.filter(e => e.getClientRects().length > 1).length") == 0
+    )
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+
+
+def test_the_bar_is_one_line_of_a_small_screen(open_page):
+    page = open_page("#reinforce_baseline..trpo_continuous", 1280)
+    assert page.locator("#bar").bounding_box()["height"] < 50
 
 
 @pytest.mark.parametrize("width", [1600, 1280, 1000, 400])
