@@ -187,8 +187,7 @@ function topHtml() {
     sides.every(side => data.charts[env].scripts[view[side]])).map(env => [env, sides]);
   const common = envs(["l", "r"]);
   const drawn = common.length ? common : ["l", "r"].flatMap(s => envs([s]).slice(0, 1));
-  const titles = ["l", "r"].map(s => `<b class="${s}">${data.scripts[view[s]].title}</b> ` +
-    `<small><a class="${s}" href="#/${view[s]}">why? the essay's section</a></small>`);
+  const titles = ["l", "r"].map(s => `<b class="${s}">${data.scripts[view[s]].title}</b>`);
   return `<h2>${titles.join(" and ")}</h2>${changeHtml()}` +
     `<div class="losses">${lossHtml("l", "r")}${lossHtml("r", "l")}</div>${flowHtml()}` +
     `<h2>Measured</h2>${common.length ? "" : "<p>No environment was run with both.</p>"}` +
@@ -210,6 +209,7 @@ function show() {
     document.documentElement.className = l ? "pair" : "";
     byId("family").open = !l;
     [byId("left").value, byId("right").value] = [l, r];
+    for (const link of all("#bar a")) link.href = `#/${view[link.className]}`;
     if (l) byId("main").innerHTML = `<div id="top">${topHtml()}</div>${bodyHtml()}`;
     else byId("main").replaceChildren(...HOME);
     for (const figure of all("[data-play]:not(:has(.controls))")) seen.observe(figure);
@@ -255,14 +255,14 @@ function move(css, by) {
   element?.focus({preventScroll: true});
   element?.scrollIntoView({block: element.offsetHeight > innerHeight / 2 ? "start" : "center"});
 }
-// A variable and its symbols light up in both columns; a click goes to its code, or back.
+// A variable and its symbols light up; a click goes to its code, or back, and keeps them lit.
 for (const type of ["pointerover", "focusin", "click"]) addEventListener(type, ({target}) => {
-  const one = target.closest?.(".entry .v"), away = one?.closest(".note") ? ".code" : ".note";
+  const one = target.closest?.(".entry .v"), to = one?.closest(".note") ? ".code" : ".note";
   const twins = one?.closest(".entry").querySelectorAll(`[data-v="${one.dataset.v}"]`) ?? [];
-  for (const lit of all(".lit")) lit.classList.remove("lit");
-  for (const twin of twins) twin.classList.add("lit");
-  const far = type === "click" && [...twins].find(twin => twin.closest(away));
-  if (far) far.scrollIntoView({block: "center"});
+  const style = type === "click" ? "kept" : "lit";
+  for (const old of all("." + style)) old.classList.remove(style);
+  for (const twin of twins) twin.classList.add(style);
+  if (type === "click") [...twins].find(e => e.closest(to))?.scrollIntoView({block: "center"});
 });
 const hunks = () => byId("only").checked ? ".hunk:has(.side:not(.words, :empty))" : ".hunk";
 const actions = {
@@ -285,6 +285,7 @@ const actions = {
   },
 };
 for (const [id, action] of Object.entries(actions)) byId(id).addEventListener("click", action);
+for (const button of all("#bar button")) button.onmousedown = () => false;  // keeps the focus
 for (const menu of all("select")) menu.addEventListener("change", () => {
   location.hash = `${byId("left").value}..${byId("right").value}`;
 });

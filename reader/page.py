@@ -14,17 +14,13 @@ from math_core import LatexError, LatexToMathML
 from pygments.lexers import PythonLexer
 from pygments.token import STANDARD_TYPES
 
+from benchmark.grid import tomllib  # tomli's on Python 3.10
 from benchmark.variants import script_defaults
 from benchmark.words import BadInput
 
 from .align import align
 from .figures import results
 from .structure import Part, parts_of
-
-try:
-    import tomllib
-except ModuleNotFoundError:  # Python 3.10
-    import tomli as tomllib
 
 HERE = Path(__file__).parent
 # Pygments' short names of kinds of tokens that are not shown as their first letter says.
@@ -200,8 +196,9 @@ def page_data(root: Path) -> dict:
     }
     charts = results(root, notes["results"], list(texts), notes["environments"])
     for name, run in (item for chart in charts.values() for item in chart["scripts"].items()):
-        usual = script_defaults(root / f"{name}.py")
-        run["flags"] = {x: [v, usual.get(x, v) == v] for x, v in run["flags"].items()}
+        usual = script_defaults(root / f"{name}.py")  # an older script had others
+        run["flags"] = {x: [v, v == usual[x]] for x, v in run["flags"].items()
+                        if x in usual and type(usual[x]) in (type(v), type(None))}  # fmt: skip
     return {
         "lines": [json.loads(key) for key in table], "scripts": scripts, "pairs": pairs,
         "charts": charts, "groups": notes["counterparts"],

@@ -11,10 +11,8 @@ play.dpo = {
       Math.exp(play.dpo.start[i] + kit.dot(f, weights)));
     return masses.map(mass => mass / kit.sum(masses));
   },
-  margin: (weights, share) => {
-    const [chosen, rejected] = play.dpo.features(share).map(f => kit.dot(f, weights));
-    return chosen - rejected;  // the softmaxes' sums cancel
-  },
+  margin: (weights, share) =>  // chosen minus rejected, whose softmaxes' sums cancel
+    kit.dot([1, -1, 0], play.dpo.features(share).map(f => kit.dot(f, weights))),
   gradient: (weights, share, beta, nll) => {
     const {features, margin, slope, probabilities} = play.dpo, f = features(share);
     const push = slope(margin(weights, share), beta), p = probabilities(weights, share);

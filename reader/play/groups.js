@@ -29,8 +29,7 @@ play.groups = {
     const most = Math.max(...weights.map(Math.abs), 1e-9);
     const top = kit.panel({title: "rewards: drag them", x, y: [-0.1, 1.1], label});
     const low = kit.panel({title: "advantages", x, y: [-3, 3], label});
-    const rows = kit.panel({title: "weight of each token", plain: true, x: [0, 10],
-      y: [8.1, -0.1]});
+    const rows = kit.panel({title: "weight of each token", plain: true, x: [0, 10], y: [8, 0]});
     const times = (kind, rewards) => kit.sum(kind(rewards).map(Math.abs)) /
       kit.sum(this.leaveOneOut(rewards).map(Math.abs));  // as much as RLOO's
     const share = kit.panel({title: "weight of a prompt, as a multiple of RLOO's", x: [1, 7],
@@ -45,6 +44,7 @@ play.groups = {
     share.draw(kinds.map((kind, k) => share.line(kit.range(7, n => [n + 1,
       times(kind, kit.range(8, i => Number(i <= n)))]), lines[k][0]))),
     ], text: kit.words`Mean ${middle}. ` + (most < 1e-8 ? "All rewards are equal." :
-      kit.words`This prompt weighs ${times(kinds[2], rewards)} times as much as with RLOO.`)};
+      kit.words`This prompt weighs ${times(kinds[state.kind], rewards)}${
+        state.kind ? " times as much as with RLOO" : ": RLOO is the measure of the others"}.`)};
   },
 };

@@ -8,7 +8,7 @@ play.ppo = {
   clipFrac: (ratios, clip) => kit.mean(ratios.map(r => Number(Math.abs(r - 1) > clip))),
 
   clips: [0.1, 0.2, 0.3, Infinity],
-  state: {epoch: 5, choice: 0, advantage: 1},
+  state: {epoch: 1, choice: 0, advantage: 1},
   controls: [{name: "epoch", label: "epoch", range: [1, 5, 1]},
     {name: "choice", label: "\u03b5 clip_coef", range: [0, 3, 1],
       show: i => i < 3 ? String(play.ppo.clips[i]) : "none"},
@@ -26,7 +26,7 @@ play.ppo = {
     return {panels: [loss.draw([edges(loss), loss.curve(r => r * advantage, "thin dash"),
       loss.curve(r => slope(r, advantage, clip), "one"),
       loss.curve(r => surrogate(r, advantage, clip), "ink thick"),
-      loss.legend(0, -1.5, [["ink", "min(ratio A, clipped A)"], ["one", "its gradient"]])]),
+      loss.legend(0, -1.7, [["ink", "min(ratio A, clipped A)"], ["one", "its gradient"]])]),
     cloud.draw([edges(cloud), samples.map(([r, a]) =>
       cloud.dot(r, a, stopped([r, a]) ? "one hollow" : "one", 3))]),
     ], text: kit.words`Epoch ${epoch}: ratios from ${Math.min(...ratios)} to ${

@@ -113,6 +113,15 @@ const probe = {
     return line ? line.getBoundingClientRect().top : null;
   },
 
+  // The colour that a variable of the stylesheet stands for.
+  colour: name => {
+    const e = document.body.appendChild(document.createElement("i"));
+    e.style.color = `var(${name})`;
+    const found = getComputedStyle(e).color;
+    e.remove();
+    return found;
+  },
+
   // Whether an element has a background of its own.
   filled: element => getComputedStyle(element).backgroundColor !== "rgba(0, 0, 0, 0)",
 

@@ -140,6 +140,33 @@ def test_bandit_is_least_spread_near_the_expected_reward(js):
     assert min(spreads) < spreads[100] / 10  # which has none
 
 
+def test_bandit_marks_the_least_spread_wherever_the_policy_is(js, draw, page):
+    """Nearly decided for the best action it is far from V."""
+    for policy in [*POLICIES, [0.04, 0.04, 0.92]]:
+        rewards = double([2.0, 3.0, 4.0])
+        squares = torch.stack(
+            [policy_gradient(policy, [1.0] * 3, 0.0, a).square().sum() for a in range(3)]
+        )
+        weights = double(policy) * squares
+        best = (weights @ rewards / weights.sum()).item()
+        close(js("play.bandit.best", [[policy, rewards.tolist()]])[0], best)
+        around = [[policy, rewards.tolist(), best + x] for x in (0, -0.01, 0.01)]
+        least, *others = js("play.bandit.spread", around)
+        assert least < min(others)
+    assert double(policy) @ rewards - best > 0.8
+    x, y = js("play.bandit.plane", [[policy]])[0]
+    page.evaluate("state => Object.assign(play.bandit.state, state)", {"x": x, "y": y})
+    said = draw("bandit").locator("output").inner_text()
+    page.evaluate("Object.assign(play.bandit.state, {x: 0.45, y: 0.3})")
+    assert f"least at b = {best:.2f}" in said
+
+
+def test_bandit_shows_a_short_mean_through_the_handle(draw):
+    circles = draw("bandit").locator(".handle circle")
+    fills = circles.evaluate_all("all => all.map(c => getComputedStyle(c).fill)")
+    assert fills == ["rgba(0, 0, 0, 0)"] * 2
+
+
 def test_bandit_finds_the_policy_of_a_place(js):
     for policy in POLICIES:
         place = js("play.bandit.plane", [[policy]])[0]
@@ -224,6 +251,24 @@ def test_ppo_has_the_recorded_update(js):
     assert kls == sorted(kls)  # the wider the clip, the further the ratios run
     assert kls[-1] > 1.5 * kls[1]
     assert min(idle[:3]) > 0 == idle[3]
+
+
+def test_ppo_opens_where_stepping_begins_and_its_names_lie_on_no_line(page, draw):
+    root = draw("ppo")
+    assert "Epoch 1:" in root.locator("output").inner_text()
+    panel, advantage = root.locator(".panels > svg").first, root.locator("input").nth(2)
+    for value in ("-1.5", "1.5"):
+        advantage.fill(value)
+        crossed = panel.evaluate(
+            """svg => [...svg.querySelectorAll("svg text")].filter(text => {
+              const b = text.getBBox();
+              return [...svg.querySelectorAll("path.one, path.ink")].some(path =>
+                kit.range(500, i => path.getPointAtLength(i / 499 * path.getTotalLength()))
+                  .some(p => b.x < p.x && p.x < b.x + b.width &&
+                    b.y + 2 < p.y && p.y < b.y + b.height - 2));
+            }).map(text => text.textContent)"""
+        )
+        assert crossed == []
 
 
 def test_recordings_are_of_the_script_as_it_is():
@@ -404,6 +449,18 @@ def test_groups_std_blows_small_differences_up_and_equals_teach_nothing(js):
     assert max(map(abs, large)) > 2
     assert js("play.groups.groupRelative", [[equal, True]])[0] == [0] * 8
     assert js("play.groups.leaveOneOut", [[equal]])[0] == [0] * 8
+
+
+def test_groups_weigh_the_prompt_by_the_advantages_that_are_chosen(draw):
+    rewards = double([1, 0, 1, 0, 0, 1, 0, 0])  # as it is first drawn
+    sums = [rloo.leave_one_out(rewards, 8).abs().sum().item()]
+    sums += [grpo.group_relative(rewards, 8, std).abs().sum().item() for std in (False, True)]
+    root = draw("groups")
+    for kind in range(3):
+        root.locator("input").first.fill(str(kind))
+        weight = f"{sums[kind] / sums[0]:.2f}" if kind else "1"
+        assert f"This prompt weighs {weight}" in root.locator("output").inner_text()
+        assert ("with RLOO" in root.locator("output").inner_text()) == (kind > 0)
 
 
 # ---- DPO ----

@@ -4,12 +4,14 @@
 import csv
 import gzip
 import html
+import importlib
 import json
 import os
 import re
 import shutil
 import subprocess
 import threading
+import typing
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import combinations
 from pathlib import Path
@@ -139,8 +141,10 @@ def test_contents_and_titles_lead_to_sections(page):
     links.nth(6).click()
     assert 0 < page.locator("#part-ppo h2").bounding_box()["y"] < 300
     go(page, "#rloo..grpo")
-    link = page.locator("#top h2 a.r")
-    assert link.inner_text() == "why? the essay's section"  # says where it leads
+    page.evaluate("document.querySelector('#part-grpo_loss').scrollIntoView()")
+    link = page.locator("#bar a.r")  # in reach from the code, too
+    assert [link.inner_text(), link.get_attribute("title")] == ["why?", "essay"]
+    assert 0 <= link.bounding_box()["y"] < 60
     assert "underline" in link.evaluate("a => getComputedStyle(a).textDecorationLine")
     link.click()
     page.wait_for_function("location.hash === '#/grpo'")
@@ -289,6 +293,17 @@ def test_next_and_previous_go_from_where_the_reader_is(page):
     page.wait_for_function(update)
     page.keyboard.press("p")
     assert page.evaluate(AT) == below - 1
+
+
+def test_the_buttons_step_as_the_keys_do(page):
+    """A click must not take the focus from the difference that one has come to."""
+    go(page, "#rloo..grpo")
+    seen = []
+    for button in ("next", "next", "next", "previous"):
+        box = page.locator(f"#{button}").bounding_box()
+        page.mouse.click(box["x"] + 9, box["y"] + 9)
+        seen.append(page.evaluate(AT))
+    assert seen == [0, 1, 2, 1]
 
 
 def test_swap_and_code_only_keep_the_place(page):
@@ -502,6 +517,39 @@ def test_flags_that_differ_are_those_of_the_runs(page):
     assert ("--norm-returns\xa0true" in caption) == (flags == [True, False])
 
 
+def test_no_flag_is_shown_that_the_script_would_refuse(page):
+    charts = page.evaluate("data.charts")
+    flags = {(name, flag, json.dumps(run["flags"][flag][0]))
+             for chart in charts.values() for name, run in chart["scripts"].items()
+             for flag in run["flags"]}  # fmt: skip
+    assert len(flags) > 100
+    for name, flag, value in flags:
+        script = importlib.import_module(name)
+        kind, value = typing.get_type_hints(script.Args)[flag], json.loads(value)
+        if typing.get_origin(kind) is typing.Literal:
+            assert value in typing.get_args(kind), (name, flag, value)
+        else:
+            fits = kind | int if kind is float else kind
+            assert isinstance(value, fits), (name, flag, value)
+
+
+@pytest.mark.parametrize("width", [1600, 400])
+def test_no_flag_is_broken_into_two_lines(open_page, width):
+    page = open_page("#a2c..ppo_continuous", width)
+    page.keyboard.press("f")
+    codes = page.locator(":is(p, li, td) code")
+    assert codes.count() > 10
+    assert (
+        codes.evaluate_all("all => all.filter(e => e.getClientRects().length > 1).length") == 0
+    )
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+
+
+def test_the_bar_is_one_line_of_a_small_screen(open_page):
+    page = open_page("#reinforce_baseline..trpo_continuous", 1280)
+    assert page.locator("#bar").bounding_box()["height"] < 50
+
+
 @pytest.mark.parametrize("width", [1600, 1280, 1000, 400])
 def test_notes_stand_by_their_code_in_their_column(open_page, width):
     page = open_page("#reinforce_baseline..trpo", width)
@@ -539,6 +587,13 @@ def test_a_symbol_lights_its_variable_in_both_columns_and_the_reverse(open_page,
         button.click()
         code = entry.locator(".code .v[data-v=values]").first.bounding_box()
         assert 300 < code["y"] < 600
+        page.mouse.move(code["x"], code["y"] + 300)  # the mark stays, to say where one landed
+        page.mouse.move(1590, 890)
+        kept = entry.locator(".code .v[data-v=values]").first
+        yellow = page.evaluate("probe.colour('--lit')")
+        assert kept.evaluate("e => getComputedStyle(e).backgroundColor") == yellow
+        page.mouse.click(1590, 890)
+        assert kept.evaluate("e => getComputedStyle(e).backgroundColor") != yellow
     if how == "keyboard":
         page.evaluate("document.querySelector('#part-ppo_loss').scrollIntoView()")
         page.keyboard.press("v")
