@@ -198,7 +198,7 @@ def page_data(root: Path) -> dict:
     for name, run in (item for chart in charts.values() for item in chart["scripts"].items()):
         usual = script_defaults(root / f"{name}.py")  # an older script had others
         run["flags"] = {x: [v, v == usual[x]] for x, v in run["flags"].items()
-                        if x in usual and type(usual[x]) in (type(v), type(None))}  # fmt: skip
+                        if x in usual and (type(v), type(usual[x])) != (bool, str)}  # fmt: skip
     return {
         "lines": [json.loads(key) for key in table], "scripts": scripts, "pairs": pairs,
         "charts": charts, "groups": notes["counterparts"],
