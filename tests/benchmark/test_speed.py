@@ -107,6 +107,7 @@ def test_the_shipped_suite_compares_at_equal_flags():
     equal = {}
     for part, job in plan:
         flags = {name: x for name, x in job.flags.items() if name not in ("algo", "policy")}
+        assert flags.pop("reward_scale", 1.0) == 1.0  # peers do not scale rewards
         key = (part, job.algorithm.removeprefix("sb3-"), job.flags["num_envs"], job.seed)
         equal.setdefault(key, []).append((job.script.name == "sb3.py", flags))
     for sides in equal.values():
