@@ -146,9 +146,8 @@ def test_a2c(flags, tmp_path, monkeypatch):
         "max_grad_norm": 0.5,
     } | flags
     settings["normalize_advantage"] = settings.pop("norm_adv")
-    scale = settings.pop(
-        "reward_scale", 0.1
-    )  # theirs has no such flag: their rewards are scaled beforehand
+    # Theirs has no such flag: their rewards are scaled beforehand.
+    scale = settings.pop("reward_scale", 0.1)
     tapes = [
         [(obs, action, scale * reward, *rest) for obs, action, reward, *rest in tape]
         for tape in transitions(NUM_ENVS, NUM_STEPS)

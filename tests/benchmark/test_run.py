@@ -365,9 +365,11 @@ def test_published_settings_are_whole(path):
     suite = load_suite(path.stem)
     for name, entries in suite.get("tuned", {}).items():
         flags = args_of(ROOT / suite["algorithms"][name]["script"]).__dataclass_fields__
+        # Of TRPO target_kl is the step size, of PPO a switch that is off.
+        named = PUBLISHED | ({"target_kl"} if name.startswith("trpo") else set())
         for env_id, entry in entries.items():
             if re.match(OTHERS, entry["source"]):
-                assert PUBLISHED & flags.keys() <= entry.keys(), (name, env_id)
+                assert named & flags.keys() <= entry.keys(), (name, env_id)
 
 
 def test_the_suite_of_defaults_gives_the_scripts_defaults(tmp_path):
