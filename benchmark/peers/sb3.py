@@ -5,7 +5,8 @@ given takes the library's own default; one that the algorithm does not have is r
 - there is no checkpoint, so a run that was cut short begins anew;
 - the library's --target-kl ends a PPO update at 1.5 times its value;
 - its environments are stepped by its own code, with seeds that follow from --seed.
-With --policy cnn, images pass the network of ppo_images.py, for actor and critic together.
+With --policy cnn, images pass the network of ppo_images.py, for actor and critic together, and Atari's games have the
+protocol in its docstring, but rewards are not clipped.
 
 Run: python benchmark/peers/sb3.py --algo ppo --env-id CartPole-v1 --seed 1
 """
@@ -38,7 +39,8 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from stable_baselines3.common.vec_env import DummyVecEnv, VecMonitor, VecNormalize
 
-sys.path.append(str(Path(__file__).resolve().parents[2]))  # environments there, as our scripts find them
+sys.path.append(str(Path(__file__).resolve().parents[2]))  # our scripts, and the environments beside them
+import ppo_images
 
 
 @dataclass
@@ -192,13 +194,16 @@ def library_arguments(args: Args) -> dict:
 
 
 def make_env(args: Args) -> gym.Env:
-    """One environment with flat observations, or with images."""
+    """One environment with flat observations, or with images as ppo_images.py has them."""
+    if args.policy == "cnn":
+        try:
+            return ppo_images.make_env(ppo_images.Args(env_id=args.env_id, env_kwargs=args.env_kwargs))
+        except ppo_images.BadInput as error:
+            fail(error)
     try:
         env = gym.make(args.env_id, **json.loads(args.env_kwargs))
     except (gym.error.Error, ImportError, TypeError, ValueError) as error:
         fail(f"{args.env_id} with {args.env_kwargs} cannot be made: {error}")
-    if args.policy == "cnn":
-        return env
     is_flat = isinstance(env.observation_space, gym.spaces.Box) and len(env.observation_space.shape) == 1
     return env if is_flat else gym.wrappers.FlattenObservation(env)
 

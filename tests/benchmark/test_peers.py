@@ -14,7 +14,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from benchmark.peers import sb3
 from benchmark.runs import find_runs
-from ppo_images import Breakout, Trunk
+from ppo_images import Atari, Breakout, Trunk
 
 
 def make_model(**flags: object):
@@ -62,13 +62,29 @@ BREAKOUT = "benchmark.peers.games:MinAtar/Breakout-v1"
 
 
 def test_games_and_their_arguments_are_known():
-    games = [
-        sb3.make_env(sb3.Args(policy=policy, env_id=BREAKOUT)) for policy in ("mlp", "cnn")
-    ]
+    options = {"mlp": BREAKOUT, "cnn": "MinAtar/Breakout-v1"}
+    games = [sb3.make_env(sb3.Args(policy=name, env_id=options[name])) for name in options]
     assert [type(game.unwrapped) for game in games] == [Breakout, Breakout]
     assert [game.observation_space.shape for game in games] == [(400,), (10, 10, 4)]
     lake = sb3.make_env(sb3.Args(env_id="FrozenLake-v1", env_kwargs='{"map_name": "8x8"}'))
     assert lake.observation_space.shape == (64,)
+
+
+def test_the_network_for_ataris_images_is_that_of_ppo_images():
+    """In the library's layout, which it makes from the protocol's images."""
+    args = sb3.Args(policy="cnn", env_id="ale_py:ALE/Breakout-v5")
+    env = sb3.make_env(args)
+    assert isinstance(env, Atari)
+    model = sb3.ALGORITHMS["ppo"]("CnnPolicy", sb3.DummyVecEnv([lambda: env]), n_steps=2,
+                                  batch_size=2, **sb3.library_arguments(args))  # fmt: skip
+    ours, theirs = Trunk(env.observation_space), model.policy.features_extractor
+    layers = [[x for x in net.layers if list(x.parameters())] for net in (theirs, ours)]
+    for layer, other in zip(*layers, strict=True):
+        layer.load_state_dict(other.state_dict())
+    seen = torch.as_tensor(model.env.reset())  # (1, 4, 84, 84)
+    assert seen.shape == (1, 4, 84, 84)
+    turned = seen.permute(0, 2, 3, 1)
+    torch.testing.assert_close(model.policy.extract_features(seen.float()), ours(turned))
 
 
 def test_the_network_for_images_is_that_of_ppo_images():
@@ -140,6 +156,7 @@ def test_the_contract_is_kept(tmp_path, algorithm, env_id, flags, steps, logged)
         ({"algo": "sac", "env_id": "CartPole-v1"}, "sac refuses: "),
         ({"algo": "sac", "policy": "cnn"}, "--policy cnn has no effect on sac; leave it out"),
         ({"env_kwargs": '{"x": 1}'}, 'CartPole-v1 with {"x": 1} cannot be made: '),
+        ({"policy": "cnn"}, "CartPole-v1 has observations (4,), not images"),
     ],
 )
 def test_flags_that_cannot_work_are_refused(flags, says, capsys, tmp_path):
