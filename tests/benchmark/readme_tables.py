@@ -14,7 +14,11 @@ from benchmark.words import fine, number
 ROOT = Path(__file__).resolve().parent.parent.parent
 RESULTS = ROOT / "benchmark" / "results"
 PAGES = (ROOT / "README.md", RESULTS / "README.md", ROOT / "USAGE.md")
-OTHERS = (ROOT / "benchmark" / "README.md", RESULTS / "smollm2" / "README.md")
+OTHERS = (
+    ROOT / "benchmark" / "README.md",
+    RESULTS / "smollm2" / "README.md",
+    RESULTS / "published.md",
+)
 MEAN, IQM = "evaluation, mean", "evaluation, IQM"
 DEFAULTS = [  # scripts without flags: folder, environment, names
     ("defaults", "CartPole-v1", "reinforce reinforce_baseline a2c a3c trpo ppo"),
@@ -23,11 +27,20 @@ DEFAULTS = [  # scripts without flags: folder, environment, names
     ("language", "addition", "reinforce_lm rloo grpo ppo_rlhf dpo"),
 ]
 BESIDE = [  # with the flags of a suite, beside what others have published
+    ("classic", env_id, name)
+    for env_id in ("CartPole-v1", "Acrobot-v1", "LunarLander-v3")
+    for name in ("a2c", "trpo", "ppo")
+]
+BESIDE += [
     ("continuous", env_id, name)
     for env_id in ("HalfCheetah-v5", "Hopper-v5", "Walker2d-v5", "Pendulum-v1")
     for name in ("ppo_continuous", "trpo_continuous")
 ]
 BESIDE += [("sac", "HalfCheetah-v5", "sac"), ("sac", "Pendulum-v1", "sac")]
+BESIDE += [
+    ("minatar", f"MinAtar/{game}-v1", "ppo_images")
+    for game in ("Asterix", "Breakout", "Freeway", "Seaquest", "SpaceInvaders")
+]
 Rows = list[list[str]]
 
 
@@ -128,18 +141,26 @@ def scripts() -> tuple[Path, list[str], Rows]:
 
 def published() -> tuple[Path, list[str], Rows]:
     """Ours beside what others have published, of any version of the environment."""
-    others: dict[tuple[str, str], list[str]] = {}
+    others: dict[tuple[str, str], list[tuple[str, dict]]] = {}
     for row in read_csv(RESULTS / "published.csv"):
         source = re.split(r",| \w+\.\w+| ppo2| \(", row["source"])[0]
-        cell = f"{source} {number(float(row['return']))} (n = {row['runs']})"
-        others.setdefault((row["algorithm"], row["env_id"].partition("-")[0]), []).append(cell)
+        beside = "ppo" if row["algorithm"] == "ac" else row["algorithm"]
+        value = float(row["return"])  # a whole number was published without decimals
+        cell = f"{source} {number(value) if '.' in row['return'] else f'{value:,.0f}'}"
+        others.setdefault((beside, row["env_id"].partition("-")[0]), []).append((cell, row))
     rows = []
     for folder, env_id, name in BESIDE:
-        theirs = others.get((name.partition("_")[0], env_id.partition("-")[0]), ["-"])
-        ours = [cells(folder)[env_id, name, key] for key in ("n", MEAN)]
+        n, mean, steps = (cells(folder)[env_id, name, key] for key in ("n", MEAN, "steps"))
+        theirs, mine = [], float(steps.replace(",", ""))
+        for cell, row in others[name.partition("_")[0], env_id.partition("-")[0]]:
+            notes = [f"n = {row['runs']}"] if row["runs"] else []
+            if row["steps"] and abs(float(row["steps"]) / mine - 1) > 0.02:
+                notes.append(f"{int(row['steps']):,} steps")
+            theirs.append(f"{cell} ({', '.join(notes)})".removesuffix(" ()"))
         lowest = worst(folder, env_id, name)
-        rows.append([env_id, f"`{name}.py`", *ours, lowest, "; ".join(theirs)])
-    return PAGES[1], ["environment", "script", "n", "ours", "worst run", "published"], rows
+        rows.append([env_id, f"`{name}.py`", steps, n, mean, lowest, "; ".join(theirs)])
+    columns = ["environment", "script", "steps", "n", "ours", "worst run", "published"]
+    return OTHERS[2], columns, rows
 
 
 def cards() -> tuple[Path, list[str], Rows]:
