@@ -115,6 +115,13 @@ def speed_sentences() -> list[tuple[int, str]]:
     slow = ratios.pop("sac")
     low, high = (f(x for pair in ratios.values() for x in pair) for f in (min, max))
     assert f"{min(slow):.1f}" == f"{max(slow):.1f}"
+    images = {
+        row[0]: row[-1].replace(" [", " times, ").replace("-", " to ").rstrip("]")
+        for row in table(
+            RESULTS / "speed-images" / "report.md", "environment", "script", "", "n"
+        )
+        if row[3] == "5"
+    }
     many = {row[0]: row for row in table(RESULTS / "speed" / "report.md", "num_envs", "n")}
     trl = read_csv(RESULTS / "speed-trl" / "speed.csv")
     ours, theirs = (
@@ -129,6 +136,8 @@ def speed_sentences() -> list[tuple[int, str]]:
         (1, f"make {low:.1f} to {high:.1f} times the steps per second of Stable-Baselines3"),
         (1, f"and SAC {slow[0]:.1f} times"),
         (1, f"to {estimate(many['256'][-2])} at 256 for PPO"),
+        (1, f"on MinAtar ({images['MinAtar/Breakout-v1']})"),
+        (1, f"faster on Pong ({images['ale_py:ALE/Pong-v5']}; n = 5 each"),
         (1, f"made {ours / theirs:.2f} times the tokens per second of TRL"),
     ]
 
