@@ -58,6 +58,13 @@ def limits(
     return bottom - pad, top + pad
 
 
+def beyond(lines: Lines, ends: tuple[float, float] | None) -> str:
+    """For a caption: that bands are cut off, where they are."""
+    drawn = np.concatenate([np.concatenate(line[1:]) for line in lines.values()])
+    cut = ends and (np.nanmin(drawn) < ends[0] or np.nanmax(drawn) > ends[1])
+    return "Bands go on beyond the axis. " if cut else ""
+
+
 def learning_curve(env_id: str, groups: Groups, axis: str, style: dict) -> Figure | None:
     """The curves of one environment by steps or by seconds; None where no run has one."""
     known = {name: [run for run in runs if axis in run.curve] for name, runs in groups.items()}
@@ -75,7 +82,7 @@ def learning_curve(env_id: str, groups: Groups, axis: str, style: dict) -> Figur
     caption = (
         f"{env_id}: return of the training episodes by {x_label}, IQM over seeds with a "
         f"95% bootstrap band, in bins of 1/{BINS} of the longest run; a line ends with its "
-        f"shortest run. {caption_counts(groups, 'curve')}."
+        f"shortest run. {beyond(lines, ends)}{caption_counts(groups, 'curve')}."
     )
     return Figure(caption, file_stem("curve", axis, env_id), spec)
 
@@ -116,7 +123,7 @@ def log_figure(env_id: str, groups: Groups, style: dict, tag: str) -> Figure | N
         f"the steps of the algorithm's sparsest log, at most {LOG_POINTS} of them; for each "
         "run they average what it logged since the point before, or repeat that point where it "
         "logged nothing. A line ends with its shortest run. "
-        f"{caption_counts(counted, tag)}."
+        f"{beyond(lines, ends)}{caption_counts(counted, tag)}."
     )
     caption += f" Not logged by {', '.join(without)}." if without else ""
     return Figure(caption, file_stem("log", tag, env_id), spec)

@@ -230,10 +230,16 @@ def test_colours_are_the_same_in_every_report_and_a_peer_has_its_scripts():
 
 
 def test_one_failed_seed_cannot_squash_an_axis(tmp_path, figures):
+    """And the caption says that something is cut off, but only then."""
     for seed in range(1, 5):
         write_job(tmp_path / "runs", "a", "CartPole-v1", seed, final_return=100.0 + seed)
+    write_report(tmp_path / "runs", tmp_path / "whole")
     write_job(tmp_path / "runs", "a", "CartPole-v1", 5, final_return=-1e6)
     write_report(tmp_path / "runs", tmp_path / "out")
+    says = [
+        "go on beyond" in (tmp_path / x / "report.md").read_text() for x in ("whole", "out")
+    ]
+    assert says == [False, True]
     for layer in figures["curve-steps-CartPole-v1"]["layer"]:
         low, high = layer["encoding"]["y"]["scale"]["domain"]
         assert -80 < low < 0
