@@ -159,6 +159,11 @@ def language_sentences() -> list[tuple[int, str]]:
     others = [exact("grpo", name) for name in {
         row["algorithm"] for row in read_csv(RESULTS / "grpo" / "results.csv")
     } - {"grpo"}]  # fmt: skip
+    bases = {name: [float(row["exact_success"]) for row in runs("grpo", "addition", name)]
+             for name in ("dapo", "dapo-one-draw", "gspo", "grpo-kl-0")}  # fmt: skip
+    lower = [x - y for x, y in zip(bases["dapo"], bases["dapo-one-draw"], strict=True)]
+    assert max(lower) < 0
+    assert all(x < y for x, y in zip(bases["gspo"], bases["grpo-kl-0"], strict=True))
     return [
         (0, f"right in {before:.0%} of cases before and {success:.0%} after"),
         (0, f"success falls to {exact('preferences', 'ppo_rlhf-rounds-1-kl-0.05'):.2f}"),
@@ -168,6 +173,7 @@ def language_sentences() -> list[tuple[int, str]]:
         (1, f"right on {mode:.0%} of the held-out problems"),
         (1, f"end within {max(others) - min(others):.3f} of each other"),
         (1, f"{clipped:.0%} of the tokens of the first batch"),
+        (1, f"success is lower with it, by {-sum(lower) / len(lower):.3f} in the mean"),
         (1, f"falls from {fallen[0][0]:.2f} to {fallen[0][1]:.2f} without the likelihood term"),
         (1, f"With it they fall to {fallen[1][1]:.2f}"),
     ]
