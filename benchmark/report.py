@@ -18,6 +18,7 @@ from .tables import (
     differences_table,
     equal_steps_table,
     main_table,
+    paired_table,
     parity_table,
     return_table,
     scores_table,
@@ -25,7 +26,7 @@ from .tables import (
     without_result,
 )  # fmt: skip
 from .tasks import frontier, with_exact
-from .words import BadInput
+from .words import BadInput, did_you_mean
 
 FEW = 5  # seeds from which an interval is hardly to be trusted
 
@@ -66,10 +67,15 @@ def scores_section(runs: list[Prepared]) -> Section:
 
 
 def differences_section(runs: list[Prepared], reference: str) -> Section:
-    """By how much the others differ from the reference."""
-    table = differences_table(runs, reference)
-    notes = [] if table.rows else ["Nothing shares an environment with it."]
-    return Section(f"Differences to {reference}", [table], notes=notes)
+    """By how much the others differ from the reference: from the same base models, and where
+    there are none."""
+    if reference not in (tried := sorted({run.algorithm for run in runs})):
+        hint = did_you_mean(reference, tried)
+        raise BadInput(f"there is no algorithm {reference} to compare with; {hint}")
+    tables = [make(runs, reference) for make in (paired_table, differences_table)]
+    tables = [table for table in tables if table.rows]
+    notes = [] if tables else ["Nothing shares an environment with it."]
+    return Section(f"Differences to {reference}", tables, notes=notes)
 
 
 def notices(runs: list[Run]) -> list[str]:

@@ -21,7 +21,7 @@ from .page import Table
 from .prepared import LAST, SAME, Prepared, prepare, values
 from .runs import Run, done, grouped
 from .tasks import with_exact
-from .words import BadInput, did_you_mean, fine, interval, number, share, span
+from .words import fine, interval, number, share, span
 
 HEADS = {"eval_return_mean": "final evaluation", "exact_success": "exact success"}
 
@@ -209,14 +209,13 @@ def difference_rows(name: str, ours: Groups, theirs: Groups) -> list[list[str]]:
 
 
 def differences_table(runs: list[Prepared], reference: str) -> Table:
-    """How much higher than the reference's every other algorithm's returns are."""
+    """How much higher than the reference's every other algorithm's returns are, where the two
+    share no base models."""
     tried = grouped(runs, "algorithm", "env_id")
-    if reference not in tried:
-        hint = did_you_mean(reference, list(tried))
-        raise BadInput(f"there is no algorithm {reference} to compare with; {hint}")
     theirs, rows = tried.pop(reference), []
     for name, ours in tried.items():
-        rows += difference_rows(name, ours, theirs)
+        apart = {key: some for key, some in ours.items() if not bases(some, theirs, key)}
+        rows += difference_rows(name, apart, theirs)
     caption = (
         f"By how much it is higher than that of {reference}. Return: of the final evaluation, "
         "or of the training at equal steps where budgets differ (see the environment). Area: "
@@ -227,6 +226,54 @@ def differences_table(runs: list[Prepared], reference: str) -> Table:
     )
     measures = [f"{what}, {x}" for what in ("return", "area") for x in ("mean", "IQM")]
     columns = ["algorithm", "environment", "n", f"n of {reference}", *measures]
+    return Table(caption, columns, rows)
+
+
+def bases(ours: list[Run], theirs: Groups, env_id: str) -> list[tuple]:
+    """The base models from which both sides trained language models; none if it is only one."""
+    sides = (ours, theirs.get(env_id, []))
+    known = [{run.base for run in done(runs) if run.is_task} for runs in sides]
+    shared = sorted(set.intersection(*known), key=str)
+    return shared if len(shared) > 1 else []
+
+
+def paired(ours: list[Prepared], theirs: Groups, env_id: str, key: str) -> np.ndarray:
+    """How much higher a number is on each of the base models that both share: means over the
+    runs of one base model, NaN where a side lacks the number."""
+    differences = []
+    for base in bases(ours, theirs, env_id):
+        sides = ([x for x in runs if x.base == base] for runs in (ours, theirs[env_id]))
+        means = [found.mean() if len(found := values(x, key)) else np.nan for x in sides]
+        differences.append(means[0] - means[1])
+    return np.array(differences)
+
+
+def paired_table(runs: list[Prepared], reference: str) -> Table:
+    """How much higher than the reference's the results of every other algorithm are on the same
+    base models, which differ more than algorithms do."""
+    tried = grouped(runs, "algorithm", "env_id")
+    theirs, rows = tried.pop(reference), []
+    for name, groups in tried.items():
+        for env_id, ours in groups.items():
+            if not bases(ours, theirs, env_id):
+                continue
+            rows.append([name, env_id])
+            for key in ("exact_success", "kl", "area"):
+                found = paired(ours, theirs, env_id, key)
+                found = found[np.isfinite(found)]
+                rows[-1].append(with_interval([found], stats.mean, fine))
+                ends = f"{(found > 0).sum()} / {(found < 0).sum()} of {len(found)}"
+                rows[-1].append(ends if len(found) else "-")
+    caption = (
+        f"By how much it is higher than that of {reference} from the same base model: means "
+        "over base models with Student's 95% interval of the differences, and on how many of "
+        "them it is higher / lower. Exact success and the KL divergence to the base model are "
+        "those at the end. Each interval stands for itself: of twenty, one is expected to miss "
+        f"its difference. {cell_counts(runs)}."
+    )
+    columns = ["algorithm", "environment"]
+    for what in ("exact success", "KL", "area"):
+        columns += [what, f"{what} higher / lower"]
     return Table(caption, columns, rows)
 
 

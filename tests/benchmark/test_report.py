@@ -402,6 +402,38 @@ def test_differences_to_a_reference(tmp_path):
         write_report(tmp_path / "runs", tmp_path / "out", reference="reff")
 
 
+def test_differences_on_the_same_base_models(tmp_path):
+    """Against scipy's paired t test; apart from it stands who has other base models, or one."""
+    finals = {
+        "ref": {1: 0.5, 2: 0.7, 3: 0.9, 4: 0.8},
+        "new": {1: 0.52, 2: 0.71, 3: 0.93, 5: 0.1},
+        "other": {6: 0.5, 7: 0.7},
+        "single": {1: 0.4, 8: 0.6},
+    }
+    for name, by_base in finals.items():
+        for seed, (base, success) in enumerate(by_base.items()):
+            several = (-0.01, 0.01) if (name, base) == ("new", 1) else (0.0,)
+            for extra, step in enumerate(several):
+                further = {"exact_success": success + step, "kl": 0.25}
+                flags = {"task_kwargs": json.dumps({"base_seed": base})}
+                options = {"further": further, "flags": flags, "final_return": success}
+                write_task_job(tmp_path / "runs", name, seed + 10 * extra, **options)
+    write_report(tmp_path / "runs", tmp_path / "out", reference="ref")
+    text = section((tmp_path / "out" / "report.md").read_text(), "Differences to ref")
+    split = [[x.strip() for x in line.split("|")[1:-1]] for line in text.splitlines()]
+    cells = {row[0]: row[2:] for row in split if len(row) > 2}
+    shared = [[finals[name][base] for base in (1, 2, 3)] for name in ("new", "ref")]
+    low, high = scipy_stats.ttest_rel(*shared).confidence_interval(0.95)
+    expected = f"{np.mean(shared[0]) - np.mean(shared[1]):.3f} [{low:.3f}, {high:.3f}]"
+    assert cells["new"][:2] == [expected, "3 / 0 of 3"]
+    assert cells["new"][2:4] == ["0.000 (saturated)", "0 / 0 of 3"]
+    assert len(cells["new"]) == 6
+    assert cells["other"][:2] == ["2", "4"]
+    assert cells["single"][:2] == ["2", "4"]
+    assert "from the same base model" in text
+    assert "Welch" in text
+
+
 def test_bold_is_who_is_not_beaten(tmp_path):
     for seed in range(1, 5):
         for name, final in (("high", 100), ("near", 99), ("low", 50)):
