@@ -60,7 +60,8 @@ def scores_section(runs: list[Prepared]) -> Section:
     for name, environments in tried.items():
         alike.setdefault(tuple(environments), {})[name] = environments
     tables, notes = [scores_table(x) for x in alike.values()], without_result(tried)
-    if bare := sorted({run.env_id for run in runs if run.score_range is None}):
+    begun = [run for run in runs if run.status != "missing"]
+    if bare := sorted({run.env_id for run in begun if run.score_range is None}):
         what = "Not in these scores, for want of a score_range in the suite"
         notes.append(f"{what}: {', '.join(bare)}.")
     return Section("Normalised scores", tables, notes=notes)

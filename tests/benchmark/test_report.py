@@ -308,6 +308,7 @@ def test_what_the_grid_names_and_nobody_began_is_missing(tmp_path):
         "n = 1, 0 failed, 1 unfinished, 1 missing." in section(text, "Summary")
     )
     assert "- b on Acrobot-v1, seed 1: missing, never begun" in text
+    assert "for want of a score_range" not in text  # the grid does not have it
     statuses = [row["status"] for row in rows(tmp_path / "out" / "results.csv")]
     assert statuses == ["missing", "done", "unfinished", "missing"]
 
