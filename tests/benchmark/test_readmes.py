@@ -1,5 +1,6 @@
 """The READMEs: their figures against the files that they cite, their size, their links."""
 
+import json
 import re
 from hashlib import sha256
 from pathlib import Path
@@ -95,6 +96,16 @@ def exact(folder: str, algorithm: str, key: str = "exact_success") -> float:
     return sum(float(row[key]) for row in rows) / len(rows)
 
 
+def gained_on_each_base(folder: str, algorithm: str, other: str, than: str) -> list[float]:
+    """How much higher the exact success of one is than that of another on each base model."""
+    sides = [
+        {json.loads(row["flags"])["task_kwargs"]: float(row["exact_success"]) for row in found}
+        for found in (runs(folder, "addition", algorithm), runs(other, "addition", than))
+    ]
+    assert sides[0].keys() == sides[1].keys()
+    return [sides[0][base] - sides[1][base] for base in sides[0]]
+
+
 def logged(folder: str, algorithm: str, tag: str) -> tuple[float, float]:
     """What the runs logged under a tag first and last, in the mean over seeds."""
     ends = {}
@@ -144,7 +155,7 @@ def speed_sentences() -> list[tuple[int, str]]:
 
 def language_sentences() -> list[tuple[int, str]]:
     success, before = exact("language", "grpo"), exact("language", "grpo", "base_exact_success")
-    mode = exact("language", "grpo", "base_return_mean")
+    modes = [float(row["base_return_mean"]) for row in runs("language", "addition", "grpo")]
     gained = sorted(
         float(row[2].replace(" to ", ", ").split(", ")[i])
         for row in table(OTHERS[0], "script", "setting", "times the CPU")
@@ -164,13 +175,46 @@ def language_sentences() -> list[tuple[int, str]]:
     lower = [x - y for x, y in zip(bases["dapo"], bases["dapo-one-draw"], strict=True)]
     assert max(lower) < 0
     assert all(x < y for x, y in zip(bases["gspo"], bases["grpo-kl-0"], strict=True))
+    rewarded = [
+        float(row["eval_return_mean"])
+        for row in read_csv(RESULTS / "language" / "results.csv")
+        if row["algorithm"].split("-kl")[0] not in ("dpo", "dpo-online", "ppo_rlhf")
+    ]
+    wrong = ("none", "one", "two", "three", "four")[round(500 * (1 - min(rewarded)))]
+    noise = [
+        float(row["std_with"]) / float(row["std_without"])
+        for row in read_csv(RESULTS / "language" / "noise.csv")
+    ]
+    assert len(noise) == 10
+    ahead = [("language", "reinforce_lm-no-baseline", "language", "reinforce_lm"),
+             ("language", "reinforce_lm", "language", "rloo"),
+             ("language", "rloo", "language", "grpo"),
+             ("language", "grpo", "language", "grpo-no-std"),
+             ("grpo", "grpo", "language", "grpo"),
+             ("grpo", "grpo-kl-0", "language", "grpo-kl-0")]  # fmt: skip
+    gains = [gained_on_each_base(*pair) for pair in ahead]
+    assert min(map(min, gains)) > 0
+    no_std, eight, eight_free = [sum(found) / len(found) for found in gains[3:]]
     return [
         (0, f"right in {before:.0%} of cases before and {success:.0%} after"),
         (0, f"success falls to {exact('preferences', 'ppo_rlhf-rounds-1-kl-0.05'):.2f}"),
         (0, f"success ends at {exact('preferences', 'dpo-no-nll'):.2f}"),
         (2, f"they were {gained[0]:.0f} to {gained[-1]:.0f} times as fast"),
         (2, f"took {float(seconds) / 60:.0f} minutes on one core"),
-        (1, f"right on {mode:.0%} of the held-out problems"),
+        (1, f"right on {min(modes):.0%} to {max(modes):.0%} of the held-out problems"),
+        (1, f"all but {wrong} of 500, in every run"),
+        (
+            1,
+            f"REINFORCE ends at {exact('language', 'reinforce_lm'):.3f}, without its moving "
+            f"average at {exact('language', 'reinforce_lm-no-baseline'):.3f}, and on all ten",
+        ),
+        (1, f"is {min(noise):.0f} to {max(noise):.0f} times as large with it"),
+        (1, f"GRPO loses another {no_std:.3f}"),
+        (
+            1,
+            f"ahead of its defaults by {eight:.3f}, on all ten, and without the KL term by "
+            f"{eight_free:.3f}",
+        ),
         (1, f"end within {max(others) - min(others):.3f} of each other"),
         (1, f"{clipped:.0%} of the tokens of the first batch"),
         (1, f"success is lower with it, by {-sum(lower) / len(lower):.3f} in the mean"),
