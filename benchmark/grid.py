@@ -339,6 +339,8 @@ def make_jobs(
         if algorithm not in suite["algorithms"]:
             hint = did_you_mean(algorithm, list(suite["algorithms"]))
             raise BadInput(f"there is no algorithm {algorithm} in this suite; {hint}")
+    chosen = algorithms or list(suite["algorithms"])
+    variants = [x for x in suite["algorithms"] if "=" in x and x.split(" ")[0] in chosen]
     refuse_reserved_words(extra)
     environments = environments or list(suite["environments"])
     own = {env_id: x.get("flag", "env-id") for env_id, x in suite["environments"].items()}
@@ -364,7 +366,7 @@ def make_jobs(
             if steps is None:
                 what = f"{env_id} is not in the suite, so its length is unknown; give --steps"
                 raise BadInput(what)
-            for algorithm in dict.fromkeys(algorithms or suite["algorithms"]):
+            for algorithm in dict.fromkeys([*chosen, *variants]):
                 entry = suite["algorithms"][algorithm]
                 if env_id not in entry.get("only", [env_id]):
                     continue

@@ -275,6 +275,11 @@ def test_a_suite_of_sensitivity_gets_a_variant_for_each_value(tmp_path):
         ]
     }  # fmt: skip
     assert loaded["report"] == {"lacking": ["gamma"]}
+    for asked in (["fake"], ["fake", "fake num_envs=2"]):  # who asks for fake gets them all
+        jobs = make_jobs(loaded, tmp_path, algorithms=asked, seeds=[1])
+        assert sorted({job.algorithm for job in jobs}) == sorted(found)
+    (job,) = make_jobs(loaded, tmp_path, ["CartPole-v1"], ["fake gamma=0.99"], [1])
+    assert job.algorithm == "fake gamma=0.99"
     path.write_text(path.read_text().replace('"gamma", "num_envs"', '"norm_adv"'))
     with pytest.raises(BadInput, match=r"own.py has no numeric default of norm_adv"):
         load_suite(str(path))
