@@ -69,7 +69,7 @@ def add_run(commands: argparse._SubParsersAction) -> None:
     add("suite", help=f"{names}, or a .toml file")
     add("--dir", type=Path, help=f"folder for the runs; default {RUNS}/<suite>")
     add("--environments", nargs="+", metavar="ENV", help="in place of the suite's")
-    add("--algorithms", nargs="+", metavar="NAME", help="some of the suite's, variants included")
+    add("--algorithms", nargs="+", metavar="NAME", help="some of the suite's, with variants")
     add("--seeds", help="in place of the suite's, such as 1-5 or 1,2,8")
     what = "total timesteps of every run, in place of the suite's"
     add("--steps", type=positive, help=what)
