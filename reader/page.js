@@ -68,7 +68,9 @@ function partHtml(entry) {
   const names = variables.length &&
     RegExp(`(?<!(?<!self|args)\\.)\\b(?:${variables.join("|")})\\b`, "g");
   const here = [p && `${view.l}.${p[0]}`, q && `${view.r}.${q[0]}`];
-  const figures = Object.keys(play).filter(x => play[x].at?.some(at => here.includes(at)));
+  const figures = Object.keys(play).filter(x => !view.figures.has(x) &&
+    play[x].at?.some(at => here.includes(at)));
+  figures.forEach(x => view.figures.add(x));  // of two parts it stands by, the first has it
   const alike = rows.every(([kind]) => kind === SAME);
   const body = `<div class="entry">${notes && `<div class="notes">${notes}</div>`}` +
     `<div class="code">${rowsHtml(entry, names)}</div></div>` +
@@ -204,7 +206,7 @@ function show() {
   if (!known(a)) l = r = "";
   const key = `${l}..${r}`;
   if (old !== key) {
-    view = {l, r, key};
+    view = {l, r, key, figures: new Set()};
     document.title = `${l ? `${l} and ${r}` : "Policy gradients"}, side by side`;
     document.documentElement.className = l ? "pair" : "";
     byId("family").open = !l;

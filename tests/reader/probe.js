@@ -20,7 +20,7 @@ const probe = {
   },
 
   // Open all pairs of `texts`, every other one the other way round; return those whose columns are not the texts, or
-  // that have no difference or nothing folded.
+  // that have no difference or nothing folded, or a figure twice.
   wrongPairs: async texts => {
     const wrong = [], names = Object.keys(texts);
     const same = (side, name) => JSON.stringify(probe.column(side)) === JSON.stringify(texts[name]);
@@ -32,7 +32,9 @@ const probe = {
       });
       const whole = same("l", left) && same("r", right) && probe.shows(location.hash);
       const lively = [".hunk", ".fold", ".note", "#top .loss"].every(x => document.querySelector(x));
-      if (!whole || !lively) wrong.push(location.hash);
+      const figures = [...document.querySelectorAll("main [data-play]")].map(e => e.dataset.play);
+      const twice = new Set(figures).size < figures.length;
+      if (!whole || !lively || twice) wrong.push(location.hash);
     }
     return wrong;
   },
