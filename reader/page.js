@@ -48,7 +48,8 @@ function rowsHtml(entry, names) {
         const sign = line && ["", "\u21e5", "~", "-+"[s]][kind], n = next[s]++;
         return `<div class="side ${"lr"[s]} ${STYLES[kind]}${words ? " words" : ""}">` +
           `<a href="../${scripts[s].name}.py#L${n + 1}" tabindex="-1" data-sign="${sign}">` +
-          `${n + 1}</a><span data-line="${n}">${line}</span></div>`;
+          `${n + 1}</a><span data-line="${n}"${/# =+</.test(line) ? ' class="rule"' : ""}>` +
+          `${line}</span></div>`;
       });
       html += `<div class="row">${sides.join("")}</div>`;
     }

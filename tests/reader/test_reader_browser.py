@@ -372,6 +372,16 @@ def test_96_columns_fit_at_1600_px(page):
     assert page.evaluate("probe.tallest()") < 1.5  # no line is broken
 
 
+def test_banners_are_one_line_where_code_wraps(open_page):
+    page = open_page("#a2c..ppo", width=1280, height=800)
+    heights = page.locator(".side:visible > span").evaluate_all(
+        "all => all.map(e => [/^# =+$/.test(e.textContent), e.clientHeight])"
+    )
+    banners = {height for banner, height in heights if banner}
+    assert banners == {min(height for _, height in heights)}
+    assert max(height for _, height in heights) > 1.5 * min(banners)
+
+
 def test_both_columns_stand_side_by_side_on_a_wide_screen(page):
     go(page, "#a2c..ppo")
     rows = page.evaluate("probe.offsets()")
