@@ -63,7 +63,7 @@ def compare(runs: list[Prepared]) -> str:
                 run.compared = float(line[-last:].mean())
         words.append(
             f"Area: the mean of the learning curve over the first {end} steps, which all runs "
-            f"have, in {count} bins; one before a run's first ended episode counts as the "
+            f"have, in {count} bins; a bin before a run's first ended episode counts as the "
             f"worst bin of any run there, {number(worst)}, a later one in which none ended, as "
             "the bin before it."
         )

@@ -72,10 +72,13 @@ def main_table(runs: list[Prepared]) -> Table:
         for env_id, groups in environments.items():
             rows[-1].append(main_cell(groups.get(name, []), groups, name in best[env_id]))
     what = " or ".join(sorted({HEADS[headline(groups)] for groups in environments.values()}))
+    shared = "base models" in replicated(runs)
+    alone = ", which ignores that base models are shared (the differences do not)"
     caption = (
         f"IQM of the {what} with its 95% interval; below "
         "it the median steps and seconds to the threshold of the environment. Bold: no other "
-        "interval lies wholly above this one; where that holds for all, none is bold. "
+        f"interval lies wholly above this one{alone if shared else ''}; where that holds for "
+        "all, none is bold. "
         "Saturated: the interval has no width, so it says nothing of the spread. "
         f"{cell_counts(runs)}."
     )
@@ -103,6 +106,9 @@ def return_table(groups: Groups, env_id: str, comparison: str) -> Table:
             row += [with_interval(found, f, show) for f in (stats.mean, stats.iqm)]
         rows.append(row)
     counts = [f"{caption_counts(groups)}."]
+    if any(run.is_task for run in all_runs(groups)):
+        what = "Where the base model samples, as for dpo.py without --online,"
+        counts.append(f"{what} training returns and area are the base model's.")
     for what, key in (("last 100 episodes", "train_return_mean"), ("area", "curve")):
         if (text := caption_counts(groups, key)) != caption_counts(groups):
             counts.append(f"For the {what}: {text}.")

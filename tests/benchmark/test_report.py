@@ -546,9 +546,12 @@ def write_language_runs(root: Path, base_of) -> str:
 def test_the_report_says_over_how_many_base_models_its_intervals_are(tmp_path):
     own = write_language_runs(tmp_path / "own", lambda seed: seed)
     assert "intervals over base models, of which each seed has its own" in own
-    assert "share" not in own
+    assert "runs of an algorithm share" not in own
+    assert "this one, which ignores that base models are shared" in own
+    assert "training returns and area are the base model's" in own
     one = write_language_runs(tmp_path / "one", lambda seed: 0)
     assert "Beware: 4 runs of an algorithm share 1 base model; the intervals say little" in one
+    assert "which ignores" not in one
     two = write_language_runs(tmp_path / "two", lambda seed: seed % 2)
     assert "Beware: 4 runs of an algorithm share 2 base models;" in two
     assert "95% intervals over seeds" in two
