@@ -152,12 +152,9 @@ def make_sections(
     runs: list[Run], problems: list[str], options: dict, tags: Sequence[str]
 ) -> tuple[list[Prepared], list[Section]]:
     """The runs prepared, and all that report.md shows of them."""
-    if "lacking" in options:  # as the suite `sensitivity` has it; no curves of hundreds of runs
-        for run in runs:
-            run.points = {}
-        prepared, _ = prepare(runs)
-        parts = [Section("Summary", notes=[conditions(prepared)])]
-        parts += sensitivity.sections(prepared, options["lacking"])
+    if "lacking" in options:  # as the suite `sensitivity` has it
+        prepared, parts = sensitivity.sections(runs, options["lacking"])
+        parts = [Section("Summary", notes=[conditions(prepared)]), *parts]
         parts += [not_done_section(prepared), Section("Problems", notes=problems or ["none"])]
         return prepared, parts
     prepared, comparisons = prepare(runs)

@@ -110,6 +110,7 @@ def read_row(row: dict[str, str], directory: Path) -> Run:
     run.args = {name: x for name, x in args.items() if x not in ("", None) or name in flags}
     run.record = {name: value(name) for name in RECORD if name not in WORDS}
     run.record |= {name: row.get(name) or None for name in WORDS}
+    run.record["curve_mean"] = value("curve_mean")  # for reports that keep no curves
     run.threshold = value("threshold")
     if value("score_low") is not None:
         run.score_range = value("score_low"), value("score_high")

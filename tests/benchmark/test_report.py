@@ -579,7 +579,7 @@ def test_the_report_of_a_sensitivity_has_a_figure_for_each_script(tmp_path, figu
     for panel, default in ((panels["rate"], 0.02), (panels["1 - gamma"], 0.01)):
         assert panel["layer"][0]["data"]["values"] == [{"x": default}]
     text = section((tmp_path / "out" / "report.md").read_text(), "ppo")
-    assert "| rate | 0.04 | 0 | 1 | - | - |" in text
+    assert "| rate | 0.04 | 0 | 1 | - | - | - |" in text
     assert "| rate | 0.06 | 4 | 0 | 0.625 [" in text
     assert figures.keys() == {"sensitivity-ppo"}
     write_report(tmp_path / "out", tmp_path / "again")
@@ -590,6 +590,26 @@ def test_the_report_of_a_sensitivity_has_a_figure_for_each_script(tmp_path, figu
     write_report(tmp_path, tmp_path / "none")
     text = section((tmp_path / "none" / "report.md").read_text(), "ppo")
     assert "| rate | 0.06 | 4 | 0 | 0.625 [" in text
+
+
+def test_a_sensitivity_compares_areas_each_script_over_its_own_steps(tmp_path):
+    """Returns that rise in a line for half of the run and stay: three quarters of the last."""
+    for name, steps in (("ppo", 10_000), ("a2c", 20_000)):
+        for seed in (1, 2, 3, 4):
+            write_job(
+                tmp_path, name, "CartPole-v1", seed, total_timesteps=steps, final_return=400
+            )
+    (tmp_path / "report.json").write_text('{"lacking": []}')
+    write_report(tmp_path, tmp_path / "out")
+    write_report(tmp_path / "out", tmp_path / "again")  # with no curves left
+    for name, folder in product(("ppo", "a2c"), ("out", "again")):
+        text = section((tmp_path / folder / "report.md").read_text(), name)
+        area, evaluation = re.search(
+            r"default \| 4 \| 0 \| ([\d.]+) .*?\| ([\d.]+) ", text
+        ).groups()
+        assert float(area) == pytest.approx(300, rel=0.02)
+        assert float(evaluation) == 400
+    assert (tmp_path / "out" / "curves.csv").read_text().count("\n") == 1
 
 
 def test_a_suite_says_what_its_report_adds(tmp_path):
