@@ -3,7 +3,7 @@
 import json
 import re
 from hashlib import sha256
-from math import ceil, exp, log
+from math import ceil, exp, floor, log
 from pathlib import Path
 from statistics import median
 
@@ -19,6 +19,7 @@ from readme_tables import (
     runs,
     table,
 )  # fmt: skip
+from scipy.stats import trim_mean
 
 from benchmark.files import read_csv
 from benchmark.words import number, span
@@ -257,6 +258,18 @@ def language_sentences() -> list[tuple[int, str]]:
     ]
 
 
+def moved(script: str, *flags: str) -> tuple[int, int]:
+    """Whole numbers that no area of the variants of these flags lies outside."""
+    areas = {}
+    for row in read_csv(RESULTS / "sensitivity" / "results.csv"):
+        name, _, flag = row["algorithm"].partition(" ")
+        if name == script and flag.partition("=")[0] in flags:
+            areas.setdefault(flag, []).append(float(row["curve_mean"]))
+    assert {*map(len, areas.values())} == {5}
+    found = [trim_mean(several, 0.25) for several in areas.values()]
+    return floor(min(found)), ceil(max(found))
+
+
 def control_sentences() -> list[tuple[int, str]]:
     sac, a3c, rate = cells("sac"), cells("a3c"), "steps per second"
     pace = [
@@ -303,7 +316,22 @@ def control_sentences() -> list[tuple[int, str]]:
         float(x["eval_return_mean"])
         for x in runs("classic", "Acrobot-v1", "reinforce_baseline")
     )
+    calm = moved("ppo", "clip_coef", "gae_lambda", "gamma", "vf_coef", "max_grad_norm")
+    lively = moved(
+        "ppo", "learning_rate", "update_epochs", "num_minibatches", "num_envs", "num_steps"
+    )
+    bound = moved(
+        "trpo", "target_kl", "cg_max_steps", "cg_damping", "line_search_max_iter",
+        "line_search_shrinking_factor",
+    )  # fmt: skip
+    critic = moved("trpo", "learning_rate", "n_critic_updates", "num_minibatches")
+    batch = moved("trpo", "num_envs", "num_steps")
+    assert all(x[1] - x[0] > 60 for x in (critic, batch))
+    assert bound[1] - bound[0] < 30
     return [
+        (1, f"area stays between {calm[0]} and {calm[1]} for clipping"),
+        (1, f"minibatches and batch move it from {lively[0]} to {lively[1]}"),
+        (1, f"TRPO's stays between {bound[0]} and {bound[1]} for its KL bound"),
         (1, f"at the same pace ({ablations[1]} and {ablations[0]} steps a second)"),
         (1, f"PPO makes {pace[0]} steps in a second and SAC {pace[1]}"),
         *((1, f"({seeds}: {values})") for seeds, values in losing),
