@@ -147,12 +147,14 @@ def start(script: str | Path, cwd: Path, *arguments: object, **flags) -> subproc
 
 
 def wait_until_beyond(step: int, process: subprocess.Popen, run_dir: Path) -> None:
-    """Until `process` has written a checkpoint of a later step."""
+    """Until `process` has written a checkpoint of a later step, in another second than it began
+    its event file: TensorBoard sorts sessions of one second by process, not by time."""
     deadline = time.monotonic() + PATIENCE
     while time.monotonic() < deadline:
         assert process.poll() is None, process.stderr.read()
-        with suppress(FileNotFoundError):
-            if step_of(run_dir) > step:
+        with suppress(FileNotFoundError, ValueError):
+            begun = max(int(path.name.split(".")[3]) for path in run_dir.glob("events.*"))
+            if step_of(run_dir) > step and time.time() > begun + 1:
                 return
         time.sleep(0.05)
     raise AssertionError("no progress")
