@@ -73,12 +73,11 @@ def main_table(runs: list[Prepared]) -> Table:
             rows[-1].append(main_cell(groups.get(name, []), groups, name in best[env_id]))
     what = " or ".join(sorted({HEADS[headline(groups)] for groups in environments.values()}))
     shared = "base models" in replicated(runs)
-    alone = ", which ignores that base models are shared (the differences do not)"
+    beware = ", which ignores that base models are shared" if shared else ""
     caption = (
         f"IQM of the {what} with its 95% interval; below "
         "it the median steps and seconds to the threshold of the environment. Bold: no other "
-        f"interval lies wholly above this one{alone if shared else ''}; where that holds for "
-        "all, none is bold. "
+        f"interval lies wholly above this one{beware}; where that holds for all, none is bold. "
         "Saturated: the interval has no width, so it says nothing of the spread. "
         f"{cell_counts(runs)}."
     )
@@ -256,7 +255,7 @@ def paired(ours: list[Prepared], theirs: Groups, env_id: str, key: str) -> np.nd
 
 def paired_table(runs: list[Prepared], reference: str) -> Table:
     """How much higher than the reference's the results of every other algorithm are on the same
-    base models, which differ more than algorithms do."""
+    base models, which often differ more than algorithms do."""
     tried = grouped(runs, "algorithm", "env_id")
     theirs, rows = tried.pop(reference), []
     for name, groups in tried.items():

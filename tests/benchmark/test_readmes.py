@@ -258,15 +258,19 @@ def language_sentences() -> list[tuple[int, str]]:
     ]
 
 
+def areas() -> dict[str, float]:
+    """The IQM of the areas of each variant of the sensitivity."""
+    found = {}
+    for row in read_csv(RESULTS / "sensitivity" / "results.csv"):
+        found.setdefault(row["algorithm"], []).append(float(row["curve_mean"]))
+    assert {*map(len, found.values())} == {5}
+    return {name: trim_mean(several, 0.25) for name, several in found.items()}
+
+
 def moved(script: str, *flags: str) -> tuple[int, int]:
     """Whole numbers that no area of the variants of these flags lies outside."""
-    areas = {}
-    for row in read_csv(RESULTS / "sensitivity" / "results.csv"):
-        name, _, flag = row["algorithm"].partition(" ")
-        if name == script and flag.partition("=")[0] in flags:
-            areas.setdefault(flag, []).append(float(row["curve_mean"]))
-    assert {*map(len, areas.values())} == {5}
-    found = [trim_mean(several, 0.25) for several in areas.values()]
+    found = [x for name, x in areas().items() if name.split("=")[0].split(" ")[0] == script
+             and name.split("=")[0].split(" ")[-1] in flags]  # fmt: skip
     return floor(min(found)), ceil(max(found))
 
 
@@ -328,6 +332,12 @@ def control_sentences() -> list[tuple[int, str]]:
     batch = moved("trpo", "num_envs", "num_steps")
     assert all(x[1] - x[0] > 60 for x in (critic, batch))
     assert bound[1] - bound[0] < 30
+    area = areas()  # more and smaller updates learn faster
+    for flag, fewer, more in (
+        ("num_minibatches", 1, 16), ("update_epochs", 3, 30), ("num_envs", 24, 3),
+        ("num_steps", 384, 43),
+    ):  # fmt: skip
+        assert area[f"ppo {flag}={fewer}"] < area["ppo"] < area[f"ppo {flag}={more}"]
     return [
         (1, f"area stays between {calm[0]} and {calm[1]} for clipping"),
         (1, f"minibatches and batch move it from {lively[0]} to {lively[1]}"),
