@@ -6,8 +6,8 @@
 """Advantage Actor-Critic (A2C), the synchronous form of A3C, for Discrete actions.
 
 Collect a very short segment from many environments, let the critic estimate what would follow,
-and take one gradient step on the policy gradient, the value error and an entropy bonus. Then
-throw the segment away: the policy that made it is gone.
+and take one gradient step on the policy gradient, the value error and, if ent_coef is not 0, an
+entropy bonus. Then throw the segment away: the policy that made it is gone.
 
 Paper: Mnih et al. 2016, Asynchronous Methods for Deep Reinforcement Learning, arXiv:1602.01783
 Run: python a2c.py --env-id CartPole-v1 --seed 1
@@ -18,10 +18,10 @@ Compared with reinforce_baseline.py:
 - the critic's estimate of what follows a segment (bootstrapping): some bias, far less variance.
   The advantage is GAE; gae_lambda = 1 gives the n-step returns of the paper;
 - a time limit no longer counts as an end: the critic estimates what would have followed;
-- policy and critic learn in one step on one loss, with an entropy bonus and clipped gradients;
-  the loss is a mean over steps instead of a sum over each episode's;
+- policy and critic learn in one step on one loss, a mean over steps instead of a sum over each
+  episode's, with clipped gradients;
 - RMSprop, whose step size is annealed to 0, instead of Adam;
-- rewards are scaled by reward_scale; norm_adv changes nothing by default.
+- rewards are scaled by reward_scale; norm_adv is off by default.
 
 Not in the paper: GAE; a mean of the loss over steps (the paper sums the gradients); rms_eps
 added to the root of the running mean (the paper adds it under the root).

@@ -11,10 +11,11 @@ weighted by the clipped ratio of its new to its old probability, so that a batch
 several steps; but no critic is learned. By default a batch serves one step: the ratio is 1, and
 the clip is idle.
 
-Paper: Shao et al. 2024, DeepSeekMath, arXiv:2402.03300. Its followers, most with --kl-coef 0:
+Paper: Shao et al. 2024, DeepSeekMath, arXiv:2402.03300. Its followers, each with --kl-coef 0
+and, as the ratio is 1 in a batch's only step, --num-minibatches 4:
 - Dr. GRPO, arXiv:2503.20783: --no-norm-std --length-norm max
 - DAPO, arXiv:2503.14476: --length-norm mean --clip-coef-high 0.28 --max-draws 10
-- CISPO, arXiv:2506.13585: --cispo --length-norm mean --clip-coef-low 1
+- CISPO, arXiv:2506.13585: --cispo --length-norm mean --clip-coef-low 1 --clip-coef-high 4
 - GSPO, arXiv:2507.18071: --sequence-ratio --clip-coef-low 3e-4 --clip-coef-high 4e-4
 
 Run: python grpo.py --seed 1

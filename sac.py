@@ -61,8 +61,8 @@ from tqdm import tqdm
 @dataclass
 class Args:
     # Defaults: the second paper's (Table 1), but a larger learning_rate, as rl-baselines3-zoo
-    # has it for Pendulum-v1. Not in the paper: learning_starts. With 10,000 steps one of ten
-    # seeds ended at -503. For MuJoCo: --learning-rate 3e-4 --learning-starts 10000.
+    # has it for Pendulum-v1. learning_starts is not in the paper. Of ten runs of 10,000 steps,
+    # not 15,000, one ended at -503. For MuJoCo: --learning-rate 3e-4 --learning-starts 10000.
     env_id: str = "Pendulum-v1"  # with Box actions; one of a package is package:Name
     total_timesteps: int | float = 15_000  # environment steps in all, in multiples of num_envs
     num_envs: int = 1  # environments stepped side by side

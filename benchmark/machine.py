@@ -1,10 +1,13 @@
-"""The machine that runs are made on, the packages on it, and the commit of a script."""
+"""The machine that runs are made on, the packages on it, and the versions of a script."""
 
+import ast
 import importlib.metadata
 import os
 import platform
 import subprocess
 from contextlib import suppress
+from functools import cache
+from hashlib import sha256
 from pathlib import Path
 
 
@@ -58,3 +61,30 @@ def commit_of(script: Path) -> str:
             changed = git("status", "--porcelain", "--ignored", "--", script.name)
             return f"{commit}-dirty" if changed else commit
     return ""
+
+
+def code(text: str) -> str:
+    """A script's code alone, without its comments and docstrings."""
+    tree = ast.parse(text)
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)) and ast.get_docstring(
+            node, clean=False
+        ):
+            del node.body[0]
+    return ast.dump(tree)
+
+
+@cache
+def runs_same_code(script: Path, digest: str, commit: str) -> bool:
+    """Whether the script is the one with this sha256, or differs from it in comments and
+    docstrings alone, as the repository tells by the commit; False where that is not known."""
+    now = script.read_bytes()
+    if sha256(now).hexdigest() == digest:
+        return True
+    if not commit or commit.endswith("-dirty"):
+        return False
+    words = ["git", "-C", str(script.parent), "show", f"{commit}:./{script.name}"]
+    with suppress(OSError):  # no git
+        then = subprocess.run(words, capture_output=True).stdout
+        return sha256(then).hexdigest() == digest and code(then) == code(now)
+    return False

@@ -3,7 +3,6 @@
 import json
 from collections import Counter
 from collections.abc import Sequence
-from hashlib import sha256
 from pathlib import Path
 
 from . import plots, sensitivity, store
@@ -11,6 +10,7 @@ from .captions import Groups
 from .curves import environment_figures
 from .files import read_json, write_atomically
 from .grid import ROOT
+from .machine import runs_same_code
 from .page import Section, html_page, markdown_page
 from .prepared import Prepared, prepare
 from .runs import Run, done, grouped
@@ -106,16 +106,20 @@ def notices(runs: list[Run]) -> list[str]:
 
 
 def of_other_versions(runs: list[Run]) -> list[str]:
-    """Sentences on rows that cannot be made again with the scripts as they lie here: of another
-    version, or of a script that was in no commit."""
-    here, lines = {}, []
-    for folder in (ROOT, ROOT / "benchmark" / "peers"):
-        here |= {
-            path.name: sha256(path.read_bytes()).hexdigest() for path in folder.glob("*.py")
-        }
-    found = {(str(run.args.get("script")), run.args.get("script_sha256")) for run in runs}
-    if others := sorted({name for name, code in found if here.get(name, code) != code}):
-        lines.append(f"Rows of another version of {', '.join(others)} than lies here.")
+    """Sentences on rows that cannot be made again with the scripts as they lie here: of other
+    code, or of a script that was in no commit."""
+    folders, lines = (ROOT, ROOT / "benchmark" / "peers"), []
+    here = {path.name: path for folder in folders for path in folder.glob("*.py")}
+    others = set()
+    for run in runs:
+        name, digest = str(run.args.get("script")), run.args.get("script_sha256") or ""
+        if name in here and not runs_same_code(
+            here[name], digest, run.record.get("commit") or ""
+        ):
+            others.add(name)
+    if others:
+        names = ", ".join(sorted(others))
+        lines.append(f"Rows of another version of {names} than lies here.")
     if dirty := [run for run in runs if (run.record.get("commit") or "").endswith("-dirty")]:
         lines.append(f"Beware: {len(dirty)} rows are of scripts that no commit has.")
     return lines

@@ -3,6 +3,7 @@ time."""
 
 import csv
 import errno
+import hashlib
 import importlib
 import itertools
 import json
@@ -34,7 +35,7 @@ from benchmark.grid import (
     make_jobs,
     parse_numbers,
 )
-from benchmark.machine import commit_of
+from benchmark.machine import commit_of, runs_same_code
 from benchmark.variants import variants
 
 NO_SUMMARY = "exit status 0, but no finite summary.json"
@@ -331,6 +332,36 @@ def test_runs_name_the_commit_of_their_script_and_whether_it_has_changed(suite, 
     git(tmp_path, "rm", "-q", "--cached", "fake_script.py")
     git(tmp_path, "commit", "-q", "-m", "y")
     assert commit_of(tmp_path / "fake_script.py").endswith("-dirty")  # not in it at all
+
+
+WAS = '"""What it is."""\nx = "a"  # a step\n\ndef f():\n    """Doubles."""\n    return 2 * x\n'
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "same"),
+    [
+        ("", "", True),
+        ("What it is.", "In other words.", True),
+        ("  # a step", "", True),
+        ('    """Doubles."""\n', "", True),
+        ("2 * x", "3 * x", False),
+        ('"a"', '"b"', False),
+        ("return", "yield", False),
+    ],
+)
+def test_a_script_is_the_one_that_ran_whatever_its_comments(tmp_path, old, new, same):
+    path, digest = tmp_path / "mine.py", hashlib.sha256(WAS.encode()).hexdigest()
+    path.write_text(WAS)
+    git(tmp_path, "init", "-q")
+    git(tmp_path, "add", "mine.py")
+    git(tmp_path, "commit", "-q", "-m", "x")
+    commit = git(tmp_path, "rev-parse", "--short=12", "HEAD").strip()
+    path.write_text(WAS.replace(old, new))
+    assert runs_same_code(path, digest, commit) == same
+    unchanged = old == new
+    for other in ("", f"{commit}-dirty", "0" * 12):  # bytes alone tell
+        assert runs_same_code(path, digest, other) == unchanged
+    assert not runs_same_code(path, "0" * 64, commit)
 
 
 # ==============================================================================================
