@@ -33,7 +33,8 @@ Compared with ppo.py:
   | an image                        | the larger of the last two frames, grey, 84 x 84 bytes  |
   | an observation                  | the last 4 images, (84, 84, 4); the first fills all     |
   | an episode begins               | after 1 to 30 frames without an action                  |
-  | an episode ends                 | with the game, not with a life; cut at 108,000 frames   |
+  | an episode ends                 | with the game, not with a life; cut at 108,000 frames,  |
+  |                                 | or at "max_episode_steps", which counts frames here     |
   | rewards                         | the score's, clipped to +-1 for learning                |
   | the old protocol                | --env-id ale_py:BreakoutNoFrameskip-v4: nothing sticky  |
 """

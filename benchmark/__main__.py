@@ -205,6 +205,9 @@ def report(args: argparse.Namespace) -> int:
         args.dir = max(folders, key=lambda path: path.stat().st_mtime)
     if (args.dir / "speed.csv").exists():  # there one contestant has many runs of a kind
         raise BadInput(f"{args.dir} is a folder of `speed`; its report is report.md in it")
+    if (args.dir / "tune.json").exists():
+        what = f"{args.dir} is a folder of `tune`; its report is report/index.html in it"
+        raise BadInput(f"{what}, and search/ and fresh/ hold the runs")
     stored = (args.dir / "results.csv").exists()  # a report, which is made again where it lies
     out = args.out or (args.dir if stored else args.dir / "report")
     tags = list(dict.fromkeys(args.log))

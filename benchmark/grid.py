@@ -3,9 +3,10 @@
 import os
 import re
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from math import isfinite
 from pathlib import Path
 
 import gymnasium as gym
@@ -198,6 +199,16 @@ def parse_flags(words: Sequence[str]) -> dict[str, bool | str]:
     return flags
 
 
+def is_number(value: object) -> bool:
+    """Whether it is a finite number."""
+    return type(value) in (int, float) and isfinite(value)
+
+
+def is_word(value: object) -> bool:
+    """Whether it is a string."""
+    return isinstance(value, str)
+
+
 def check_suite(suite: dict, path: Path) -> None:
     """Refuse keys that would be ignored and values that cannot work, naming the place."""
 
@@ -220,6 +231,9 @@ def check_suite(suite: dict, path: Path) -> None:
     def check_name(name: object, names: Iterable[str], message: str) -> None:
         need(name in list(names), f"{message}; {did_you_mean(str(name), list(names))}")
 
+    def check_list(values: object, is_good: Callable, message: str) -> None:
+        need(isinstance(values, list) and all(map(is_good, values)), message)
+
     def check_seeds(seeds: object, place: str) -> None:
         whole = isinstance(seeds, list) and all(type(x) is int and x >= 0 for x in seeds)
         good = whole and len(set(seeds)) == len(seeds)
@@ -234,14 +248,14 @@ def check_suite(suite: dict, path: Path) -> None:
         what = f"must be a positive whole number, not {steps}"
         need(type(steps) is int and steps > 0, f"{place} total_timesteps {what}")
         two = isinstance(ends, list) and len(ends) == 2
-        good = two and all(type(end) in (int, float) for end in ends) and ends[0] < ends[1]
+        good = two and all(map(is_number, ends)) and ends[0] < ends[1]
         need(good, f"{place} score_range must be two rising numbers, not {ends}")
         sourced = "score_range" not in table or table.get("score_source")
         need(sourced, f"{place} gives score_range no score_source")
         flag, threshold = table.get("flag", "env-id"), table.get("threshold", 0)
         what = f"must be {' or '.join(ENVIRONMENT_FLAGS)}, not {flag}"
         need(flag in ENVIRONMENT_FLAGS, f"{place} flag {what}")
-        good = type(threshold) in (int, float)
+        good = is_number(threshold)
         need(good, f"{place} threshold must be a number, not {threshold}")
 
     def check_algorithm_table(table: object, place: str) -> None:
@@ -262,16 +276,29 @@ def check_suite(suite: dict, path: Path) -> None:
         place = "[sensitivity]"
         check_keys(table, place, {"factors", "vary"}, {"lacking"})
         factors = table["factors"]
-        good = isinstance(factors, list) and all(type(x) in (int, float) for x in factors)
-        need(good, f"{place} factors must be a list of numbers")
+        check_list(factors, is_number, f"{place} factors must be a list of numbers")
+        lacking = table.get("lacking", [])
+        check_list(lacking, is_word, f"{place} lacking must be a list of flags")
+        need(isinstance(table["vary"], dict), f"{place} vary must be a table")
         for algorithm, own in table["vary"].items():
             check_name(algorithm, suite["algorithms"], f"{place} is no algorithm of the suite")
-            check_keys(own, f"{place} vary.{algorithm}", set(), {"flags", "values"})
+            where = f"{place} vary.{algorithm}"
+            check_keys(own, where, set(), {"flags", "values"})
+            check_list(own.get("flags", []), is_word, f"{where} flags must be a list of flags")
+            need(isinstance(own.get("values", {}), dict), f"{where} values must be a table")
+            for flag, values in own.get("values", {}).items():
+                what = f"{where} values.{flag} must be a list of numbers"
+                check_list(values, is_number, what)
 
     required = {"seeds", "environments", "algorithms"}
     check_keys(suite, "the suite", required, {"tuned", "report", "sensitivity"})
     check_seeds(suite["seeds"], "seeds")
-    check_keys(suite.get("report", {}), "[report]", set(), {"log", "margin", "against"})
+    report = suite.get("report", {})
+    check_keys(report, "[report]", set(), {"log", "margin", "against"})
+    check_list(report.get("log", []), is_word, "[report] log must be a list of tags")
+    margin = report.get("margin", 1)
+    what = f"[report] margin must be a share of the score_range above 0, not {margin}"
+    need(is_number(margin) and margin > 0, what)
     for key in ("environments", "algorithms", "tuned"):
         need(isinstance(suite.get(key, {}), dict), f"{key} must be a table")
     for env_id, table in suite["environments"].items():
@@ -282,7 +309,7 @@ def check_suite(suite: dict, path: Path) -> None:
             check_flags(table.get("flags", {}), "[algorithms.*] flags")
         else:
             check_algorithm_table(table, f"[algorithms.{algorithm}]")
-    if against := suite.get("report", {}).get("against"):
+    if against := report.get("against"):
         check_name(against, suite["algorithms"], f"[report] against names {against}")
     check_sensitivity(suite.get("sensitivity"))
     for algorithm, tables in suite.get("tuned", {}).items():
@@ -391,6 +418,11 @@ def make_jobs(
     if not jobs:
         what = "no algorithm of these takes any of these environments, so nothing would run"
         raise BadInput(what)
+    first: dict[Path, Job] = {}
+    for job in jobs:
+        if (other := first.setdefault(job.directory, job)) is not job:
+            both = (f"{x.algorithm} on {x.env_id}" for x in (other, job))
+            raise BadInput(f"{' and '.join(both)} would share {job.name}; rename one")
     return jobs
 
 

@@ -47,8 +47,7 @@ class Dimension:
             return IntDistribution(*(round(math.log2(end)) for end in (self.low, self.high)))
         if self.scale == "log of 1 - x":
             return FloatDistribution(1 - self.high, 1 - self.low, log=True)
-        whole = isinstance(self.low, int) and isinstance(self.high, int)
-        kind = IntDistribution if whole else FloatDistribution
+        kind = IntDistribution if self.is_whole else FloatDistribution
         return kind(self.low, self.high, log=self.scale == "log")
 
     def value(self, seen: Value) -> Value:
@@ -71,7 +70,14 @@ class Dimension:
         value = min(max(value, self.low), self.high)
         if self.scale == "powers of 2":
             return round(math.log2(value))
-        return 1 - value if self.scale == "log of 1 - x" else type(self.low)(value)
+        if self.scale == "log of 1 - x":
+            return 1 - value
+        return round(value) if self.is_whole else float(value)
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether only whole numbers are drawn."""
+        return isinstance(self.low, int) and isinstance(self.high, int)
 
 
 def load_space(name: str, fixed: Iterable[str] = ()) -> list[Dimension]:
@@ -93,7 +99,9 @@ def load_space(name: str, fixed: Iterable[str] = ()) -> list[Dimension]:
         how = "--space names one of those, or a TOML file of your own"
         hint = did_you_mean(table, list(spaces))
         raise BadInput(f"there is no space {table or 'of that name'} in {path}; {hint} ({how})")
-    merged = merge(spaces, table, path)
+    merged = {x.replace("-", "_"): entry for x, entry in merge(spaces, table, path).items()}
+    if "total_timesteps" in merged:
+        raise BadInput(f"[{table}] of {path} must not vary total_timesteps: that is --steps")
     refuse_reserved(merged, f"[{table}] of {path}")
     space = [
         read_dimension(flag, entry, f"{path}: {table}.{flag}") for flag, entry in merged.items()
@@ -115,7 +123,7 @@ def merge(spaces: dict, table: str, path: Path) -> dict:
     parent = entries.pop("like", None)
     if parent is None:
         return entries
-    if parent not in spaces or "like" in spaces[parent]:
+    if not isinstance(parent, str) or "like" in spaces.get(parent, {"like": ""}):
         raise BadInput(
             f"{path}: [{table}] is like {parent}, which is no table that stands alone"
         )
@@ -135,13 +143,14 @@ def read_dimension(name: str, entry: object, place: str) -> Dimension:
         choices = entry["choices"]
         need(set(entry) == {"choices"}, "has choices, so nothing else can be given")
         good = isinstance(choices, list) and len(choices) > 1
+        good = good and all(isinstance(x, (bool, int, float, str)) for x in choices)
         need(good, "choices must be a list of two values or more")
         return Dimension(name, choices=tuple(choices))
     need(set(entry) <= {"low", "high", "scale"}, "takes low, high and scale, or choices")
     need({"low", "high"} <= set(entry), "lacks low or high")
     low, high, scale = entry["low"], entry["high"], entry.get("scale", "linear")
     need(scale in SCALES, f"scale must be one of {', '.join(SCALES)}")
-    real = all(type(end) in (int, float) for end in (low, high))
+    real = all(type(end) in (int, float) and math.isfinite(end) for end in (low, high))
     need(real and low < high, "low and high must be two rising numbers")
     need(scale == "linear" or low > 0, "low must be above 0 on that scale")
     need(scale != "log of 1 - x" or high < 1, "high must be below 1 on that scale")

@@ -157,19 +157,16 @@ class Search:
         where the range of num_steps allows it."""
         drawn = [x for x in self.space if x.name in params]
         flags = {x.name: x.value(params[x.name]) for x in drawn}
+        known = script_defaults(self.script) | self.fixed | flags
+        num_envs = int(known.get("num_envs", 1))
         for x in drawn:
-            while (
-                x.name == "num_steps"
-                and x.scale == "powers of 2"
-                and (
-                    flags["num_steps"] > x.low
-                    and flags["num_steps"] * flags.get("num_envs", 1) * BATCHES > self.steps
-                )
-            ):
-                flags["num_steps"] //= 2
-        if {"num_minibatches", "num_envs", "num_steps"} <= flags.keys():
-            batch = flags["num_envs"] * flags["num_steps"]
-            flags["num_minibatches"] = min(flags["num_minibatches"], batch)
+            if x.name == "num_steps" and x.scale == "powers of 2":
+                fitting = self.steps // (num_envs * BATCHES)
+                while flags["num_steps"] > max(fitting, x.low):
+                    flags["num_steps"] //= 2
+        if {"num_minibatches", "num_steps"} <= flags.keys():
+            half = max(1, num_envs * flags["num_steps"] // 2)  # a minibatch has two steps
+            flags["num_minibatches"] = min(flags["num_minibatches"], half)
         return flags
 
     def settings(self) -> dict:
@@ -197,7 +194,10 @@ class Search:
             write_json(path, settings)
         elif differs := [key for key in settings if before.get(key) != settings[key]]:
             what = f"{self.directory} holds a search with other {', '.join(differs)}"
-            raise BadInput(f"{what}; name another --dir")
+            how = "name another --dir"
+            if not any(self.directory.glob("search/*/*/run/summary.json")):
+                how = f"{how}, or delete it: no run of it is done"
+            raise BadInput(f"{what}; {how}")
         backend = optuna.storages.journal.JournalFileBackend(
             str(self.directory / "study.log"), KernelLock(self.directory / "study.lock")
         )
@@ -228,17 +228,21 @@ class Search:
             self.environment_flag, None, Path.cwd(),
         )  # fmt: skip
 
+    def is_searched(self, job: Job) -> bool:
+        """Whether a run is one of the search, not one on fresh seeds."""
+        return job.directory.is_relative_to((self.directory / "search").resolve())
+
     def result(self, job: Job) -> Result | None:
         """What came of a run; None where it is not done, or no episode has ended in it."""
         if job.directory not in self.found and has_summary(job):
             run = read_run(job.run_dir, None)
             self.found[job.directory] = None
-            if isinstance(run, Run) and run.has_curve:
-                line = curve(run.points["steps"], self.steps)
+            if isinstance(run, Run) and self.objective == "evaluation":
                 value = run.summary["eval_return_mean"]
-                if self.objective == "area":
-                    value = float(line.mean())
-                self.found[job.directory] = Result(value, float(line.max()))
+                self.found[job.directory] = Result(value, value)  # no run is cut short
+            elif isinstance(run, Run) and run.has_curve:
+                line = curve(run.points["steps"], self.steps)
+                self.found[job.directory] = Result(float(line.mean()), float(line.max()))
         return self.found.get(job.directory)
 
     def candidates(self) -> list[Candidate]:
@@ -328,7 +332,7 @@ class Search:
 
     def watch(self, job: Job) -> str:
         """Why a run that is under way should end; "" where it should not."""
-        if self.objective != "area" or "search" not in job.directory.parts:
+        if self.objective != "area" or not self.is_searched(job):
             return ""
         candidates = self.candidates()
         candidate = next((x for x in candidates if x.name == job.algorithm), None)
@@ -364,7 +368,7 @@ class Search:
         line = f"{line} {record.get('reason', '')}".rstrip()
         if record["status"] == "failed":
             line = ": ".join([line, *ending(read_output(job), 1)])
-        if "search" not in job.directory.parts:
+        if not self.is_searched(job):
             print(f"fresh: {line}", flush=True)
             return
         with locked(self.directory, waits=True):
@@ -373,10 +377,11 @@ class Search:
             result = candidate.results.get(job.seed)
             if record["status"] == "pruned":
                 self.tell(candidate, "pruned")
-            elif record["status"] == "failed" or (
-                result is None and record["status"] in ("done", "finished")
-            ):
+            elif record["status"] == "failed":
                 self.fail(candidate, ": ".join(ending(read_output(job), 1)))
+            elif result is None and record["status"] in ("done", "finished"):
+                what = f"no training episode ended in {number(self.steps)} steps"
+                self.fail(candidate, f"{what}; more --steps, or --objective evaluation")
             elif result:
                 self.settle(candidate, candidates)
             if result:
@@ -398,13 +403,11 @@ class Search:
     def fail(self, candidate: Candidate, reason: str) -> None:
         """Count a candidate as failed; end where nothing works."""
         if candidate.name == DEFAULT:
-            raise BadInput(f"the default flags fail: {reason or 'no episode ended'}")
+            raise BadInput(f"the default flags fail: {reason}")
         self.tell(candidate, "failed")
         states = [x.state for x in self.candidates() if x.number is not None]
         if states.count("failed") >= 3 and not {"complete", "pruned"} & set(states):
-            raise BadInput(
-                f"all trials fail so far, the last one for: {reason or 'no episode'}"
-            )
+            raise BadInput(f"all trials fail so far, the last one for: {reason}")
 
     def report(self, candidate: Candidate, value: float, bins: int) -> None:
         """Tell Optuna how far a trial came that is pruned."""
@@ -470,8 +473,17 @@ class Search:
         """The command line of a run with these flags, to copy."""
         job = self.job(Candidate("", flags, "complete"), 1)
         words = [f"--{self.environment_flag}", self.env_id, *job.words()[4:]]
-        text = shlex.join(["python", self.place(), *words])
-        return text.replace(" --torch-threads 1", "", 1)
+        script = self.place() if Path.cwd() == ROOT else str(self.script)
+        text = shlex.join(["python", script, *words]).replace(" --torch-threads 1", "", 1)
+        return f"PYTHONPATH=. {text}" if self.own_module() else text
+
+    def own_module(self) -> Path | None:
+        """The file or folder of the environment's module, where it lies in this folder and not
+        beside the script."""
+        name = self.env_id.partition(":")[0].partition(".")[0]
+        places = [Path(f"{name}.py"), Path(name)] if ":" in self.env_id else []
+        found = next((path for path in places if path.exists()), None)
+        return found if Path.cwd() != self.script.parent else None
 
     def place(self) -> str:
         """The script's path, of one of this repository from its root."""
@@ -512,6 +524,7 @@ def write_suite(search: Search, flags: dict[str, Value]) -> None:
         return f"{{ {', '.join(f'{k} = {toml_value(v)}' for k, v in values.items())} }}"
 
     env, script = json.dumps(search.env_id), json.dumps(search.place())
+    label, tuned = json.dumps(search.label), json.dumps(f"{search.label}-tuned")
     environment = [f"[environments.{env}]", f"total_timesteps = {search.steps}"]
     if search.environment_flag == "task":
         environment.append('flag = "task"')
@@ -521,8 +534,8 @@ def write_suite(search: Search, flags: dict[str, Value]) -> None:
         "# Made by python -m benchmark tune. Runs start in this file's folder and find modules",
         "# there, so copy it beside those that the environment needs.",
         "seeds = [1, 2, 3, 4, 5, 6, 7, 8, 9, 10]", "", *environment, "", "[algorithms]",
-        f"{search.label} = {{ script = {script} }}",
-        f"{search.label}-tuned = {{ script = {script}, flags = {table(flags)} }}", "",
+        f"{label} = {{ script = {script} }}",
+        f"{tuned} = {{ script = {script}, flags = {table(flags)} }}", "",
     ]  # fmt: skip
     write_atomically(search.directory / "best.toml", "\n".join(lines).encode())
 
@@ -560,6 +573,7 @@ def conclude(search: Search) -> int:
     for line in write_page(search, candidates, best):
         print(line)
     print(f"\n{search.command(best.flags)}")
-    print(f"\n{search.directory / 'best.toml'}: both as a suite for `run`")
+    beside = f", once copied beside {own}" if (own := search.own_module()) else ""
+    print(f"\n{search.directory / 'best.toml'}: both as a suite for `run`{beside}")
     print(f"{search.directory / 'report' / 'index.html'}: the search on a page")
     return 0

@@ -28,10 +28,11 @@ def measured(search: Search, candidate: Candidate) -> Measured:
     found: dict[str, list[float]] = {"area": [], "evaluation": []}
     for seed in search.fresh:
         run = read_run(search.job(candidate, seed, "fresh").run_dir, None)
-        if isinstance(run, Run) and run.has_curve:
-            line = curve(run.points["steps"], search.steps)
-            found["area"].append(float(line.mean()))
+        if isinstance(run, Run):
             found["evaluation"].append(run.summary["eval_return_mean"])
+            if run.has_curve:
+                line = curve(run.points["steps"], search.steps)
+                found["area"].append(float(line.mean()))
     return {name: np.array(values, float) for name, values in found.items()}
 
 
@@ -56,7 +57,7 @@ def fresh_table(search: Search, found: dict[str, Measured]) -> Table:
     rows = []
     for name, values in found.items():
         cells = [with_interval([values[key]], stats.mean) for key in ("area", "evaluation")]
-        rows.append([name, f"{len(values['area'])} of {len(search.fresh)}", *cells])
+        rows.append([name, f"{len(values[search.objective])} of {len(search.fresh)}", *cells])
         odds = [chance(tuned, default, key) for key in ("area", "evaluation")]
         rows[-1] += odds if values is tuned else ["", ""]
     caption = (
@@ -273,8 +274,8 @@ def write_page(search: Search, candidates: list[Candidate], best: Candidate) -> 
             for name, x in found.items()
             if len(x[measure])
         }
+    panels = {measure: several for measure, several in panels.items() if several}
     style = plots.styles(found)
-    spec = plots.plot_intervals(panels, style, "On fresh seeds", "mean, 95% interval")
     sections = [
         Section(
             "Summary", [fresh_table(search, found)], notes=[*lines, search.command(best.flags)]
@@ -283,7 +284,8 @@ def write_page(search: Search, candidates: list[Candidate], best: Candidate) -> 
         Section("The best trials", [top_table(search, candidates)]),
         Section("How they were found"),
     ]
-    if all(panels.values()):
+    if panels:
+        spec = plots.plot_intervals(panels, style, "On fresh seeds", "mean, 95% interval")
         sections[0].figures.append(Figure("As in the table.", "fresh", spec))
     drawn = [history_figure(search, candidates)]
     if share_of:

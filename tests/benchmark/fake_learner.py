@@ -2,7 +2,8 @@
 with a learning rate of 0.01, and the less the farther that is away. Seeds add up to 1.
 
 With --behaviour slow it stops at four fifths of its steps and waits for a file `go` beside its
-run directory. With --behaviour crash it fails where the learning rate is not the default.
+run directory. With --behaviour crash it fails where the learning rate is not the default. With
+--behaviour endless no episode ends.
 """
 
 import argparse
@@ -83,6 +84,8 @@ def main() -> None:
         deadline = time.monotonic() + 120
         while not (folder.parent / "go").exists() and time.monotonic() < deadline:
             time.sleep(0.02)
+    if args.behaviour == "endless":
+        scalars = [("charts/SPS", args.total_timesteps, 1.0, 1.0)]
     write_whole(folder, scalars)
     summary = {
         "env_id": args.env_id, "script": Path(__file__).name, "seed": args.seed,

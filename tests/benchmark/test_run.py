@@ -223,7 +223,7 @@ def test_all_of_the_suites_have_unseen_seeds_and_enough_of_them(tmp_path):
             if env_id == "MinAtar/Breakout-v1":
                 expected = range(8, 18)
             assert found == set(expected), (name, env_id)
-    benches = {"all", "smoke", "atari"}  # of which there are no stored results
+    benches = {"all", "smoke", "atari"}  # the last is for a GPU
     assert {path.stem for path in SUITES.glob("*.toml")} - benches == set(
         grid.named_suites("all")
     )
@@ -868,6 +868,34 @@ def test_the_help_has_examples_that_work(capsys):
             SUITE.replace("behaviour =", "task = 'x', behaviour ="),
             "the flags of fake on CartPole-v1 must not give task",
         ),
+        (
+            SUITE.replace("total_timesteps = 100", "total_timesteps = 100\nthreshold = nan"),
+            "threshold must be a number, not nan",
+        ),
+        (
+            SUITE.replace("= 100", "= 100\nscore_range = [0, inf]\nscore_source = 's'"),
+            "two rising numbers",
+        ),
+        (SUITE + "[report]\nlog = 5\n", "[report] log must be a list of tags"),
+        (SUITE + "[report]\nlog = 'losses/entropy'\n", "[report] log must be a list of tags"),
+        (SUITE + "[report]\nmargin = 'x'\n", "[report] margin must be a share"),
+        (SUITE + "[report]\nmargin = -1\n", "above 0, not -1"),
+        *(
+            (SUITE + f"[sensitivity]\nfactors = [2]\n{text}\n", says)
+            for text, says in (
+                ("vary = 3", "[sensitivity] vary must be a table"),
+                ("lacking = 5\nvary = {{}}", "lacking must be a list of flags"),
+                ("vary.fake.flags = 5", "vary.fake flags must be a list of flags"),
+                ("vary.fake.flags = 'gamma'", "vary.fake flags must be a list of flags"),
+                ("vary.fake.values = 5", "vary.fake values must be a table"),
+                ("vary.fake.values.x = 5", "values.x must be a list of numbers"),
+            )
+        ),
+        (
+            SUITE + "[algorithms.'fa:ke']\nscript = '{script}'\n"
+            "[algorithms.fa_ke]\nscript = '{script}'\n",
+            "fa:ke on CartPole-v1 and fa_ke on CartPole-v1 would share CartPole-v1__fa_ke__1",
+        ),
     ],
 )
 def test_malformed_suite_is_named_with_its_place(suite, tmp_path, text, says):
@@ -879,6 +907,7 @@ def test_malformed_suite_is_named_with_its_place(suite, tmp_path, text, says):
         "there are no seeds",
         "no environment",
         "must not give",
+        "would share",
     )  # seen only when the grid is made
     assert str(path) in str(error.value) or any(words in says for words in later)
 

@@ -95,6 +95,8 @@ def test_every_space_fits_its_script_and_draws_batches_that_divide(name):
         (Dimension("x", 0.9, 0.99, "log of 1 - x"), 0.95, 1 - 0.95),
         (Dimension("x", 1e-5, 0.1, "log"), 0.0, 1e-5),
         (Dimension("x", 1, 20, "log"), 5, 5),
+        (Dimension("x", 0, 0.5), 0.1, 0.1),
+        (Dimension("x", 0, 5), 1.6, 2),
         (Dimension("x", choices=(True, False)), False, False),
         (Dimension("x", choices=(True, False)), 3, None),
         (Dimension("x", 0.1, 0.4), None, None),
@@ -123,6 +125,10 @@ def test_defaults_stand_at_the_nearest_place_of_a_space(dimension, value, neares
         ),
         ('[a]\nsource = "s"\nx = { choices = [1] }', "two values or more"),
         ('[a]\nsource = "s"\nlike = "b"\nx = { choices = [1, 2] }', "no table that stands"),
+        ('[a]\nsource = "s"\nlike = ["b"]\nx = { choices = [1, 2] }', "no table that stands"),
+        ('[a]\nsource = "s"\nx = { choices = [2020-01-01, 1] }', "two values or more"),
+        ('[a]\nsource = "s"\nx = { low = 1, high = inf }', "two rising numbers"),
+        ('[a]\nsource = "s"\ntotal-timesteps = { choices = [1, 2] }', "that is --steps"),
         ('[a]\nsource = "s"\nseed = { choices = [1, 2] }', "must not give seed"),
         ("[a", "s.toml: Expected"),
     ],
@@ -140,6 +146,9 @@ def test_a_space_takes_over_another_but_for_what_is_fixed(tmp_path):
     assert [x.name for x in load_space(name)] == ["learning_rate", "num_envs"]
     assert load_space(name)[1].choices == (1, 3)
     assert [x.name for x in load_space(name, {"num_envs": 4})] == ["learning_rate"]
+    (tmp_path / "dashes.toml").write_text(SPACE.replace("_rate", "-rate"))
+    without = load_space(str(tmp_path / "dashes.toml"), {"learning_rate": 0.1})
+    assert [x.name for x in without] == ["num_envs", "norm_adv"]
 
 
 def test_words_after_the_dashes_are_flags():
@@ -189,6 +198,22 @@ def test_ten_batches_fit_into_a_run_where_the_space_allows_it(steps, num_steps):
     )
     flags = search.flags_of({"num_envs": 5, "num_steps": 10, "num_minibatches": 5})
     assert flags == {"num_envs": 32, "num_steps": num_steps, "num_minibatches": 32}
+
+
+@pytest.mark.parametrize(
+    ("fixed", "num_steps", "num_minibatches"),
+    [({"num_envs": "16"}, 128, 32), ({}, 256, 32), ({"num_envs": "1"}, 1024, 32)],
+)
+def test_batches_fit_by_the_environments_of_all_runs(fixed, num_steps, num_minibatches):
+    space = [x for x in load_space("ppo") if x.name != "num_envs"]  # as where it is fixed
+    search = tune.Search(
+        HERE / "ppo.py", "CartPole-v1", "env-id", 20_480, fixed, space, [1], [2], 1, "area",
+        Path("x"),
+    )  # fmt: skip
+    flags = search.flags_of({"num_steps": 10, "num_minibatches": 5})
+    assert flags == {"num_steps": num_steps, "num_minibatches": num_minibatches}
+    small = search.flags_of({"num_steps": 3, "num_minibatches": 5})
+    assert small["num_minibatches"] <= 8 * int(fixed.get("num_envs", 8)) // 2
 
 
 def test_a_kill_finds_a_trial_in_the_study_whole_or_not_at_all(tmp_path):
@@ -275,6 +300,32 @@ def test_more_trials_can_be_added_and_another_search_is_refused(words, tmp_path)
     (tmp_path / "full" / "x").touch()
     result = benchmark(*words[:-1], tmp_path / "full")
     assert "is not empty and has no tune.json" in result.stderr
+    result = benchmark("report", tmp_path / "out")
+    assert result.returncode == 2
+    assert "is a folder of `tune`; its report is report/index.html" in result.stderr
+
+
+def test_a_folder_of_any_name_above_and_a_script_of_any_name_will_do(
+    words, tmp_path, monkeypatch
+):
+    """The search's own folder has the same name, and TOML's bare keys have no dots."""
+    monkeypatch.setenv("PYTHONPATH", str(LEARNER.parent))  # as it imports what lies there
+    script, out = tmp_path / "my script.v2.py", tmp_path / "search" / "out"
+    script.write_text(LEARNER.read_text())
+    words[words.index(LEARNER)] = script
+    assert benchmark(*words[:-1], out, "--trials", 1).returncode == 0
+    suite = load_suite(str(out / "best.toml"))
+    assert list(suite["algorithms"]) == ["my script.v2", "my script.v2-tuned"]
+
+
+def test_a_search_whose_runs_end_no_episode_says_so_or_goes_by_the_evaluation(words, tmp_path):
+    long = ("--trials", 1, "--", "--behaviour", "endless")
+    result = benchmark(*words, *long)
+    assert result.returncode == 2
+    what = "no training episode ended in 1,000 steps; more --steps, or --objective evaluation"
+    assert result.stderr == f"error: the default flags fail: {what}\n"
+    again = benchmark(*words[:-1], tmp_path / "other", "--objective", "evaluation", *long)
+    assert again.returncode == 0, again.stderr
 
 
 def test_fixed_flags_and_env_kwargs_reach_every_run_and_leave_the_space(words, tmp_path):
@@ -352,6 +403,26 @@ def test_seeds_are_spared_where_the_first_one_shows_that_a_trial_is_behind(words
         full = lengths[f"trial-{trial.number:03d}"] == 5
         assert full == (trial.state.name == "COMPLETE")
     assert {x.state.name for x in trials_of(out)} == {"COMPLETE", "PRUNED"}
+
+
+def test_an_own_environment_in_this_folder_is_named_beside_what_is_to_be_copied(
+    words, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "my_world.py").write_text("")
+    words[words.index("CartPole-v1")] = "my_world:Walk-v0"
+    result = benchmark(*words, "--trials", 1)
+    assert result.returncode == 0, result.stderr
+    (line,) = (x for x in result.stdout.splitlines() if x.startswith("PYTHONPATH=. python "))
+    assert str(LEARNER) in line  # a path from here, not from the root
+    assert "both as a suite for `run`, once copied beside my_world.py" in result.stdout
+
+
+def test_a_search_of_which_no_run_is_done_may_be_deleted(words, tmp_path):
+    fails = ("--retries", 0, "--", "--behaviour", "crash", "--learning-rate", "0.2")
+    assert benchmark(*words, *fails).returncode == 2
+    again = benchmark(*words, "--steps", 2000, *fails)
+    assert "or delete it: no run of it is done" in again.stderr
 
 
 def test_failed_trials_are_counted_and_all_failing_is_one_line(words, tmp_path):
