@@ -4,7 +4,7 @@ import json
 import re
 from math import ceil, exp, floor, log
 from pathlib import Path
-from statistics import median
+from statistics import mean, median
 
 import pytest
 from readme_tables import (
@@ -18,7 +18,7 @@ from readme_tables import (
     runs,
     table,
 )  # fmt: skip
-from scipy.stats import trim_mean
+from scipy.stats import trim_mean, ttest_ind
 
 from benchmark.files import read_csv
 from benchmark.machine import runs_same_code
@@ -146,6 +146,16 @@ def speed_sentences() -> list[tuple[int, str]]:
     }
     most, pong = min(networks["MinAtar"]), sorted(networks["Pong"])
     many = {row[0]: row for row in table(RESULTS / "speed" / "report.md", "num_envs", "n")}
+    sides = [
+        [float(row["curve_mean"]) for row in found]
+        for found in (
+            runs("peers", "Pendulum-v1", "trpo_continuous"),
+            read_csv(RESULTS / "peers" / "scaled.csv"),
+        )
+    ]
+    assert {*map(len, sides)} == {20}
+    gap = mean(sides[0]) - mean(sides[1])
+    ends = ttest_ind(*sides, equal_var=False).confidence_interval(0.9)
     trl = read_csv(RESULTS / "speed-trl" / "speed.csv")
     ours, theirs = (
         median(
@@ -163,6 +173,7 @@ def speed_sentences() -> list[tuple[int, str]]:
         (1, f"faster on Pong ({images['ale_py:ALE/Pong-v5']}; n = 5 each"),
         (1, f"On MinAtar {most:.0%} of the time or more goes into networks"),
         (1, f"on Pong {pong[0]:.0%} to {pong[-1]:.0%}"),
+        (1, f"only by {gap:.1f} ({ends.low:.1f} to {ends.high:.1f}) once the peer's actions"),
         (1, f"made {ours / theirs:.2f} times the tokens per second of TRL"),
     ]
 

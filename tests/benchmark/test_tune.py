@@ -475,7 +475,7 @@ def test_ctrl_c_prints_the_best_so_far_and_a_kill_loses_nothing(words, tmp_path)
     out = tmp_path / "out"
     words = [*words, "--trials", 30]
     process = start(words)
-    wait_until(lambda: (out / "study.log").exists() and any(
+    wait_until(lambda: (out / "search").exists() and any(  # so the study is in its log
         x.state.name == "COMPLETE" for x in trials_of(out)))  # fmt: skip
     process.send_signal(signal.SIGINT)
     output, errors = process.communicate(timeout=PATIENCE)

@@ -433,7 +433,7 @@ def test_a_search_for_flags(folder):
 def test_the_addition_with_another_base_model(folder):
     """The second run starts from the base model of the first, bit for bit: another teacher,
     whom the test gives it, has no part in it."""
-    changes = {".py": f".py {SHORT}", '0.2, "base_model"': '0.9, "base_model"'}
+    changes = {".py": f".py {SHORT}", '{"base_model"': '{"carelessness": 0.9, "base_model"'}
     (code,) = blocks("The addition with another base model", changes)
     run(folder, code)
     first, second = (path.parent for path in sorted(folder.glob("runs/*/summary.json")))
