@@ -149,12 +149,17 @@ def looks(style: dict[str, dict], names: Iterable[str], kind: str = "dash") -> d
     return found
 
 
-def threshold_layers(level: float | None, y_label: str) -> list[dict]:
-    """A thin horizontal line with its name, if there is a level."""
+def threshold_layers(
+    level: float | None, y_label: str, limits: tuple[float, float] | None
+) -> list[dict]:
+    """A thin horizontal line with its name, if there is a level: above it, or below where the
+    axis ends too soon."""
     if level is None:
         return []
     data, y = {"data": {"values": [{"level": level}]}}, axis("level", y_label)
-    text = {"text": f"threshold {level:g}", "align": "left", "dy": -5, "color": "#555"}
+    near = limits and limits[1] - level < 0.06 * (limits[1] - limits[0])
+    text = {"text": f"threshold {level:g}", "align": "left", "color": "#555"}
+    text["dy"] = 8 if near else -5
     line = layer("rule", {"y": y}, data, color="#666", size=0.8)
     return [line, layer("text", {"y": y, "x": {"value": 3}}, data, **text)]
 
@@ -191,7 +196,7 @@ def plot_bands(
         layer("line", both | draw, strokeWidth=1.8),
         layer("point", at, opacity=0, size=120),
     ]
-    rules = threshold_layers(level, y_label)
+    rules = threshold_layers(level, y_label, limits)
     if many:
         panels = [panel(name, style[name]["colour"], layers, both, rules) for name in lines]
         return top(title, data={"values": rows}, columns=3, concat=panels)

@@ -158,7 +158,9 @@ class Search:
         drawn = [x for x in self.space if x.name in params]
         flags = {x.name: x.value(params[x.name]) for x in drawn}
         known = script_defaults(self.script) | self.fixed | flags
-        num_envs = int(known.get("num_envs", 1))
+        num_envs = known.get("num_envs", 1)
+        # A word that is no number is left to the script, which says so in one line.
+        num_envs = max(1, int(num_envs)) if str(num_envs).isdecimal() else 1
         for x in drawn:
             if x.name == "num_steps" and x.scale == "powers of 2":
                 fitting = self.steps // (num_envs * BATCHES)

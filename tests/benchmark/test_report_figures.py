@@ -193,6 +193,14 @@ def channel(spec: dict, name: str) -> dict:
     return dict(zip(scale["domain"], scale["range"], strict=True))
 
 
+@pytest.mark.parametrize(("level", "dy"), [(18.0, 8), (10.0, -5), (-21.0, -5)])
+def test_the_name_of_a_threshold_is_not_cut_off_at_the_top(level, dy):
+    line = {"a": tuple(np.zeros((4, 2)))}
+    spec = plots.plot_bands(line, plots.styles(line), "t", "x", "y", level, (-21.5, 19.0))
+    (text,) = (x["mark"] for x in spec["layer"] if x["mark"].get("text"))
+    assert (text["text"], text["dy"]) == (f"threshold {level:g}", dy)
+
+
 @pytest.mark.parametrize("length", [5, 17, 20, 30, 34, 50])
 def test_legends_hold_their_labels_below_the_plot(length):
     """Where Vega puts them: no label is cut, and the picture is as wide as they need."""

@@ -461,6 +461,16 @@ def test_a_script_that_is_not_there_or_steps_twice(words):
     assert "that is --steps" in result.stderr
 
 
+@pytest.mark.parametrize("value", ["many", "0", "-1", "1.5"])
+def test_a_fixed_flag_that_is_no_number_is_refused_by_the_script_in_one_line(tmp_path, value):
+    words = ["tune", "ppo", "--env-id", "CartPole-v1", "--steps", 1000, "--dir", tmp_path / "x"]
+    result = benchmark(*words, "--", f"--num-envs={value}")
+    assert result.returncode == 2
+    assert result.stderr.startswith("error: ")
+    assert result.stderr.count("\n") == 1
+    assert not (tmp_path / "x").exists()
+
+
 # ==============================================================================================
 # Shells and signals
 # ==============================================================================================

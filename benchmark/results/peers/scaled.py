@@ -1,6 +1,6 @@
 """Why trpo_continuous.py learns faster on the way than SB3-contrib's TRPO in `peers`: it scales
-actions from [-1, 1] to the environment's bounds, and the peer acts in the environment's units,
-so that the same damping weighs more. Here the peer's actions are scaled as ours are.
+actions from [-1, 1] to the environment's bounds, and the peer acts in the environment's units.
+Here the peer's actions are scaled as ours are.
 
 python -m benchmark.results.peers.scaled
 """
