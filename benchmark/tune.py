@@ -32,7 +32,15 @@ from scipy.special import stdtrit
 from .events import EPISODES, read_log
 from .files import read_json, write_atomically, write_json
 from .grid import ROOT, Job, check_environment, job_name
-from .pool import check_flags, ending, has_summary, locked, read_output, save_grid
+from .pool import (
+    check_flags,
+    differences,
+    ending,
+    has_summary,
+    locked,
+    read_output,
+    save_grid,
+)
 from .runs import Run, read_run
 from .space import Dimension, Value
 from .stats import binned
@@ -101,6 +109,12 @@ class Candidate:
     @property
     def values(self) -> list[float]:
         return [result.value for result in self.results.values()]
+
+    @property
+    def judged(self) -> bool:
+        """Whether it has ended, with a run that came to its end. A trial that lost against the
+        default flags is pruned, and may still be the best of the trials."""
+        return self.state in ("complete", "pruned") and bool(self.results)
 
 
 def spread(candidates: list[Candidate]) -> float | None:
@@ -266,8 +280,8 @@ class Search:
         return found
 
     def best(self, candidates: list[Candidate]) -> Candidate | None:
-        """The trial with the highest lower bound, or None where none is complete."""
-        known = [x for x in candidates if x.state == "complete" and x.name != DEFAULT]
+        """The trial with the highest lower bound, or None where no run came to its end."""
+        known = [x for x in candidates if x.judged and x.name != DEFAULT]
         width = spread(candidates)
         return max(known, key=lambda x: bounds(x.values, width)[0], default=None)
 
@@ -443,7 +457,8 @@ class Search:
         if not self.offered and jobs:
             save_grid(self.directory / "fresh", jobs)
         for job in jobs:
-            if job.name not in self.offered and not has_summary(job):
+            done = has_summary(job) and not differences(job)  # it may be of an earlier best
+            if job.name not in self.offered and not done:
                 self.offered.add(job.name)
                 return job
         return None
@@ -500,7 +515,7 @@ class Search:
             print("seeds of the search, so that it promises too much:")
             print(self.command(best.flags))
         else:
-            print("\nno trial is complete yet")
+            print("\nno run of a trial is done yet")
 
 
 def import_optuna():

@@ -94,10 +94,9 @@ def flags_table(search: Search, best: Candidate) -> Table:
 
 
 def ranked(candidates: list[Candidate]) -> list[tuple[Candidate, float, float]]:
-    """The complete candidates with their bounds, best first."""
+    """The candidates that are judged, with their bounds, best first."""
     width = spread(candidates)
-    complete = [x for x in candidates if x.state == "complete"]
-    found = [(x, *bounds(x.values, width)) for x in complete]
+    found = [(x, *bounds(x.values, width)) for x in candidates if x.judged]
     return sorted(found, key=lambda entry: -entry[1])
 
 
@@ -129,7 +128,7 @@ def history_figure(search: Search, candidates: list[Candidate]) -> Figure:
         low, high = bounds(x.values, width)
         values = x.number, float(np.mean(x.values)), low, high
         rows.append(plots.row("x y low high", values, algorithm=x.name, state=x.state))
-        if x.state == "complete":
+        if x.judged:
             best = max(best, low)
         if math.isfinite(best):
             steps.append(plots.row("x best", (x.number, best)))
@@ -158,7 +157,7 @@ def history_figure(search: Search, candidates: list[Candidate]) -> Figure:
     spec = plots.top("History", data={"values": rows}, width=400, height=240, layer=layers)
     caption = (
         f"Mean {search.objective} over the seeds that a trial got, with its bounds; the line "
-        "is the lower bound of the best complete trial so far. "
+        "is the lower bound of the best trial so far. "
         f"n = {len(search.seeds)} seeds at most."
     )
     return Figure(caption, "history", spec)
@@ -203,11 +202,11 @@ def position(dimension: Dimension, seen: object) -> float:
 def parallel_figure(
     search: Search, candidates: list[Candidate], best: Candidate, order: list[str]
 ) -> Figure:
-    """A line for each complete trial through its flags, the most important first."""
+    """A line for each trial with a whole run through its flags, the most important first."""
     space = {x.name: x for x in search.space}
     names, rows = [*order, *(name for name in space if name not in order)], []
     for x in candidates:
-        if x.state == "complete" and x.number is not None:
+        if x.judged and x.number is not None:
             mean = float(np.mean(x.values))
             for name in names:
                 at = position(space[name], x.params[name])
@@ -231,7 +230,7 @@ def parallel_figure(
     size = {"width": max(400, 60 * len(names)), "height": 260}
     spec = plots.top("Flags of the trials", data={"values": rows}, layer=layers, **size)
     caption = (
-        "Complete trials, each a line through its flags, coloured by the mean "
+        "Trials with a whole run, each a line through its flags, coloured by the mean "
         f"{search.objective}; the best one is black. On the scales of the ranges, the most "
         "important flag first."
     )
@@ -252,8 +251,8 @@ def write_page(search: Search, candidates: list[Candidate], best: Candidate) -> 
     came = {name: with_interval([values[key]], stats.mean) for name, values in found.items()}
     theirs, ours = came.values()
     lines = [
-        f"The search promised {best.name} a mean {key} of {promised}, with {len(best.values)} "
-        f"seeds. On {n} fresh seeds it came to {ours}, the default flags to {theirs}.",
+        f"The search promised {best.name} a mean {key} of {promised}, n = {len(best.values)}. "
+        f"On {n} fresh seeds it came to {ours}, the default flags to {theirs}.",
         f"A run with the tuned flags is higher than one with the default flags with "
         f"probability {chance(tuned, default, key)}: {best.name} {judged} the default flags.",
     ]

@@ -59,6 +59,13 @@ def trials_of(folder: Path) -> list[optuna.trial.FrozenTrial]:
     return [x for x in study_of(folder).get_trials() if tune.DEFAULT not in x.user_attrs]
 
 
+def tuned_flags(folder: Path) -> dict:
+    """The flags of the best trial, as best.toml has them."""
+    algorithms = load_suite(str(folder / "best.toml"))["algorithms"]
+    (flags,) = [x["flags"] for name, x in algorithms.items() if name.endswith("tuned")]
+    return flags
+
+
 # ==============================================================================================
 # Spaces
 # ==============================================================================================
@@ -252,8 +259,7 @@ def test_a_search_finds_the_best_flags_and_runs_them_on_fresh_seeds(words, tmp_p
     runs, problems = find_runs(out / "search")
     assert problems == []
     assert {run.seed for run in runs if run.status == "done"} == {1000, 1001}
-    suite = load_suite(str(out / "best.toml"))
-    (tuned,) = [x["flags"] for name, x in suite["algorithms"].items() if name.endswith("tuned")]
+    tuned = tuned_flags(out)
     rates = {run.args["learning_rate"]: run for run in runs if run.status == "done"}
     nearest = min(rates, key=lambda rate: abs(math.log10(rate / 0.01)))
     assert abs(math.log10(tuned["learning_rate"] / 0.01)) < 0.7
@@ -281,7 +287,7 @@ def test_a_search_finds_the_best_flags_and_runs_them_on_fresh_seeds(words, tmp_p
     args = json.loads((tmp_path / "copied" / "args.json").read_text())
     assert {name: args[name] for name in tuned} == tuned
     # best.toml is a suite.
-    assert len(make_jobs(suite, tmp_path / "x")) == 20
+    assert len(make_jobs(load_suite(str(out / "best.toml")), tmp_path / "x")) == 20
     # Once more there is nothing to do.
     again = benchmark(*words, "--trials", 14)
     assert again.returncode == 0
@@ -290,9 +296,20 @@ def test_a_search_finds_the_best_flags_and_runs_them_on_fresh_seeds(words, tmp_p
 
 
 def test_more_trials_can_be_added_and_another_search_is_refused(words, tmp_path):
-    assert benchmark(*words, "--trials", 2).returncode == 0
-    assert benchmark(*words, "--trials", 3).returncode == 0
-    assert len(trials_of(tmp_path / "out")) == 3
+    out = tmp_path / "out"
+    (tmp_path / "space.toml").write_text(SPACE.replace("low = 1e-4", "low = 1e-3"))
+    chosen = []
+    for trials in (1, 8):
+        assert benchmark(*words, "--trials", trials).returncode == 0
+        assert len(trials_of(out)) == trials
+        flags = tuned_flags(out)
+        chosen.append(flags)
+        # The runs on fresh seeds are of the best trial as it is now; the earlier ones are kept.
+        fresh = [run for run in find_runs(out / "fresh")[0] if run.algorithm.endswith("tuned")]
+        assert len(fresh) == 4
+        assert all({name: run.args[name] for name in flags} == flags for run in fresh)
+    assert chosen[0] != chosen[1]
+    assert len(list(out.glob("fresh/*/superseded-1/summary.json"))) == 4
     result = benchmark(*words, "--steps", 2000, "--objective", "evaluation")
     assert result.returncode == 2
     assert "holds a search with other steps, objective; name another --dir" in result.stderr
@@ -390,6 +407,28 @@ def test_a_run_that_cannot_catch_up_ends_as_pruned(words, tmp_path, monkeypatch,
         assert run.points["steps"][1].max() < best / 0.75 + 1
     assert benchmark("report", out / "search").returncode == 0
     assert "1 pruned" in (out / "search" / "report" / "report.md").read_text()
+
+
+def test_where_the_default_flags_lead_the_best_trial_may_be_a_pruned_one(words, tmp_path):
+    """The default, 0.1, is closer to 0.01 than any of the range, and bounds the race: trials
+    after the fifth lose their second seed, and the best of them is not among the complete."""
+    text = SPACE.replace("low = 1e-4", "low = 0.11").replace("norm_adv = ", "# ")
+    (tmp_path / "space.toml").write_text(text)
+    result = benchmark(*words, "--trials", 12)
+    assert result.returncode == 0, result.stderr
+    out = tmp_path / "out"
+    areas = {}
+    for run in find_runs(out / "search")[0]:
+        if run.status == "done" and run.algorithm != tune.DEFAULT:
+            area = tune.curve(run.points["steps"], 1000).mean()
+            areas.setdefault(run.algorithm, []).append((area, run.args["learning_rate"]))
+    _, rate = max(entry for several in areas.values() for entry in several)
+    seeds = [len(several) for several in areas.values() if several[0][1] == rate]
+    assert seeds == [1]  # pruned
+    assert tuned_flags(out)["learning_rate"] == rate
+    assert "is worse than the default flags" in result.stdout
+    page = (out / "report" / "report.md").read_text()
+    assert f"| {rate:g} |" in page.partition("## The best trials")[2]
 
 
 def test_seeds_are_spared_where_the_first_one_shows_that_a_trial_is_behind(words, tmp_path):
