@@ -8,8 +8,12 @@ from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
+import numpy as np
+
+from benchmark import stats
+from benchmark.captions import with_interval
 from benchmark.files import read_csv
-from benchmark.words import fine, number
+from benchmark.words import fine, number, share
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 RESULTS = ROOT / "benchmark" / "results"
@@ -18,6 +22,7 @@ OTHERS = (
     ROOT / "benchmark" / "README.md",
     RESULTS / "smollm2" / "README.md",
     RESULTS / "published.md",
+    RESULTS / "tuned.md",
 )
 MEAN, IQM = "evaluation, mean", "evaluation, IQM"
 DEFAULTS = [  # scripts without flags: folder, environment, names
@@ -41,6 +46,7 @@ BESIDE += [
     ("minatar", f"MinAtar/{game}-v1", "ppo_images")
     for game in ("Asterix", "Breakout", "Freeway", "Seaquest", "SpaceInvaders")
 ]
+SEARCHES = RESULTS / "tuned" / "searches.csv"
 Rows = list[list[str]]
 
 
@@ -163,6 +169,31 @@ def published() -> tuple[Path, list[str], Rows]:
     return OTHERS[2], columns, rows
 
 
+def tuned() -> tuple[Path, list[str], Rows]:
+    """Every script with its own flags, those of a suite, and those that a search found."""
+    rows, kinds = [], {"own": "", "suite": "-suite", "searched": "-tuned"}
+    searched = {(row["env_id"], row["script"]) for row in read_csv(SEARCHES)}
+    for env_id, script in sorted(searched):
+        rows.append([env_id, f"`{script}`"])
+        files = cells(f"tuned-{env_id}")
+        for measure in ("area, mean", MEAN):
+            for kind in kinds.values():
+                name = f"{script.removesuffix('.py')}{kind}"
+                rows[-1].append(files.get((env_id, name, measure), "-"))
+        areas = searched_and_own(env_id, script)
+        rows[-1].insert(5, with_interval(areas, stats.improvement, share))
+    heads = [f"{measure}: {kind}" for measure in ("area", "evaluation") for kind in kinds]
+    heads.insert(3, "P(searched > own)")
+    return OTHERS[3], ["environment", "script", *heads], rows
+
+
+def searched_and_own(env_id: str, script: str) -> list[np.ndarray]:
+    """The areas of the runs with searched flags, and of those with the script's own."""
+    own = script.removesuffix(".py")
+    several = (runs(f"tuned-{env_id}", env_id, name) for name in (f"{own}-tuned", own))
+    return [np.array([float(row["curve_mean"]) for row in found]) for found in several]
+
+
 def cards() -> tuple[Path, list[str], Rows]:
     """Ratios of a card to the CPU: in the order of the settings, or from the lowest of the
     scripts to the highest."""
@@ -187,7 +218,7 @@ def cards() -> tuple[Path, list[str], Rows]:
 
 
 TABLES: list[Callable[[], tuple[Path, list[str], Rows]]] = [
-    classic, continuous, scripts, published, cards,
+    classic, continuous, scripts, published, tuned, cards,
 ]  # fmt: skip
 
 

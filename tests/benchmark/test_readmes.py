@@ -12,16 +12,20 @@ from readme_tables import (
     PAGES,
     RESULTS,
     ROOT,
+    SEARCHES,
     TABLES,
     cells,
     estimate,
     runs,
+    searched_and_own,
     table,
 )  # fmt: skip
 from scipy.stats import trim_mean, ttest_ind
 
+from benchmark import stats
 from benchmark.files import read_csv
 from benchmark.machine import runs_same_code
+from benchmark.variants import script_defaults
 from benchmark.words import number, span
 
 INTERVAL = r"-?[\d,.]+ (?:\[-?[\d,.]+, -?(?:[\d,.]*\d|never)\]|\(saturated\))"
@@ -303,8 +307,6 @@ def control_sentences() -> list[tuple[int, str]]:
     )
     ablations = [estimate(cells("ablations")["CartPole-v1", x, rate]) for x in ("ppo", "trpo")]
     trials = [row for row in read_csv(RESULTS / "tuning.csv") if row["script"] == "a2c.py"]
-    tuned = [row for row in trials if row["env_id"] == "LunarLander-v3"]
-    count = sum(int(row["n"]) for row in tuned)
     scaled = {
         (row["env_id"], row["flags"].removeprefix("--reward-scale ")): row
         for row in trials if row["changed_in_a_copy"] == "" and int(row["n"]) >= 6
@@ -368,7 +370,6 @@ def control_sentences() -> list[tuple[int, str]]:
         *((1, f"({seeds}: {values})") for seeds, values in losing),
         (1, f"A3C makes {two} steps a second to {one}"),
         (1, f"its eight environments makes {a2c} on one core"),
-        (1, f"got {len(tuned)} settings and {count} runs"),
         (1, "with the mean, and eight with the critic"),
         (1, f"which leaves two at {last[0]:.0f} and {last[1]:.1f}"),
         (1, f"four of ten seeds of LunarLander-v3 at {ceil(fallen[3])} or less"),
@@ -385,6 +386,50 @@ def test_sentences_hold_what_the_reports_say():
     pages = [" ".join(page.read_text().split()) for page in PAGES]
     for page, words in speed_sentences() + language_sentences() + control_sentences():
         assert words in pages[page], words
+
+
+def test_the_page_on_searches_holds_what_they_found():
+    """REINFORCE and PPO alike, no gain where the page says so, equal budgets, and others."""
+    areas = {(x, y): searched_and_own(x, y) for x, y in {
+        (row["env_id"], row["script"]) for row in read_csv(SEARCHES)
+    }}  # fmt: skip
+    gained = {key: stats.interval(areas[key], stats.improvement)[0] > 0.5 for key in areas}
+    for key in (
+        ("Pendulum-v1", "ppo_continuous.py"), ("Pendulum-v1", "trpo_continuous.py"),
+        ("CartPole-v1", "trpo.py"),
+    ):  # fmt: skip
+        assert not gained[key], key
+    assert gained["CartPole-v1", "reinforce.py"]
+    for other in ("ppo.py", "trpo.py"):
+        sides = areas["CartPole-v1", "reinforce.py"][0], areas["CartPole-v1", other][0]
+        assert ttest_ind(*sides, equal_var=False).pvalue > 0.05
+    for row in runs("tuned-CartPole-v1", "CartPole-v1", "reinforce-tuned"):
+        flags = json.loads(row["flags"])
+        assert flags["norm_returns"] is True
+        assert round(flags["learning_rate"] / script_defaults(ROOT / "reinforce.py")[
+            "learning_rate"
+        ]) == 5  # fmt: skip
+    trials, drawn = {}, {}
+    for row in read_csv(SEARCHES):
+        assert row["seed"] in ("1000", "1001")
+        if row["trial"] != "default":
+            trials.setdefault((row["env_id"], row["script"]), set()).add(row["trial"])
+            drawn.setdefault((row["script"], row["trial"]), set()).add(row["flags"])
+    assert {*map(len, trials.values())} == {16}
+    text = " ".join(OTHERS[3].read_text().split())
+    assert all(len(drawn["a2c.py", f"trial-{k:03d}"]) == 1 for k in (0, 1))  # drawn alike
+    lander = [
+        [float(row["eval_return_mean"]) for row in runs(
+            "tuned-LunarLander-v3", "LunarLander-v3", f"a2c-{kind}"
+        )] for kind in ("suite", "tuned")
+    ]  # fmt: skip
+    assert ttest_ind(*lander, equal_var=False, alternative="greater").pvalue < 0.05
+    wide = [
+        row for row in read_csv(RESULTS / "tuning.csv")
+        if (row["script"], row["env_id"]) == ("a2c.py", "LunarLander-v3")
+    ]  # fmt: skip
+    count = sum(int(row["n"]) for row in wide)
+    assert f"A2C on LunarLander-v3 {len(wide)} settings and {count} runs" in text
 
 
 def test_every_interval_of_the_text_stands_in_a_report():
