@@ -358,7 +358,7 @@ def test_without_learning_the_ratio_stays_1(script, norm_obs, tmp_path, monkeypa
     )  # fmt: skip
     for losses in run.logged:
         assert losses["clip_frac"] == 0
-        assert abs(losses["approx_kl"]) < 1e-8  # rounding, in single precision
+        assert abs(losses["approx_kl"]) < 1e-7  # rounding, in single precision
     states = [state["actor"] for state in run.states]
     if norm_obs:
         assert not torch.equal(states[1]["norm.mean"], states[2]["norm.mean"])
