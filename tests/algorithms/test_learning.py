@@ -14,8 +14,8 @@ from helpers import module
 # other defaults are named here: a bar belongs to its flags.
 A2C = {"learning_rate": 7e-4, "gamma": 0.99, "gae_lambda": 1.0, "reward_scale": 1.0}
 A2C |= {"norm_adv": False, "ent_coef": 0.0}
-PPO = {"num_envs": 8, "num_steps": 32, "num_minibatches": 2, "update_epochs": 5}
-PPO |= {"learning_rate": 1e-3, "gamma": 0.98, "gae_lambda": 0.8, "clip_coef": 0.2}
+PPO = {"num_envs": 8, "num_steps": 128, "num_minibatches": 4, "update_epochs": 10}
+PPO |= {"learning_rate": 1e-3, "gamma": 0.99, "gae_lambda": 0.95, "clip_coef": 0.1}
 SAC = {"num_envs": 1, "gradient_steps": 1, "learning_rate": 1e-3, "learning_starts": 1_000}
 SAC |= {"gamma": 0.99, "batch_size": 256, "tau": 0.005}
 RUNS = {
@@ -25,7 +25,7 @@ RUNS = {
     "a3c": ({"total_timesteps": 75_000, "num_workers": 2, "num_steps": 20} | A2C, 100.0, 2),
     "trpo": ({"total_timesteps": 25_000}, 300.0, 2),
     "trpo_continuous": ({"total_timesteps": 50_000}, -600.0, 2),
-    "ppo": ({"total_timesteps": 75_000} | PPO, 300.0, 2),
+    "ppo": ({"total_timesteps": 75_000} | PPO, 400.0, 2),
     "ppo_continuous": ({"total_timesteps": 50_000}, -600.0, 2),
     "ppo_images": ({"total_timesteps": 125_000, "torch_threads": 1}, 4.0, 2),
     "sac": ({"total_timesteps": 5_000} | SAC, -400.0, 1),
